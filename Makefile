@@ -1,0 +1,101 @@
+# `make demo` and `make test` each do all of their own set-up: a .venv here, the dependencies, the operator.
+# A stamp in .venv/.stamps is written when a step has ended well, never before, so that an interrupted
+# set-up is taken up again. The set-up steps form one chain, so `make -j` cannot run two of them at once.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+TORCH_REQUIREMENTS ?= requirements/torch.txt
+TESTS ?= tests ops_dcnv3/tests
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+STAMPS := $(VENV)/.stamps
+
+# The compiler as the build of the operator will look for it: CXX when somebody set it, else c++.
+COMPILER := $(firstword $(if $(filter default undefined,$(origin CXX)),c++,$(CXX)))
+HAVE_COMPILER := $(shell command -v '$(COMPILER)' 2>/dev/null)
+# In the name of the stamp: a compiler that was installed (or lost) since the last call means a new build.
+OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native,reference)
+
+OPERATOR_SOURCES := $(shell find ops_dcnv3/src -path '*/csrc/*' -type f 2>/dev/null)
+CXX_SOURCES := $(filter %.cpp %.h %.cu %.cuh,$(OPERATOR_SOURCES))
+
+.PHONY: help setup setup-all demo test test-fast lint format wheel bench
+
+help: ## print this list
+	@printf 'usage: make TARGET [PYTHON=python3.12] [TESTS=path]\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMPS)/core ## .venv with PyTorch, the operator and internimage[train]
+
+setup-all: $(STAMPS)/dev ## setup, and what the tests and the linters need
+
+demo: setup ## train a small InternImage on handwritten digits, evaluate it, draw pictures: runs/demo/
+	@$(PY) tools/demo.py
+
+# The operator must have been compiled where a compiler is: a test run on the reference path would prove little.
+test: export OPS_DCNV3_REQUIRE_NATIVE := $(if $(HAVE_COMPILER),1,)
+test: setup-all lint ## set-up, linters, all tests; TESTS=path narrows
+	@$(PY) -m pytest -c pyproject.toml --durations=15 $(TESTS)
+
+test-fast: setup-all ## the tests without the slow ones; TESTS=path narrows
+	@$(PY) -m pytest -c pyproject.toml -m "not slow" $(TESTS)
+
+lint: setup-all ## ruff, mypy, clang-format, codespell: changes nothing
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(if $(CXX_SOURCES),$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES))
+	@$(VENV)/bin/codespell
+
+format: setup-all ## let ruff and clang-format rewrite the sources
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+	@$(if $(CXX_SOURCES),$(VENV)/bin/clang-format -i $(CXX_SOURCES))
+
+wheel: setup ## the operator's wheel: ops_dcnv3/dist/*.whl
+	@rm -rf ops_dcnv3/dist ops_dcnv3/build
+	@OPS_DCNV3_REQUIRE_NATIVE=1 $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir ops_dcnv3/dist ./ops_dcnv3
+	@ls -l ops_dcnv3/dist/*.whl
+
+bench: setup ## the operator's CPU benchmark table
+	@$(PY) ops_dcnv3/benchmarks/bench_dcnv3.py
+
+# ---- set-up, one step a stamp ----
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	    || { echo "make: expected Python >= 3.10, got $$($(PYTHON) --version 2>&1 || true); choose one with PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || { echo "make: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "[1/4] virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) requirements/build.txt
+	@echo "[2/4] PyTorch and the build tools (the largest download, several GB with CUDA)"
+	@$(PIP) install -r requirements/build.txt -r $(TORCH_REQUIREMENTS)
+	@touch $@
+
+$(OPERATOR): $(STAMPS)/torch ops_dcnv3/setup.py ops_dcnv3/pyproject.toml $(OPERATOR_SOURCES)
+	@echo "[3/4] the operator ops_dcnv3$(if $(HAVE_COMPILER), (compiling))"
+	@$(if $(HAVE_COMPILER),,echo "warning: no C++ compiler ('$(COMPILER)'): ops_dcnv3 will run on its slow reference path; on Debian: apt-get install g++" >&2)
+	@rm -f $(STAMPS)/operator-*
+	@$(PIP) install --quiet --no-build-isolation --no-deps -e ./ops_dcnv3
+	@touch $@
+
+$(STAMPS)/core: $(OPERATOR) setup.py requirements/constraints.txt
+	@echo "[4/4] internimage and its dependencies"
+	@$(PIP) install --quiet --no-build-isolation -c requirements/constraints.txt -e '.[train]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/core
+	@echo "[dev] test and lint tools"
+	@$(PIP) install --quiet --no-build-isolation -c requirements/constraints.txt -e '.[train,dev]'
+	@touch $@

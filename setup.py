@@ -1,0 +1,65 @@
+"""Packaging of ``internimage``, the backbone; the operator ``ops_dcnv3`` is a project of its own.
+
+The names of the dependencies are here, with the lowest version that works; the versions that the
+tests ran with are in ``requirements/``. The version of the package is in ``internimage/__init__.py``.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+# Read, not imported: the build needs no PyTorch.
+INIT = (ROOT / "internimage" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "([^"]+)"$', INIT, flags=re.MULTILINE)
+if VERSION is None:
+    raise RuntimeError('setup: expected a line __version__ = "..." in internimage/__init__.py')
+
+TRAIN = [
+    "matplotlib>=3.8",
+    "PyYAML>=6",
+    "rich>=13",
+    "scikit-learn>=1.3",
+    "torchvision>=0.25",
+    "yacs>=0.1.8",
+]
+DEV = [
+    *TRAIN,
+    "clang-format",
+    "codespell",
+    "mypy",
+    "pre-commit",
+    "pytest>=8",
+    "ruff",
+]
+
+setup(
+    name="internimage",
+    version=VERSION.group(1),
+    description="InternImage: a vision backbone built on deformable convolution v3",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["internimage", "internimage.*"]),
+    package_data={"internimage": ["py.typed"]},
+    install_requires=[
+        "torch>=2.10",
+        "ops_dcnv3",
+        "huggingface_hub>=0.25",
+        "numpy>=1.24",
+        "pillow>=10",
+        "safetensors>=0.4.3",
+    ],
+    extras_require={"train": TRAIN, "dev": DEV},
+    entry_points={"console_scripts": ["internimage = internimage.cli:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
