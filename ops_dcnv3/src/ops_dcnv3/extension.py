@@ -1,0 +1,141 @@
+"""Loading of the compiled kernels, and the report of what was loaded and why."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import warnings
+from functools import cache
+from typing import Any
+
+import torch
+
+from ._version import __version__
+
+BACKEND_ENV = "OPS_DCNV3_BACKEND"
+LEVEL_ENV = "OPS_DCNV3_CPU_LEVEL"
+_BACKENDS = ("auto", "native", "reference")
+_REBUILD = "pip install --force-reinstall --no-build-isolation ops_dcnv3 (needs a C++17 compiler)"
+
+
+class _State:
+    """What :func:`load` found; filled once, on import."""
+
+    library: ctypes.CDLL | None = None
+    path: str | None = None
+    reason: str = ""  # why there is no native backend, empty when there is one
+
+
+def load() -> None:
+    """Loads the extension as the environment asks; called once, by ``ops_dcnv3/__init__.py``.
+
+    Raises:
+        ValueError: If ``OPS_DCNV3_BACKEND`` is none of auto, native, reference, or
+            ``OPS_DCNV3_CPU_LEVEL`` names an instruction set that this build or CPU lacks.
+        ImportError: If the native backend is forced and cannot be loaded.
+    """
+    backend = os.environ.get(BACKEND_ENV, "auto").lower()
+    if backend not in _BACKENDS:
+        raise ValueError(f"ops_dcnv3: expected {BACKEND_ENV} in {_BACKENDS}, got {backend!r}")
+    if backend == "reference":
+        _State.reason = f"{BACKEND_ENV}=reference"
+        return
+    spec = importlib.util.find_spec("ops_dcnv3._C")
+    if spec is None or spec.origin is None:
+        _State.reason = "the package was installed without its compiled extension"
+    else:
+        try:
+            torch.ops.load_library(spec.origin)
+            _State.library = ctypes.CDLL(spec.origin)
+            _State.path = spec.origin
+        except OSError as error:
+            _State.reason = f"the compiled extension does not load: {error}"
+    if _State.library is not None:
+        _declare(_State.library)
+        if level := os.environ.get(LEVEL_ENV):
+            set_cpu_level(level)
+        return
+    if backend == "native":
+        raise ImportError(
+            f"ops_dcnv3: {BACKEND_ENV}=native, but {_State.reason}. To build it: {_REBUILD}"
+        )
+    warnings.warn(
+        f"ops_dcnv3: {_State.reason}; using the PyTorch reference, which is right but many times slower. "
+        f"To build it: {_REBUILD}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    library.ops_dcnv3_version.restype = ctypes.c_char_p
+    library.ops_dcnv3_cpu_levels.restype = ctypes.c_char_p
+    library.ops_dcnv3_cpu_level.restype = ctypes.c_char_p
+    library.ops_dcnv3_set_cpu_level.argtypes = [ctypes.c_char_p]
+    library.ops_dcnv3_set_cpu_level.restype = ctypes.c_int
+
+
+def is_native() -> bool:
+    """Whether the compiled CPU kernels are in use."""
+    return _State.library is not None
+
+
+def cpu_levels() -> tuple[str, ...]:
+    """Returns the instruction-set levels that this build and this CPU both have, lowest first."""
+    if _State.library is None:
+        return ()
+    return tuple(_State.library.ops_dcnv3_cpu_levels().decode().split())
+
+
+def set_cpu_level(level: str) -> None:
+    """Chooses the CPU kernels' instruction set for this process.
+
+    Args:
+        level: ``"v2"`` (baseline), ``"v3"`` (AVX2) or ``"v4"`` (AVX-512).
+
+    Raises:
+        ValueError: If this build or this CPU does not have ``level``.
+    """
+    if level not in cpu_levels():
+        raise ValueError(f"set_cpu_level: expected {LEVEL_ENV} in {cpu_levels()}, got {level!r}")
+    assert _State.library is not None
+    _State.library.ops_dcnv3_set_cpu_level(level.encode())
+
+
+def extension_info() -> dict[str, Any]:
+    """Describes what this installation runs, for bug reports and tests.
+
+    Returns:
+        A dict with ``version``; ``backends``, best first, of ``"cpu"`` (the compiled CPU kernels) and
+        ``"reference"`` (plain PyTorch, always there); ``cpu_level`` and ``cpu_levels`` (the instruction set
+        in use and those to choose from); ``cuda_archs`` (the SM list of the compiled CUDA kernels);
+        ``path`` of the extension; ``missing``, a dict from an absent backend to the reason.
+    """
+    native = _State.library is not None
+    missing = {"cuda": "this version has no CUDA kernels: CUDA tensors take the PyTorch reference"}
+    if not native:
+        missing["cpu"] = _State.reason
+    return {
+        "version": __version__,
+        "backends": ("cpu", "reference") if native else ("reference",),
+        "cpu_level": _State.library.ops_dcnv3_cpu_level().decode()
+        if _State.library is not None
+        else None,
+        "cpu_levels": cpu_levels(),
+        "cuda_archs": (),
+        "path": _State.path,
+        "missing": missing,
+    }
+
+
+@cache
+def warn_slow_device(device_type: str) -> None:
+    """Says once for each device type that it has no kernels of its own."""
+    if device_type not in ("cpu", "meta"):
+        warnings.warn(
+            f"ops_dcnv3: no {device_type} kernels in this version; using the PyTorch reference, "
+            "which is right but many times slower",
+            RuntimeWarning,
+            stacklevel=4,
+        )

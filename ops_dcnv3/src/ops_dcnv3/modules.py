@@ -1,0 +1,187 @@
+"""DCNv3 as an ``nn.Module``; also the import path of the original implementation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import reference
+from .ops import check_geometry, dcnv3_packed
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "GELU": nn.GELU,
+    "ReLU": lambda: nn.ReLU(inplace=True),
+    "SiLU": lambda: nn.SiLU(inplace=True),
+}
+_NORM_EPS = 1e-6
+
+
+class _ToChannelsLast(nn.Module):
+    """(N, C, H, W) -> (N, H, W, C), as a view."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+def _build_norm(norm_layer: str, channels: int) -> nn.Sequential:
+    """Norm of a channels-first map that leaves channels last; its parameters keep the released keys."""
+    if norm_layer == "LN":
+        return nn.Sequential(_ToChannelsLast(), nn.LayerNorm(channels, eps=_NORM_EPS))
+    if norm_layer == "BN":
+        return nn.Sequential(nn.BatchNorm2d(channels, eps=_NORM_EPS), _ToChannelsLast())
+    raise ValueError(f"DCNv3: expected norm_layer in ('LN', 'BN'), got {norm_layer!r}")
+
+
+class DCNv3(nn.Module):
+    """The DCNv3 layer of InternImage (Wang et al., CVPR 2023, section 3.1).
+
+    A linear projection of the input is sampled by :func:`ops_dcnv3.dcnv3`; offsets and weights come from a
+    depth-wise convolution of the layer's input. Attribute names are those of the released checkpoints.
+
+    Args:
+        channels: C.
+        kernel_size: K of the sampling grid.
+        dw_kernel_size: Kernel of the depth-wise convolution, odd; ``kernel_size`` if None.
+        stride: Step between output pixels; only 1, as offsets are computed for every input pixel.
+        pad: Padding of the sampling grid; only ``dilation * (kernel_size - 1) / 2``, which keeps the size.
+        dilation: Dilation of the sampling grid.
+        group: G, must divide C.
+        offset_scale: Multiplies the grid and the offsets.
+        act_layer: ``"GELU"``, ``"ReLU"`` or ``"SiLU"``.
+        norm_layer: ``"LN"`` or ``"BN"``, the norm behind the depth-wise convolution.
+        center_feature_scale: Blends the output with the unsampled value by a learned gate for each group.
+        remove_center: Leaves out the middle sampling point.
+
+    Raises:
+        ValueError: If a value is not one of the above.
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        kernel_size: int = 3,
+        dw_kernel_size: int | None = None,
+        stride: int = 1,
+        pad: int = 1,
+        dilation: int = 1,
+        group: int = 4,
+        offset_scale: float = 1.0,
+        act_layer: str = "GELU",
+        norm_layer: str = "LN",
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+    ) -> None:
+        super().__init__()
+        self.geometry = check_geometry(
+            "DCNv3",
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=pad,
+            dilation=dilation,
+            groups=group,
+            offset_scale=offset_scale,
+            remove_center=remove_center,
+        )
+        if channels % group:
+            raise ValueError(
+                f"DCNv3: expected channels % group = 0 with group = {group}, got channels = {channels}"
+            )
+        if act_layer not in _ACTIVATIONS:
+            raise ValueError(
+                f"DCNv3: expected act_layer in {tuple(_ACTIVATIONS)}, got {act_layer!r}"
+            )
+        if stride != 1 or 2 * pad != dilation * (kernel_size - 1):
+            raise ValueError(
+                "DCNv3: expected stride = 1 and 2 * pad = dilation * (kernel_size - 1), so that the output has the "
+                f"input's size, got stride = {stride}, pad = {pad}, dilation = {dilation}, kernel_size = {kernel_size}"
+            )
+        dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
+        if dw_kernel_size % 2 == 0:
+            raise ValueError(
+                f"DCNv3: expected dw_kernel_size = an odd number, got {dw_kernel_size}"
+            )
+        depth = channels // group
+        if depth & (depth - 1):
+            warnings.warn(
+                f"DCNv3: channels / group = {depth} is not a power of two, which is slower",
+                stacklevel=2,
+            )
+        points = group * self.geometry.num_points
+        self.channels = channels
+        self.center_feature_scale = center_feature_scale
+        self.dw_conv = nn.Sequential(
+            nn.Conv2d(
+                channels,
+                channels,
+                dw_kernel_size,
+                padding=(dw_kernel_size - 1) // 2,
+                groups=channels,
+            ),
+            _build_norm(norm_layer, channels),
+            _ACTIVATIONS[act_layer](),
+        )
+        self.offset = nn.Linear(channels, points * 2)
+        self.mask = nn.Linear(channels, points)
+        self.input_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        if center_feature_scale:
+            self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels))
+            self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(group))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Starts as a regular grid with equal weights: offset and mask zero, projections Xavier-uniform."""
+        for layer in (self.offset, self.mask):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        for layer in (self.input_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        if self.center_feature_scale:
+            nn.init.zeros_(self.center_feature_scale_proj_weight)
+            nn.init.zeros_(self.center_feature_scale_proj_bias)
+
+    def control(self, input: Tensor) -> Tensor:
+        """Features that offsets, weights and gates are read from: (N, H, W, C) -> (N, H, W, C)."""
+        return self.dw_conv(input.permute(0, 3, 1, 2))
+
+    def offsets_and_logits(self, control: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets (N, H, W, G*P*2) and logits of the weights (N, H, W, G*P), for plots and studies."""
+        return self.offset(control), self.mask(control)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Runs the layer: (N, H, W, C) -> (N, H, W, C)."""
+        value = self.input_proj(input)
+        control = self.control(input)
+        output = self._sample(value, control)
+        if self.center_feature_scale:
+            gate = F.linear(
+                control, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias
+            )
+            gate = gate.sigmoid().repeat_interleave(self.channels // self.geometry.groups, dim=-1)
+            output = output * (1 - gate) + value * gate
+        return self.output_proj(output)
+
+    def _sample(self, value: Tensor, control: Tensor) -> Tensor:
+        # one GEMM for offsets and logits; the parameters stay apart because their names are a file format
+        weight = torch.cat([self.offset.weight, self.mask.weight])
+        bias = torch.cat([self.offset.bias, self.mask.bias])
+        return dcnv3_packed(value, F.linear(control, weight, bias), self.geometry, softmax=True)
+
+    def extra_repr(self) -> str:
+        """Shows the sampling grid in ``print(model)``."""
+        g = self.geometry
+        return f"groups={g.groups}, points={g.num_points}, offset_scale={g.offset_scale}"
+
+
+class DCNv3_pytorch(DCNv3):  # noqa: N801  (the original's name)
+    """:class:`DCNv3` on the plain PyTorch reference, whatever kernels are installed."""
+
+    def _sample(self, value: Tensor, control: Tensor) -> Tensor:
+        return reference.forward(
+            value, *self.offsets_and_logits(control), self.geometry, softmax=True
+        )

@@ -1,0 +1,395 @@
+"""The boundary of the operator: checks, schema, fake, kernels' registration, autograd and autocast.
+
+Everything that PyTorch needs to know of DCNv3 stands here; :mod:`ops_dcnv3.reference` holds the maths and
+the shape legend, ``csrc/`` the compiled kernels. Two pairs of operators are registered under
+``torch.ops.ops_dcnv3``: ``dcnv3`` with separate offsets and weights, and ``dcnv3_packed``, which takes both
+as they leave one linear layer and so needs no copy to part them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .extension import warn_slow_device
+from .reference import Geometry, IntPair
+
+_GEOMETRY = (
+    "int kernel_h, int kernel_w, int stride_h, int stride_w, int padding_h, int padding_w, "
+    "int dilation_h, int dilation_w, int groups, float offset_scale, bool remove_center, bool softmax"
+)
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+_library = torch.library.Library("ops_dcnv3", "DEF")
+_library.define(f"dcnv3(Tensor input, Tensor offset, Tensor mask, {_GEOMETRY}) -> Tensor")
+_library.define(
+    f"dcnv3_backward(Tensor grad_output, Tensor input, Tensor offset, Tensor mask, {_GEOMETRY})"
+    " -> (Tensor, Tensor, Tensor)"
+)
+_library.define(f"dcnv3_packed(Tensor input, Tensor offset_mask, {_GEOMETRY}) -> Tensor")
+_library.define(
+    f"dcnv3_packed_backward(Tensor grad_output, Tensor input, Tensor offset_mask, {_GEOMETRY}) -> (Tensor, Tensor)"
+)
+
+
+def dcnv3(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    *,
+    kernel_size: IntPair = 3,
+    stride: IntPair = 1,
+    padding: IntPair = 1,
+    dilation: IntPair = 1,
+    groups: int,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+) -> Tensor:
+    """Deformable convolution v3: every output pixel sums K learned points per channel group.
+
+    The definition, the order of the points, borders and the derivative at integer coordinates are in
+    :mod:`ops_dcnv3.reference`. Calculates in float64 for float64 input and in float32 for all others.
+
+    Args:
+        input: (N, H, W, C), channels last; float64, float32, bfloat16 or float16.
+        offset: (N, Ho, Wo, G*P*2), x before y, in input pixels; in the dtype of ``input`` or float32.
+        mask: (N, Ho, Wo, G*P), the weights of the points, or their logits with ``softmax``; in the dtype of
+            ``offset``.
+        kernel_size: K, or (K_h, K_w).
+        stride: Step between output pixels, input pixels.
+        padding: Pixels that the grid of output pixels extends beyond each border.
+        dilation: Distance between neighbouring points of the undeformed grid, pixels.
+        groups: G, must divide C.
+        offset_scale: Multiplies both the undeformed grid and the learned offset.
+        remove_center: Leaves out the middle point; needs an odd kernel.
+        softmax: Normalises ``mask`` over the P points of each group inside the operator.
+
+    Returns:
+        (N, Ho, Wo, C) in the dtype of ``input``.
+
+    Raises:
+        TypeError: If a tensor argument is not a tensor, or a number is of the wrong kind.
+        ValueError: If a rank, shape, dtype or device does not fit, or the output would be empty.
+    """
+    geometry = _check(
+        "dcnv3",
+        input,
+        offset,
+        mask,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        offset_scale,
+        remove_center,
+    )
+    return _call(torch.ops.ops_dcnv3.dcnv3.default, (input, offset, mask), geometry, bool(softmax))
+
+
+def dcnv3_packed(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool) -> Tensor:
+    """:func:`dcnv3` on the undivided output of one linear layer; for modules, which know their shapes.
+
+    Args:
+        input: (N, H, W, C).
+        offset_mask: (N, Ho, Wo, G*P*3): the G*P*2 offsets, then the G*P weights or logits.
+        geometry: The static arguments, already checked.
+        softmax: As in :func:`dcnv3`.
+
+    Returns:
+        (N, Ho, Wo, C) in the dtype of ``input``.
+    """
+    return _call(torch.ops.ops_dcnv3.dcnv3_packed.default, (input, offset_mask), geometry, softmax)
+
+
+def dcnv3_reference(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    *,
+    kernel_size: IntPair = 3,
+    stride: IntPair = 1,
+    padding: IntPair = 1,
+    dilation: IntPair = 1,
+    groups: int,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+) -> Tensor:
+    """:func:`dcnv3` in plain PyTorch, differentiable any number of times; the oracle.
+
+    Arguments, result and errors are those of :func:`dcnv3`.
+    """
+    geometry = _check(
+        "dcnv3_reference", input, offset, mask, kernel_size, stride, padding, dilation, groups, offset_scale,
+        remove_center,
+    )  # fmt: skip
+    return reference.forward(input, offset, mask, geometry, bool(softmax))
+
+
+def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: bool) -> Tensor:
+    return op(*tensors, *geometry, softmax)
+
+
+# ---------------------------------------------------------------------------------------------------- checks
+
+
+def _pair(function: str, name: str, value: IntPair, minimum: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value
+    if not (
+        isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(v, int) for v in pair)
+    ):
+        raise TypeError(f"{function}: expected {name} = an int or a pair of ints, got {value!r}")
+    if min(pair) < minimum:
+        raise ValueError(f"{function}: expected {name} >= {minimum}, got {value!r}")
+    return pair[0], pair[1]
+
+
+def check_geometry(
+    function: str,
+    *,
+    kernel_size: IntPair,
+    stride: IntPair,
+    padding: IntPair,
+    dilation: IntPair,
+    groups: int,
+    offset_scale: float,
+    remove_center: bool,
+) -> Geometry:
+    """Checks the arguments that are no tensors; raises what :func:`dcnv3` documents."""
+    kernel_h, kernel_w = _pair(function, "kernel_size", kernel_size, 1)
+    if not isinstance(groups, int):
+        raise TypeError(f"{function}: expected groups = an int, got {groups!r}")
+    if groups < 1:
+        raise ValueError(f"{function}: expected groups >= 1, got {groups}")
+    if not isinstance(offset_scale, (int, float)):
+        raise TypeError(f"{function}: expected offset_scale = a number, got {offset_scale!r}")
+    if remove_center and (kernel_h % 2 == 0 or kernel_w % 2 == 0 or kernel_h * kernel_w == 1):
+        raise ValueError(
+            f"{function}: expected kernel_size = odd numbers and more than one point with remove_center, "
+            f"got {(kernel_h, kernel_w)}"
+        )
+    return Geometry(
+        kernel_h,
+        kernel_w,
+        *_pair(function, "stride", stride, 1),
+        *_pair(function, "padding", padding, 0),
+        *_pair(function, "dilation", dilation, 1),
+        groups,
+        float(offset_scale),
+        bool(remove_center),
+    )
+
+
+def _check(
+    function: str,
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    kernel_size: IntPair,
+    stride: IntPair,
+    padding: IntPair,
+    dilation: IntPair,
+    groups: int,
+    offset_scale: float,
+    remove_center: bool,
+) -> Geometry:
+    for name, tensor in (("input", input), ("offset", offset), ("mask", mask)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{function}: expected {name} = a tensor, got {type(tensor).__name__}")
+        if tensor.dim() != 4:
+            raise ValueError(
+                f"{function}: expected {name}.dim() = 4 (channels last), got shape {tuple(tensor.shape)}"
+            )
+    geometry = check_geometry(
+        function,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        offset_scale=offset_scale,
+        remove_center=remove_center,
+    )
+    _check_tensors(function, input, offset, mask, geometry)
+    return geometry
+
+
+def _check_tensors(
+    function: str, input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry
+) -> None:
+    n, height, width, channels = input.shape
+    if channels < 1 or channels % geometry.groups:
+        raise ValueError(
+            f"{function}: expected C % groups = 0 with groups = {geometry.groups}, got C = {channels}"
+        )
+    out_h, out_w = geometry.output_size(height, width)
+    if height < 1 or width < 1 or out_h < 1 or out_w < 1:
+        raise ValueError(
+            f"{function}: expected an output of at least 1 x 1, got {out_h} x {out_w} from input {height} x {width}"
+        )
+    per_pixel = geometry.groups * geometry.num_points
+    if offset.shape != (n, out_h, out_w, per_pixel * 2):
+        raise ValueError(
+            f"{function}: expected offset.shape = (N, Ho, Wo, G*P*2) = {(n, out_h, out_w, per_pixel * 2)}, "
+            f"got {tuple(offset.shape)}"
+        )
+    if mask.shape != (n, out_h, out_w, per_pixel):
+        raise ValueError(
+            f"{function}: expected mask.shape = (N, Ho, Wo, G*P) = {(n, out_h, out_w, per_pixel)}, "
+            f"got {tuple(mask.shape)}"
+        )
+    if input.dtype not in _DTYPES:
+        raise ValueError(f"{function}: expected input.dtype in {_DTYPES}, got {input.dtype}")
+    low_precision = input.dtype in (torch.bfloat16, torch.float16)
+    for name, tensor in (("offset", offset), ("mask", mask)):
+        if tensor.dtype != input.dtype and not (low_precision and tensor.dtype == torch.float32):
+            allowed = f"{input.dtype} or torch.float32" if low_precision else f"{input.dtype}"
+            raise ValueError(f"{function}: expected {name}.dtype = {allowed}, got {tensor.dtype}")
+        if tensor.device != input.device:
+            raise ValueError(
+                f"{function}: expected {name}.device = {input.device}, got {tensor.device}"
+            )
+
+
+# ----------------------------------------------------------------------- kernels without a compiled extension
+# CompositeExplicitAutograd serves every device for which no kernel is registered: a CPU without the
+# extension, and any accelerator.
+
+
+def _split(offset_mask: Tensor, groups: int, num_points: int) -> tuple[Tensor, Tensor]:
+    return offset_mask.split([groups * num_points * 2, groups * num_points], dim=-1)
+
+
+def _reference_forward(input: Tensor, offset: Tensor, mask: Tensor, *static: Any) -> Tensor:
+    warn_slow_device(input.device.type)
+    return reference.forward(input, offset, mask, Geometry(*static[:-1]), static[-1])
+
+
+def _reference_backward(
+    grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, *static: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return reference.backward(grad_output, input, offset, mask, Geometry(*static[:-1]), static[-1])
+
+
+def _reference_packed_forward(input: Tensor, offset_mask: Tensor, *static: Any) -> Tensor:
+    geometry = Geometry(*static[:-1])
+    return _reference_forward(
+        input, *_split(offset_mask, geometry.groups, geometry.num_points), *static
+    )
+
+
+def _reference_packed_backward(
+    grad_output: Tensor, input: Tensor, offset_mask: Tensor, *static: Any
+) -> tuple[Tensor, Tensor]:
+    geometry = Geometry(*static[:-1])
+    parts = _split(offset_mask, geometry.groups, geometry.num_points)
+    grad_input, grad_offset, grad_mask = reference.backward(
+        grad_output, input, *parts, geometry, static[-1]
+    )
+    return grad_input, torch.cat([grad_offset, grad_mask], dim=-1)
+
+
+_library.impl("dcnv3", _reference_forward, "CompositeExplicitAutograd")
+_library.impl("dcnv3_backward", _reference_backward, "CompositeExplicitAutograd")
+_library.impl("dcnv3_packed", _reference_packed_forward, "CompositeExplicitAutograd")
+_library.impl("dcnv3_packed_backward", _reference_packed_backward, "CompositeExplicitAutograd")
+
+
+# ------------------------------------------------------------------------------------------------------ fakes
+
+
+@torch.library.register_fake("ops_dcnv3::dcnv3", lib=_library)
+def _fake_forward(input: Tensor, offset: Tensor, mask: Tensor, *static: Any) -> Tensor:
+    return input.new_empty((*offset.shape[:3], input.shape[3]))
+
+
+@torch.library.register_fake("ops_dcnv3::dcnv3_backward", lib=_library)
+def _fake_backward(
+    grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, *static: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return input.new_empty(input.shape), offset.new_empty(offset.shape), mask.new_empty(mask.shape)
+
+
+@torch.library.register_fake("ops_dcnv3::dcnv3_packed", lib=_library)
+def _fake_packed_forward(input: Tensor, offset_mask: Tensor, *static: Any) -> Tensor:
+    return input.new_empty((*offset_mask.shape[:3], input.shape[3]))
+
+
+@torch.library.register_fake("ops_dcnv3::dcnv3_packed_backward", lib=_library)
+def _fake_packed_backward(
+    grad_output: Tensor, input: Tensor, offset_mask: Tensor, *static: Any
+) -> tuple[Tensor, Tensor]:
+    return input.new_empty(input.shape), offset_mask.new_empty(offset_mask.shape)
+
+
+# --------------------------------------------------------------------------------------------------- autograd
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    ctx.save_for_backward(*tensors)
+    ctx.static = inputs[len(tensors) :]
+
+
+def _gradient(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    op = (
+        torch.ops.ops_dcnv3.dcnv3_backward
+        if len(tensors) == 3
+        else torch.ops.ops_dcnv3.dcnv3_packed_backward
+    )
+    return *op(grad_output, *tensors, *ctx.static), *(None for _ in ctx.static)
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError(
+        "ops_dcnv3: DCNv3 has no second derivative; use ops_dcnv3.dcnv3_reference where one is needed"
+    )
+
+
+for _name in ("dcnv3", "dcnv3_packed"):
+    torch.library.register_autograd(
+        f"ops_dcnv3::{_name}", _gradient, setup_context=_setup_context, lib=_library
+    )
+    torch.library.register_autograd(
+        f"ops_dcnv3::{_name}_backward", _no_second_derivative, lib=_library
+    )
+
+
+# --------------------------------------------------------------------------------------------------- autocast
+# torch.library.register_autocast fixes one dtype. The rule here: the input, which decides the dtype of the
+# output, follows the region; offsets and weights may stay float32 for their precision.
+
+
+def _autocast_rule(name: str, device_type: str) -> Any:
+    key = torch._C.DispatchKeySet(
+        torch._C.DispatchKey.AutocastCPU
+        if device_type == "cpu"
+        else torch._C.DispatchKey.AutocastCUDA
+    )
+    op = getattr(torch.ops.ops_dcnv3, name).default
+
+    def rule(input: Tensor, *rest: Any) -> Tensor:
+        dtype = torch.get_autocast_dtype(device_type)
+        if input.dtype != torch.float64:
+            input = input.to(dtype)
+            rest = tuple(
+                value.to(dtype)
+                if isinstance(value, Tensor) and value.dtype != torch.float32
+                else value
+                for value in rest
+            )
+        with torch._C._ExcludeDispatchKeyGuard(key):
+            return op(input, *rest)
+
+    return rule
+
+
+for _name in ("dcnv3", "dcnv3_packed"):
+    _library.impl(_name, _autocast_rule(_name, "cpu"), "AutocastCPU")
+    _library.impl(_name, _autocast_rule(_name, "cuda"), "AutocastCUDA")
