@@ -14,6 +14,7 @@ TESTS ?= tests ops_dcnv3/tests
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
+PINS := -c requirements/constraints.txt
 STAMPS := $(VENV)/.stamps
 
 # The compiler as the build of the operator will look for it: CXX when somebody set it, else c++.
@@ -78,9 +79,9 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS)
 	@touch $@
 
-$(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) requirements/build.txt
+$(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) requirements/build.txt requirements/constraints.txt
 	@echo "[2/4] PyTorch and the build tools (the largest download, several GB with CUDA)"
-	@$(PIP) install -r requirements/build.txt -r $(TORCH_REQUIREMENTS)
+	@$(PIP) install $(PINS) -r requirements/build.txt -r $(TORCH_REQUIREMENTS)
 	@touch $@
 
 $(OPERATOR): $(STAMPS)/torch ops_dcnv3/setup.py ops_dcnv3/pyproject.toml $(OPERATOR_SOURCES)
@@ -90,12 +91,12 @@ $(OPERATOR): $(STAMPS)/torch ops_dcnv3/setup.py ops_dcnv3/pyproject.toml $(OPERA
 	@$(PIP) install --quiet --no-build-isolation --no-deps -e ./ops_dcnv3
 	@touch $@
 
-$(STAMPS)/core: $(OPERATOR) setup.py requirements/constraints.txt
+$(STAMPS)/core: $(OPERATOR) setup.py
 	@echo "[4/4] internimage and its dependencies"
-	@$(PIP) install --quiet --no-build-isolation -c requirements/constraints.txt -e '.[train]'
+	@$(PIP) install --quiet --no-build-isolation $(PINS) -e '.[train]'
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/core
 	@echo "[dev] test and lint tools"
-	@$(PIP) install --quiet --no-build-isolation -c requirements/constraints.txt -e '.[train,dev]'
+	@$(PIP) install --quiet --no-build-isolation $(PINS) -e '.[train,dev]'
 	@touch $@
