@@ -22,6 +22,7 @@ TRAIN = [
     "PyYAML>=6",
     "rich>=13",
     "scikit-learn>=1.3",
+    "timm>=1.0",
     "torchvision>=0.25",
     "yacs>=0.1.8",
 ]

@@ -1,0 +1,151 @@
+"""The arrows of docs/architecture.md: ops_dcnv3 -> internimage -> classification -> tools, and no way back.
+
+Reads the imports of every file without running it, so that an import inside a function counts too.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Room -> the rooms whose code it may import. tests/ may import everything and is no room.
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "ops_dcnv3": frozenset(),
+    "internimage": frozenset({"ops_dcnv3"}),
+    "classification": frozenset({"ops_dcnv3", "internimage"}),
+    "tools": frozenset({"ops_dcnv3", "internimage", "classification"}),
+}
+
+# Frameworks with a model zoo of their own, and the folders that may lean on one of them.
+OPENMMLAB = frozenset({"mmcv", "mmdet", "mmdet3d", "mmengine", "mmpretrain", "mmseg"})
+FRAMEWORKS = OPENMMLAB | {"timm", "transformers"}
+MAY_USE: dict[Path, frozenset[str]] = {
+    Path("internimage", "integrations"): FRAMEWORKS,
+    # timm's schedules, augmentation and moving averages; the model is ours.
+    Path("classification"): frozenset({"timm"}),
+}
+
+# `import internimage` must not load these: they are slow, optional, or both.
+NOT_AT_IMPORT = FRAMEWORKS | {"accelerate", "matplotlib", "sklearn", "torchvision", "yaml"}
+
+
+def imported_modules(source: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every absolute import, ``importlib.import_module("name")`` included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.lineno, node.module or ""
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func
+            name = function.attr if isinstance(function, ast.Attribute) else None
+            name = function.id if isinstance(function, ast.Name) else name
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.lineno, node.args[0].value
+
+
+def python_files(root: Path, room: str) -> list[Path]:
+    """The room's Python files, without its tests, relative to ``root``."""
+    files = (path.relative_to(root) for path in (root / room).rglob("*.py"))
+    return sorted(path for path in files if not {"tests", "build"} & set(path.parts))
+
+
+def violations(root: Path) -> list[str]:
+    """Every import under ``root`` that breaks a rule, as "file:line imports module"."""
+    found = []
+    for room, allowed in MAY_IMPORT.items():
+        for path in python_files(root, room):
+            usable = frozenset[str]().union(*(MAY_USE.get(up, ()) for up in path.parents))
+            for line, module in imported_modules((root / path).read_text(encoding="utf-8")):
+                top = module.split(".")[0]
+                forbidden_room = top in MAY_IMPORT and top != room and top not in allowed
+                forbidden_framework = top in FRAMEWORKS and top not in usable
+                if forbidden_room or forbidden_framework or top == "tests":
+                    found.append(f"{path}:{line} imports {module}")
+    return found
+
+
+def test_every_import_follows_the_arrows():
+    assert violations(ROOT) == []
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_every_room_has_files_to_check(room: str):
+    assert python_files(ROOT, room)
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "expected"),
+    [
+        ("ops_dcnv3/src/ops_dcnv3/a.py", "import internimage", "imports internimage"),
+        ("ops_dcnv3/src/ops_dcnv3/a.py", "x = 1\n\nimport timm.models", ":3 imports timm.models"),
+        ("internimage/a.py", "from classification.config import get", "imports classification"),
+        ("internimage/a.py", "def f():\n    import tools.plot", ":2 imports tools.plot"),
+        ("internimage/a.py", "from mmengine import Registry", "imports mmengine"),
+        ("internimage/a.py", "import importlib\nimportlib.import_module('mmdet')", ":2 imports mmdet"),
+        ("internimage/a.py", "__import__('timm')", "imports timm"),
+        ("internimage/a.py", "from tests.helpers import x", "imports tests.helpers"),
+        ("classification/data/a.py", "from tools import demo", "imports tools"),
+        ("classification/a.py", "import mmengine", "imports mmengine"),
+        ("tools/a.py", "import transformers", "imports transformers"),
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path: Path, path: str, source: str, expected: str):
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(source)
+    (message,) = violations(tmp_path)
+    assert message.startswith(path)
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("ops_dcnv3/src/ops_dcnv3/a.py", "from ops_dcnv3 import ops\nfrom . import internimage"),
+        ("internimage/a.py", "import ops_dcnv3.modules\nimport timmy"),
+        ("internimage/integrations/timm.py", "import timm"),
+        ("classification/a.py", "from internimage import create_model\nimport config"),
+        ("classification/data/a.py", "from timm.data import Mixup"),
+        ("tools/a.py", "from classification import train"),
+        ("internimage/tests/a.py", "import timm"),
+    ],
+)
+def test_an_allowed_import_is_not_reported(tmp_path: Path, path: str, source: str):
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(source)
+    assert violations(tmp_path) == []
+
+
+def test_importing_internimage_loads_no_framework():
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, internimage; print(*sys.modules, sep='\\n')"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert "torch" in loaded
+    assert {name.split(".")[0] for name in loaded} & NOT_AT_IMPORT == set()
+
+
+def test_importing_the_operator_does_not_load_the_backbone():
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, ops_dcnv3; print(*sys.modules, sep='\\n')"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert "ops_dcnv3" in loaded
+    assert "internimage" not in loaded
+
+
+def test_of_the_top_level_folders_only_the_backbone_is_a_package():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages == {"internimage"}
