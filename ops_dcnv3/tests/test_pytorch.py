@@ -1,0 +1,190 @@
+"""The operator under torch.compile, torch.export, autocast, vmap, checkpointing and threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from dcnv3_cases import Case, Operator, assert_all_close, run
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import ops_dcnv3
+
+CASE = Case(height=6, width=7, group_channels=8, softmax=True)
+AUTOCAST_DTYPES = [torch.bfloat16, torch.float16]
+
+
+class Layer(nn.Module):
+    """The operator with fixed settings, as something to compile and export."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.settings = case.settings
+
+    def forward(self, image: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        return ops_dcnv3.dcnv3(image, offset, mask, **self.settings)
+
+
+@pytest.mark.slow
+def test_compile_of_the_full_graph_with_dynamic_shapes_gives_the_same_numbers():
+    torch._dynamo.reset()
+    compiled = torch.compile(Layer(CASE), fullgraph=True, dynamic=True)
+    for case in (CASE, Case(batch=3, height=9, width=4, group_channels=8, softmax=True)):
+        tensors, grad_output = case.tensors(), case.grad_output()
+        expected = run(ops_dcnv3.dcnv3, tensors, grad_output, case.settings)
+        actual = run(lambda *t, **_: compiled(*t), tensors, grad_output, {})
+        assert_all_close(actual, expected, tolerance=1e-12)
+
+
+@pytest.mark.slow
+def test_compile_keeps_the_operator_in_one_graph_around_other_code():
+    torch._dynamo.reset()
+    module = ops_dcnv3.DCNv3(channels=16, group=2).double()
+    randomise(module)
+    x = torch.randn(2, 5, 6, 16, dtype=torch.float64)
+    expected = module(x)
+    actual = torch.compile(module, fullgraph=True, dynamic=True)(x)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_an_exported_program_can_be_saved_and_loaded(tmp_path):
+    tensors = CASE.tensors()
+    batch, height, width = (
+        torch.export.Dim(n, min=2, max=64) for n in ("batch", "height", "width")
+    )
+    dynamic = {0: batch, 1: height, 2: width}
+    program = torch.export.export(Layer(CASE), tensors, dynamic_shapes=(dynamic,) * 3)
+    assert "ops_dcnv3.dcnv3.default" in str(program.graph)
+    torch.export.save(program, tmp_path / "layer.pt2")
+    loaded = torch.export.load(tmp_path / "layer.pt2").module()
+    other = Case(batch=3, height=9, width=4, group_channels=8, softmax=True)
+    for case in (CASE, other):
+        given = case.tensors()
+        assert torch.equal(loaded(*given), ops_dcnv3.dcnv3(*given, **case.settings))
+
+
+@pytest.mark.parametrize("dtype", AUTOCAST_DTYPES, ids=lambda d: str(d)[6:])
+def test_autocast_decides_the_dtype_of_the_output(dtype):
+    tensors = CASE.tensors(torch.float32)
+    exact = ops_dcnv3.dcnv3_reference(*(t.double() for t in tensors), **CASE.settings)
+    with torch.autocast("cpu", dtype):
+        output = ops_dcnv3.dcnv3(*tensors, **CASE.settings)
+    assert output.dtype == dtype
+    rounding = torch.finfo(dtype).eps * exact.abs().max()
+    assert (output.double() - exact).abs().max() < 2 * rounding
+
+
+@pytest.mark.parametrize("dtype", AUTOCAST_DTYPES, ids=lambda d: str(d)[6:])
+def test_autocast_keeps_float32_offsets_exact(dtype):
+    """Offsets of 8 to 16 pixels have a step of 1/16 pixel in bfloat16: they must not be rounded."""
+    image, offset, mask = CASE.tensors(torch.float32, spread=6.0)
+    with torch.autocast("cpu", dtype):
+        output = ops_dcnv3.dcnv3(image, offset, mask, **CASE.settings)
+    assert torch.equal(output, ops_dcnv3.dcnv3(image.to(dtype), offset, mask, **CASE.settings))
+
+
+@pytest.mark.parametrize("dtype", AUTOCAST_DTYPES, ids=lambda d: str(d)[6:])
+def test_autocast_gives_each_leaf_its_own_dtype_of_gradient(dtype):
+    leaves = [t.requires_grad_() for t in CASE.tensors(torch.float32)]
+    with torch.autocast("cpu", dtype):
+        output = ops_dcnv3.dcnv3(*leaves, **CASE.settings)
+    grad_output = CASE.grad_output(dtype)
+    output.backward(grad_output)
+    doubles = tuple(t.detach().double() for t in leaves)
+    exact = run(ops_dcnv3.dcnv3_reference, doubles, grad_output.double(), CASE.settings)[1:]
+    for leaf, truth in zip(leaves, exact, strict=True):
+        assert leaf.grad.dtype == torch.float32
+        bound = 4 * torch.finfo(dtype).eps * truth.abs().max()
+        assert (leaf.grad.double() - truth).abs().max() < bound
+
+
+def test_autocast_leaves_float64_alone():
+    tensors = CASE.tensors(torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = ops_dcnv3.dcnv3(*tensors, **CASE.settings)
+    assert torch.equal(output, ops_dcnv3.dcnv3(*tensors, **CASE.settings))
+
+
+@pytest.mark.parametrize("dtype", AUTOCAST_DTYPES, ids=lambda d: str(d)[6:])
+def test_the_module_trains_under_autocast(dtype):
+    module = ops_dcnv3.DCNv3(channels=32, group=2)
+    randomise(module)
+    x = torch.randn(2, 5, 6, 32)
+    exact = module.double()(x.double())
+    module.float()
+    with torch.autocast("cpu", dtype):
+        output = module(x)
+        loss = output.square().mean()
+    loss.backward()
+    assert output.dtype == dtype
+    assert (output.double() - exact).abs().max() < 0.05 * exact.abs().max()
+    for parameter in module.parameters():
+        assert parameter.grad.dtype == torch.float32
+        assert torch.isfinite(parameter.grad).all()
+
+
+def test_vmap_of_the_compiled_operator_is_refused_or_right(operator):
+    tensors = tuple(torch.stack([t, t.flip(1)]) for t in CASE.tensors())
+    expected = torch.stack([operator(*(t[i] for t in tensors), **CASE.settings) for i in range(2)])
+    try:
+        actual = torch.vmap(lambda *t: operator(*t, **CASE.settings))(*tensors)
+    except RuntimeError as error:
+        assert "vmap" in str(error) or "Batching rule" in str(error)
+    else:
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_inference_mode_and_no_grad_give_the_same_output(operator):
+    tensors = CASE.tensors()
+    expected = operator(*(t.requires_grad_() for t in tensors), **CASE.settings)
+    assert expected.requires_grad
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            output = operator(*tensors, **CASE.settings)
+        assert not output.requires_grad
+        assert torch.equal(output, expected)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(operator):
+    def checkpointed(*tensors: Tensor, **settings) -> Tensor:
+        return checkpoint(lambda *t: operator(*t, **settings), *tensors, use_reentrant=False)
+
+    tensors, grad_output = CASE.tensors(), CASE.grad_output()
+    expected = run(operator, tensors, grad_output, CASE.settings)
+    for ours, theirs in zip(
+        run(checkpointed, tensors, grad_output, CASE.settings), expected, strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def results_with(operator: Operator, case: Case, dtype: torch.dtype, threads: int):
+    """Output and gradients with this many threads."""
+    torch.set_num_threads(threads)
+    return run(operator, case.tensors(dtype), case.grad_output(dtype), case.settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(batch=3, height=14, width=14, groups=4, group_channels=16, softmax=True),
+        Case(batch=1, height=40, width=30, groups=1, group_channels=32),
+        Case(batch=1, height=33, width=17, groups=3, group_channels=7, stride=2),
+    ],
+    ids=str,
+)
+def test_results_are_bitwise_equal_run_after_run_and_for_any_number_of_threads(
+    operator, case, dtype
+):
+    first = results_with(operator, case, dtype, 1)
+    for threads in (1, 2, 2, 3, 4):
+        for ours, theirs in zip(results_with(operator, case, dtype, threads), first, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def randomise(module: nn.Module) -> None:
+    """Give every parameter a value; a fresh layer has zero offsets and would hide errors."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
