@@ -1,0 +1,193 @@
+"""Opening and writing checkpoint files; whatever a file holds, its code is never run.
+
+A ``.pth`` file is a pickle, and a pickle names Python functions to call. Only tensors and plain
+containers are let through (``weights_only=True``); the few harmless classes that released training
+checkpoints hold beside their weights become :class:`_Inert` objects, so neither their code nor
+their packages are needed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, safe_open, save
+from torch import Tensor
+
+METADATA_KEY = "internimage"
+"""Where both formats keep the JSON text of :class:`internimage.metadata.CheckpointMetadata`."""
+
+HARMLESS_CLASSES = (
+    "yacs.config.CfgNode",
+    "argparse.Namespace",
+    "collections.defaultdict",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+)
+"""Classes found in training checkpoints beside the weights: configs, paths, scores."""
+
+_TEXT_STARTS = (b"version https://git-lfs", b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML")
+
+
+class _Inert(dict):
+    """Takes the place of an object of a harmless class: accepts any state, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _inert_class(name: str) -> tuple[type[_Inert], str]:
+    # One class a name: PyTorch's unpickler keeps a mapping from class to name.
+    return type(name.rpartition(".")[2], (_Inert,), {}), name
+
+
+def open_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], str | None]:
+    """Read a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, whatever it is called.
+
+    Returns:
+        The mapping that the file holds, and its metadata as JSON text, if it has any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, truncated, text, a folder, holds code or is no mapping.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"open_checkpoint: expected a file, got the folder {path}")
+    if not path.exists():
+        raise FileNotFoundError(f"open_checkpoint: expected an existing file, got {path}")
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise ValueError(f"open_checkpoint: expected a checkpoint, got the empty file {path}")
+    if start.lstrip().startswith(_TEXT_STARTS):
+        raise ValueError(
+            f"open_checkpoint: expected a checkpoint, got text in {path}: a Git LFS pointer or a "
+            f"web page "
+            "was saved in its place; download the file itself"
+        )
+    is_safetensors = start[8:9] == b"{" and not start.startswith(b"PK")
+    return _open_safetensors(path) if is_safetensors else _open_pickle(path)
+
+
+def _open_safetensors(path: Path) -> tuple[Mapping[str, Any], str | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get(METADATA_KEY)
+        return load_file(path), metadata
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"open_checkpoint: expected a whole safetensors file, got {path} ({error})"
+        ) from error
+
+
+def _open_pickle(path: Path) -> tuple[Mapping[str, Any], str | None]:
+    try:
+        with torch.serialization.safe_globals([_inert_class(name) for name in HARMLESS_CLASSES]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+            name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "code"
+            raise ValueError(
+                f"open_checkpoint: expected tensors and plain containers, got {path} with the "
+                f"pickled object "
+                f"{name}, which will not be loaded; save the weights alone, or as safetensors"
+            ) from error
+        raise ValueError(_unreadable(path, error)) from error
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
+        raise ValueError(_unreadable(path, error)) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"open_checkpoint: expected a mapping of names to tensors, got "
+            f"{type(content).__name__} in {path}"
+        )
+    metadata = content.get(METADATA_KEY)
+    return content, metadata if isinstance(metadata, str) else None
+
+
+def _can_map(path: Path) -> bool:
+    """Whether the file is PyTorch's zip format, which can be mapped instead of read."""
+    return zipfile.is_zipfile(path)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    return (
+        f"open_checkpoint: expected a whole checkpoint, got {path}, "
+        f"truncated or of another format ({reason})"
+    )
+
+
+def write_checkpoint(
+    state_dict: Mapping[str, Tensor], path: str | Path, metadata: str | None
+) -> None:
+    """Write weights and metadata whole or not at all: to a temporary file, then renamed.
+
+    Args:
+        state_dict: names and tensors.
+        path: ``*.safetensors``, or ``*.pth`` (a mapping with the weights under ``model``).
+        metadata: JSON text.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = Path(path)
+    # Contiguous copies on the CPU: safetensors refuses views and tensors that share memory.
+    tensors = {
+        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, value in state_dict.items()
+    }
+    if path.suffix == ".safetensors":
+        labels = {"format": "pt"} | ({METADATA_KEY: metadata} if metadata is not None else {})
+        write_atomically(path, lambda file: file.write(save(tensors, labels)))
+    elif path.suffix == ".pth":
+        content: dict[str, Any] = {"model": tensors}
+        if metadata is not None:
+            content[METADATA_KEY] = metadata
+        write_atomically(path, lambda file: torch.save(content, file))
+    else:
+        raise ValueError(f"save_checkpoint: expected *.safetensors or *.pth, got {path}")
+
+
+def write_atomically(path: Path, write: Callable[[io.BufferedWriter], object]) -> None:
+    """Call ``write`` with a temporary file, then rename it: nobody ever reads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes the file private; give it the mode that open() would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

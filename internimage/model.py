@@ -1,0 +1,521 @@
+"""InternImage: stem, stages, head (Wang et al., CVPR 2023, arXiv 2211.05778).
+
+Shape legend: N batch, H W image size in pixels, C = ``channels``, i = stage 0..3. Sizes are rounded
+up at every halving, so any H and W will do (the CLIP-projector head alone asks for multiples of
+32)::
+
+    image        (N, 3, H, W)
+    stage i      (N, H / 2^(i+2), W / 2^(i+2), C * 2^i)      channels last inside the model
+    features     (N, C * 2^i, H / 2^(i+2), W / 2^(i+2))      channels first and contiguous for those
+    who ask logits       (N, num_classes)
+
+The attribute names are the keys of released checkpoints.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from internimage.blocks import BlockSettings, InternImageBlock, InternImageStage
+from internimage.layers import AttentionPool, Stem, build_activation, build_norm
+from ops_dcnv3.modules import DCNv3
+
+CLS_SCALE = 1.5
+PROJECTOR_CHANNELS = 1024
+PROJECTOR_HEADS = 16
+PROJECTOR_OUT_CHANNELS = 768
+PROJECTOR_STRIDE = 32
+"""The CLIP-projector head of InternImage-H and -G; H and W must be multiples of the last."""
+
+HEAD_PREFIXES = (
+    "conv_head.",
+    "dcnv3_head_x3.",
+    "dcnv3_head_x4.",
+    "clip_projector.",
+    "fc_norm.",
+    "head.",
+)
+"""Keys that exist in a classifier and not in a backbone made with ``features_only``."""
+
+
+class InternImage(nn.Module):
+    """The backbone, and the classifier on top of it unless ``features_only``.
+
+    The arguments carry the original's names. The defaults are InternImage-T's; the original's own
+    defaults for ``depths`` and ``groups`` (3-4-18-5, 3-6-12-24) do not divide its default of 64
+    channels.
+
+    Args:
+        core_op: ``"DCNv3"``, or ``"DCNv3_pytorch"`` for the plain PyTorch path on any device.
+        channels: C of the first stage, even; every next stage doubles it.
+        depths: blocks of each stage.
+        groups: DCNv3 groups of each stage.
+        num_classes: size of the last linear layer; 0 leaves it out and returns what it would get.
+        mlp_ratio: hidden size of the MLP over C.
+        drop_rate: dropout after the stem and in the MLP, 0-1.
+        drop_path_rate: stochastic depth, 0-1.
+        drop_path_type: ``"linear"`` from 0 at the first block to the rate at the last, or
+            ``"uniform"``.
+        act_layer: ``"GELU"``, ``"ReLU"`` or ``"SiLU"``.
+        norm_layer: ``"LN"`` or ``"BN"`` in stem, downsampling and DCNv3; the rest is always
+            LayerNorm.
+        layer_scale: initial factor of every residual branch, None for none.
+        offset_scale: factor of DCNv3's sampling grid and offsets.
+        post_norm: normalise behind each branch instead of before it.
+        cls_scale: channels of the 1x1 convolution of the plain head over those of the last stage.
+        with_cp: gradient checkpointing, block by block.
+        dw_kernel_size: kernel of DCNv3's depthwise convolution, odd; None is 3.
+        use_clip_projector: the attention-pooling head of InternImage-H and -G.
+        level2_post_norm: normalise the trunk of the third stage behind some of its blocks.
+        level2_post_norm_block_ids: which blocks, counted from 0.
+        res_post_norm: normalise before and behind each branch.
+        center_feature_scale: blend DCNv3's output with its input by a learned gate.
+        remove_center: sample without the middle point.
+        features_only: no head; ``forward`` returns the list of stage maps.
+        out_indices: the stages that ``features_only`` returns, ascending; None is all.
+        frozen_stages: the first so many stages (not the stem) neither learn nor drop; -1 is none.
+        in_chans: channels of the image.
+
+    Raises:
+        ValueError: an argument is out of range, or two contradict each other.
+    """
+
+    def __init__(
+        self,
+        core_op: str = "DCNv3",
+        channels: int = 64,
+        depths: Sequence[int] = (4, 4, 18, 4),
+        groups: Sequence[int] = (4, 8, 16, 32),
+        num_classes: int = 1000,
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        drop_path_type: Literal["linear", "uniform"] = "linear",
+        act_layer: str = "GELU",
+        norm_layer: str = "LN",
+        layer_scale: float | None = None,
+        offset_scale: float = 1.0,
+        post_norm: bool = False,
+        cls_scale: float = CLS_SCALE,
+        with_cp: bool = False,
+        dw_kernel_size: int | None = None,
+        use_clip_projector: bool = False,
+        level2_post_norm: bool = False,
+        level2_post_norm_block_ids: Sequence[int] | None = None,
+        res_post_norm: bool = False,
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+        *,
+        features_only: bool = False,
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        in_chans: int = 3,
+    ) -> None:
+        super().__init__()
+        depths, groups = tuple(depths), tuple(groups)
+        _check_architecture(channels, depths, groups, num_classes, in_chans, use_clip_projector)
+        _check_rate("drop_rate", drop_rate)
+        block_ids = _trunk_norm_block_ids(depths, level2_post_norm, level2_post_norm_block_ids)
+        settings = BlockSettings(
+            core_op=core_op,
+            mlp_ratio=mlp_ratio,
+            drop_rate=drop_rate,
+            act_layer=act_layer,
+            norm_layer=norm_layer,
+            layer_scale=layer_scale,
+            offset_scale=offset_scale,
+            post_norm=post_norm,
+            res_post_norm=res_post_norm,
+            dw_kernel_size=dw_kernel_size,
+            center_feature_scale=center_feature_scale,
+            remove_center=remove_center,
+        )
+        self.depths = depths
+        self.num_stages = len(depths)
+        self.num_classes = 0 if features_only else num_classes
+        self.in_chans = in_chans
+        self.features_only = features_only
+        self.use_clip_projector = use_clip_projector
+        self.remove_center = remove_center
+        if out_indices is not None and not features_only:
+            raise ValueError(
+                f"InternImage: expected features_only = True beside out_indices, got {out_indices}"
+            )
+        self.out_indices = self._stage_indices("InternImage", out_indices)
+        if not -1 <= frozen_stages <= self.num_stages:
+            raise ValueError(
+                f"InternImage: expected -1 <= frozen_stages <= {self.num_stages}, got "
+                f"{frozen_stages}"
+            )
+        self.frozen_stages = frozen_stages
+
+        widths = [channels * 2**i for i in range(self.num_stages)]
+        self.feature_info = [
+            {"num_chs": width, "reduction": 2 ** (i + 2), "module": f"levels.{i}"}
+            for i, width in enumerate(widths)
+        ]
+        self.num_features = widths[-1]
+        self.patch_embed = Stem(in_chans, channels, act_layer=act_layer, norm_layer=norm_layer)
+        self.pos_drop = nn.Dropout(drop_rate)
+        rates = drop_path_rates(depths, drop_path_rate, drop_path_type)
+        self.levels = nn.ModuleList(
+            InternImageStage(
+                widths[i],
+                groups[i],
+                drop_path_rates=rates[i],
+                settings=settings,
+                downsample=i < self.num_stages - 1,
+                post_norm_block_ids=block_ids if i == 2 else (),
+                with_cp=with_cp,
+            )
+            for i in range(self.num_stages)
+        )
+        if not features_only:
+            self._build_head(act_layer, cls_scale)
+        self._init_linears()
+        self._freeze_stages()
+
+    def _build_head(self, act_layer: str, cls_scale: float) -> None:
+        if self.use_clip_projector:
+            if cls_scale != CLS_SCALE:
+                warnings.warn(
+                    "InternImage: cls_scale has no effect beside use_clip_projector", stacklevel=3
+                )
+            self.dcnv3_head_x4 = nn.Sequential(
+                nn.Conv2d(self.num_features, 4 * PROJECTOR_CHANNELS, kernel_size=1),
+                nn.PixelShuffle(2),
+            )
+            self.dcnv3_head_x3 = nn.Conv2d(
+                self.num_features // 2, PROJECTOR_CHANNELS, kernel_size=1
+            )
+            self.clip_projector = AttentionPool(
+                PROJECTOR_CHANNELS, num_heads=PROJECTOR_HEADS, out_channels=PROJECTOR_OUT_CHANNELS
+            )
+            self.fc_norm = build_norm(PROJECTOR_OUT_CHANNELS)
+            self.head_features = PROJECTOR_OUT_CHANNELS
+        else:
+            self.head_features = int(self.num_features * cls_scale)
+            self.conv_head = nn.Sequential(
+                nn.Conv2d(self.num_features, self.head_features, kernel_size=1, bias=False),
+                build_norm(
+                    self.head_features,
+                    "BN",
+                    input_layout="channels_first",
+                    output_layout="channels_first",
+                ),
+                build_activation(act_layer),
+            )
+        self.head: nn.Module = _classifier(self.head_features, self.num_classes)
+
+    def _init_linears(self) -> None:
+        """Draw every linear layer but those of DCNv3, which has drawn its own.
+
+        DCNv3 starts from zero offsets and equal weights. A sweep over all linears would undo that.
+        """
+        pending: list[nn.Module] = [self]
+        while pending:
+            module = pending.pop()
+            if isinstance(module, DCNv3):
+                continue
+            if isinstance(module, nn.Linear):
+                init_linear(module)
+            pending.extend(module.children())
+
+    # ------------------------------------------------------------------------------------------
+    # forward
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Classify, or return the wanted stage maps with ``features_only``.
+
+        Args:
+            x: images (N, in_chans, H, W), normalised, in the dtype of the weights (any float under
+                autocast).
+
+        Returns:
+            Logits (N, num_classes); with ``features_only`` a list of maps (N, C * 2^i, H / 2^(i+2),
+            ...).
+
+        Raises:
+            ValueError: ``x`` has the wrong rank, channels or dtype, or a size that the head does
+                not allow.
+        """
+        if self.features_only:
+            return self._features(x, self.out_indices)
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the map that ``forward_head`` takes.
+
+        Returns:
+            The last stage's map (N, 8C, H/32, W/32); with the CLIP projector the third and fourth
+            stage fused (N, 1024, H/16, W/16).
+
+        Raises:
+            ValueError: as for :meth:`forward`.
+        """
+        return self._to_head(self._run_stages(x, self.num_stages - 1))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Turn what :meth:`forward_features` returns into logits (N, num_classes).
+
+        Args:
+            x: the map.
+            pre_logits: return the vector (N, head_features) that the last linear layer takes.
+
+        Raises:
+            ValueError: the model has no head.
+        """
+        if self.features_only:
+            raise ValueError("InternImage.forward_head: expected features_only = False, got True")
+        if self.use_clip_projector:
+            pooled = self.fc_norm(self.clip_projector(x.flatten(2).transpose(1, 2)))
+        else:
+            pooled = self.conv_head(x).mean(dim=(2, 3))
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        intermediates_only: bool = False,
+        output_fmt: Literal["NCHW", "NHWC"] = "NCHW",
+    ) -> Any:
+        """Return stage maps beside the final features.
+
+        Args:
+            x: images (N, in_chans, H, W).
+            indices: stages wanted, ascending; an int is the last so many; None is all.
+            intermediates_only: leave out the final features, and the stages after the last one
+                wanted.
+            output_fmt: layout of the maps.
+
+        Returns:
+            ``(forward_features(x), maps)``, or ``maps`` alone.
+
+        Raises:
+            ValueError: an index or the format is unknown, or ``x`` is wrong as for :meth:`forward`.
+        """
+        name = "InternImage.forward_intermediates"
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f"{name}: expected output_fmt = 'NCHW' or 'NHWC', got {output_fmt!r}")
+        if isinstance(indices, int):
+            if not 1 <= indices <= self.num_stages:
+                raise ValueError(
+                    f"{name}: expected 1 <= indices <= {self.num_stages}, got {indices}"
+                )
+            indices = range(self.num_stages - indices, self.num_stages)
+        wanted = self._stage_indices(name, indices)
+        maps = self._run_stages(x, wanted[-1] if intermediates_only else self.num_stages - 1)
+        chosen = [maps[i] for i in wanted]
+        if output_fmt == "NCHW":
+            chosen = [_channels_first(y) for y in chosen]
+        return chosen if intermediates_only else (self._to_head(maps), chosen)
+
+    def _features(self, x: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        maps = self._run_stages(x, indices[-1])
+        return [_channels_first(maps[i]) for i in indices]
+
+    def _run_stages(self, x: Tensor, last: int) -> list[Tensor]:
+        """Run the stem and the stages 0..last; return their maps, channels last."""
+        self._check_input(x)
+        x = self.pos_drop(self.patch_embed(x))
+        maps: list[Tensor] = []
+        for i, stage in enumerate(self.levels):
+            x = stage(x)
+            maps.append(x)
+            if i == last:
+                break
+            x = cast(nn.Module, stage.downsample)(x)
+        return maps
+
+    def _to_head(self, maps: list[Tensor]) -> Tensor:
+        """Turn the maps of all stages into what the head takes, channels first."""
+        if self.features_only or not self.use_clip_projector:
+            return _channels_first(maps[-1])
+        x3, x4 = maps[-2].permute(0, 3, 1, 2), maps[-1].permute(0, 3, 1, 2)
+        return self.dcnv3_head_x4(x4) + self.dcnv3_head_x3(x3)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            raise ValueError(
+                f"InternImage.forward: expected x of shape (N, {self.in_chans}, H, W), "
+                f"got {tuple(x.shape)}"
+            )
+        weight = self.patch_embed.conv1.weight
+        if not x.is_floating_point() or (
+            x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)
+        ):
+            raise ValueError(
+                f"InternImage.forward: expected x of dtype {weight.dtype} as the weights, got "
+                f"{x.dtype}"
+            )
+        if self.use_clip_projector and not self.features_only:
+            height, width = x.shape[2:]
+            if height % PROJECTOR_STRIDE or width % PROJECTOR_STRIDE:
+                raise ValueError(
+                    f"InternImage.forward: expected H and W as multiples of {PROJECTOR_STRIDE} for "
+                    f"the "
+                    f"CLIP-projector head, got {height} x {width}"
+                )
+
+    def _stage_indices(self, name: str, indices: Sequence[int] | None) -> tuple[int, ...]:
+        if indices is None:
+            return tuple(range(self.num_stages))
+        chosen = tuple(indices)
+        if (
+            not chosen
+            or any(not 0 <= i < self.num_stages for i in chosen)
+            or any(b <= a for a, b in zip(chosen, chosen[1:], strict=False))
+        ):
+            raise ValueError(
+                f"{name}: expected ascending stage indices in 0..{self.num_stages - 1}, got "
+                f"{chosen}"
+            )
+        return chosen
+
+    # ------------------------------------------------------------------------------------------
+    # switches
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer (``nn.Identity`` with ``num_classes=0``).
+
+        Raises:
+            ValueError: the model has no head.
+        """
+        if self.features_only:
+            raise ValueError("InternImage.get_classifier: expected features_only = False, got True")
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last linear layer by a fresh one of another size.
+
+        Raises:
+            ValueError: the model has no head, or ``num_classes`` is negative.
+        """
+        if self.features_only or num_classes < 0:
+            raise ValueError(
+                "InternImage.reset_classifier: expected num_classes >= 0 and features_only = "
+                "False, "
+                f"got {num_classes} and {self.features_only}"
+            )
+        weight = self.patch_embed.conv1.weight
+        self.num_classes = num_classes
+        self.head = _classifier(self.head_features, num_classes).to(weight.device, weight.dtype)
+        if isinstance(self.head, nn.Linear):
+            init_linear(self.head)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Switch gradient checkpointing of all blocks."""
+        for module in self.modules():
+            if isinstance(module, InternImageBlock):
+                module.with_cp = enable
+
+    def train(self, mode: bool = True) -> InternImage:
+        """Switch training mode; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def _freeze_stages(self) -> None:
+        for stage in self.levels[: max(self.frozen_stages, 0)]:
+            stage.eval()
+            stage.requires_grad_(False)
+
+
+def drop_path_rates(depths: Sequence[int], rate: float, drop_path_type: str) -> list[list[float]]:
+    """Return the stochastic-depth rate of every block, stage by stage.
+
+    Raises:
+        ValueError: the rate is not in [0, 1), or the type is neither ``"linear"`` nor
+            ``"uniform"``.
+    """
+    _check_rate("drop_path_rate", rate)
+    total = sum(depths)
+    if drop_path_type == "linear":
+        # Plain floats: a tensor would follow a `meta` default device and hold no values there.
+        flat = [rate * i / max(total - 1, 1) for i in range(total)]
+    elif drop_path_type == "uniform":
+        flat = [rate] * total
+    else:
+        raise ValueError(
+            f"InternImage: expected drop_path_type = 'linear' or 'uniform', got {drop_path_type!r}"
+        )
+    starts = [sum(depths[:i]) for i in range(len(depths))]
+    return [flat[start : start + depth] for start, depth in zip(starts, depths, strict=True)]
+
+
+def init_linear(linear: nn.Linear) -> None:
+    """Draw a linear layer as the released models were: truncated normal of 0.02, no bias."""
+    nn.init.trunc_normal_(linear.weight, std=0.02)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+
+
+def _classifier(in_features: int, num_classes: int) -> nn.Module:
+    return nn.Linear(in_features, num_classes) if num_classes else nn.Identity()
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2).contiguous()
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"InternImage: expected 0 <= {name} < 1, got {rate}")
+
+
+def _check_architecture(
+    channels: int,
+    depths: tuple[int, ...],
+    groups: tuple[int, ...],
+    num_classes: int,
+    in_chans: int,
+    use_clip_projector: bool,
+) -> None:
+    if channels < 2 or channels % 2:
+        raise ValueError(f"InternImage: expected channels even and >= 2, got {channels}")
+    if not depths or len(depths) != len(groups) or min(depths) < 1 or min(groups) < 1:
+        raise ValueError(
+            f"InternImage: expected depths and groups of one length with values >= 1, got {depths} "
+            f"and {groups}"
+        )
+    for i, group in enumerate(groups):
+        if (channels * 2**i) % group:
+            raise ValueError(
+                f"InternImage: expected groups[{i}] to divide {channels * 2**i} channels, got "
+                f"{group}"
+            )
+    if num_classes < 0 or in_chans < 1:
+        raise ValueError(
+            f"InternImage: expected num_classes >= 0 and in_chans >= 1, got {num_classes} and "
+            f"{in_chans}"
+        )
+    if use_clip_projector and len(depths) < 2:
+        raise ValueError(
+            f"InternImage: expected at least two stages for use_clip_projector, got {len(depths)}"
+        )
+
+
+def _trunk_norm_block_ids(
+    depths: tuple[int, ...], enabled: bool, block_ids: Sequence[int] | None
+) -> tuple[int, ...]:
+    if not enabled:
+        if block_ids:
+            warnings.warn(
+                "InternImage: level2_post_norm_block_ids has no effect without level2_post_norm",
+                stacklevel=3,
+            )
+        return ()
+    if len(depths) < 3 or not block_ids or any(not 0 <= i < depths[2] for i in block_ids):
+        depth = depths[2] if len(depths) > 2 else 0
+        raise ValueError(
+            "InternImage: expected level2_post_norm_block_ids as indices of the third stage's "
+            f"{depth} blocks, got {block_ids}"
+        )
+    return tuple(block_ids)

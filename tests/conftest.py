@@ -1,0 +1,84 @@
+"""Shared by all tests: the weights and images behind the parity records."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def parity_weight(key: str, shape: tuple[int, ...]) -> Tensor:
+    """Return the value of one state-dict entry in the parity records (float64)."""
+    generator = np.random.default_rng(zlib.crc32(key.encode()))
+    normal = generator.standard_normal(shape)
+    leaf = key.rpartition(".")[2]
+    if leaf == "num_batches_tracked":
+        value = np.zeros(shape)
+    elif leaf == "running_var":
+        value = 0.5 + generator.random(shape)
+    elif leaf in ("gamma1", "gamma2"):
+        value = 0.5 + 0.1 * normal
+    elif leaf == "weight" and len(shape) == 1:
+        value = 1.0 + 0.1 * normal
+    elif len(shape) <= 1:
+        value = 0.1 * normal
+    else:
+        value = normal / np.sqrt(np.prod(shape[1:]))
+    return torch.from_numpy(np.asarray(value))
+
+
+def parity_image(batch: int, height: int, width: int, seed: int) -> Tensor:
+    """Return the images of a parity record (batch, 3, height, width), float64."""
+    values = np.random.default_rng(seed).standard_normal((batch, 3, height, width))
+    return torch.from_numpy(values)
+
+
+def fill_model(model: nn.Module) -> nn.Module:
+    """Give every entry of the model its parity value."""
+    state = {key: parity_weight(key, tuple(v.shape)) for key, v in model.state_dict().items()}
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.fixture(scope="session")
+def fill() -> Callable[[nn.Module], nn.Module]:
+    """Function that gives a model the deterministic weights."""
+    return fill_model
+
+
+@pytest.fixture(scope="session")
+def image() -> Callable[[int, int, int, int], Tensor]:
+    """Function (batch, height, width, seed) that makes the deterministic images."""
+    return parity_image
+
+
+@pytest.fixture(scope="session")
+def released_keys() -> Callable[[str], dict[str, tuple[int, ...]]]:
+    """Function from a size (``"t"``) to the keys and shapes of its released classifier."""
+
+    def read(size: str) -> dict[str, tuple[int, ...]]:
+        text = (FIXTURES / "parity" / "keys" / f"internimage_{size}.json").read_text()
+        return {key: tuple(shape) for key, shape in json.loads(text).items()}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def parity_record() -> Callable[[str], tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Function from a record's name to its description and its arrays."""
+
+    def read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        folder = FIXTURES / "parity" / "model"
+        with np.load(folder / f"{name}.npz") as arrays:
+            return json.loads((folder / f"{name}.json").read_text()), dict(arrays)
+
+    return read
