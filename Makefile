@@ -26,6 +26,12 @@ OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native,reference)
 OPERATOR_SOURCES := $(shell find ops_dcnv3/src -path '*/csrc/*' -type f 2>/dev/null)
 CXX_SOURCES := $(filter %.cpp %.h %.cu %.cuh,$(OPERATOR_SOURCES))
 
+# pip shows nothing of a build that went on without the kernels, so say it here, once.
+REPORT_MISSING = import ops_dcnv3, sys; \
+    reason = ops_dcnv3.extension_info()["missing"].get("cpu"); \
+    reason and print("warning: no compiled operator, its slow reference path will run: " + reason \
+    + "$(if $(HAVE_COMPILER),, (no C++ compiler \"$(COMPILER)\"; on Debian: apt-get install g++))", file=sys.stderr)
+
 .PHONY: help setup setup-all demo test test-fast lint format wheel bench
 
 help: ## print this list
@@ -86,9 +92,9 @@ $(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) requirements/build.txt req
 
 $(OPERATOR): $(STAMPS)/torch ops_dcnv3/setup.py ops_dcnv3/pyproject.toml $(OPERATOR_SOURCES)
 	@echo "[3/4] the operator ops_dcnv3$(if $(HAVE_COMPILER), (compiling))"
-	@$(if $(HAVE_COMPILER),,echo "warning: no C++ compiler ('$(COMPILER)'): ops_dcnv3 will run on its slow reference path; on Debian: apt-get install g++" >&2)
 	@rm -f $(STAMPS)/operator-*
 	@$(PIP) install --quiet --no-build-isolation --no-deps -e ./ops_dcnv3
+	@$(PY) -W ignore -c '$(REPORT_MISSING)'
 	@touch $@
 
 $(STAMPS)/core: $(OPERATOR) setup.py

@@ -1,0 +1,200 @@
+"""The Makefile: what it promises, what it refuses, when it repeats a step; without a download."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGETS = "setup setup-all demo test test-fast lint format wheel bench help".split()
+STEPS = ("venv", "torch", "operator", "core", "dev")
+# What a line of the set-up looks like when `make --dry-run` prints it.
+STEP_COMMANDS = {
+    "venv": "-m venv .venv",
+    "torch": "-r requirements/torch.txt",
+    "operator": "-e ./ops_dcnv3",
+    "core": "-e '.[train]'",
+    "dev": "-e '.[train,dev]'",
+}
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs make in ``folder``, free of the settings of a make around this test."""
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("CXX", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "TESTS")
+    }
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=folder,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder, with a blank in its name, that holds what the set-up depends on."""
+    folder = tmp_path / "a checkout"
+    for name in ("Makefile", "setup.py", "ops_dcnv3/setup.py", "ops_dcnv3/pyproject.toml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "requirements", folder / "requirements")
+    csrc = folder / "ops_dcnv3" / "src" / "ops_dcnv3" / "csrc"
+    csrc.mkdir(parents=True)
+    (csrc / "kernel.cpp").write_text("// a source of the operator\n")
+    return folder
+
+
+def mark_as_set_up(folder: Path, *, compiler: bool = True) -> None:
+    """Leaves the stamps of a finished ``make setup-all``, all younger than any source."""
+    stamps = folder / ".venv" / ".stamps"
+    stamps.mkdir(parents=True)
+    for age, step in zip(range(len(STEPS), 0, -1), STEPS, strict=True):
+        suffix = ("-native" if compiler else "-reference") if step == "operator" else ""
+        stamp = stamps / (step + suffix)
+        stamp.touch()
+        os.utime(stamp, (time.time() - age, time.time() - age))
+    for path in folder.rglob("*"):
+        if path.is_file() and stamps not in path.parents:
+            os.utime(path, (time.time() - 1000, time.time() - 1000))
+
+
+def planned_steps(folder: Path, *arguments: str, target: str = "setup-all") -> list[str]:
+    """The set-up steps that make would run."""
+    plan = make(folder, "--dry-run", target, *arguments)
+    assert plan.returncode == 0, plan.stderr
+    return [step for step, command in STEP_COMMANDS.items() if command in plan.stdout]
+
+
+def fake_python(folder: Path, script: str) -> str:
+    """An executable that stands in for python3 and runs ``script`` in sh."""
+    path = folder / "fake_python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_help_lists_every_target_with_a_description():
+    printed = make(ROOT, "help").stdout
+    for target in TARGETS:
+        assert re.search(rf"^  {target} +\S+", printed, re.MULTILINE), target
+
+
+def test_every_phony_target_is_in_the_help():
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted(phony.split()) == sorted(TARGETS)
+
+
+def test_make_without_a_target_prints_the_help():
+    assert make(ROOT).stdout == make(ROOT, "help").stdout
+
+
+def test_a_python_before_3_10_is_refused_in_one_line(checkout: Path):
+    python = fake_python(
+        checkout,
+        'if [ "$1" = --version ]; then echo Python 3.9.18; exit; fi\n'
+        f"""exec '{sys.executable}' -c "import sys; sys.version_info = (3, 9, 18); $2" """,
+    )
+    result = make(checkout, "setup", PYTHON=f"'{python}'")
+    assert result.returncode != 0
+    assert "expected Python >= 3.10, got Python 3.9.18" in result.stderr
+    assert len([line for line in result.stderr.splitlines() if "Error" not in line]) == 1
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_python_that_is_not_there_is_refused(checkout: Path):
+    result = make(checkout, "setup", "PYTHON=no-such-python")
+    assert result.returncode != 0
+    assert "expected Python >= 3.10, got" in result.stderr
+    assert "no-such-python" in result.stderr
+
+
+def test_a_python_without_venv_is_told_the_package_to_install(checkout: Path):
+    python = fake_python(checkout, 'case "$2" in *ensurepip*) exit 1;; esac')
+    result = make(checkout, "setup", PYTHON=f"'{python}'")
+    assert result.returncode != 0
+    assert "apt-get install python3-venv" in result.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_an_interrupted_step_leaves_no_stamp(checkout: Path):
+    python = fake_python(checkout, 'if [ "$1" = -m ]; then mkdir -p .venv; exit 1; fi')
+    assert make(checkout, "setup", PYTHON=f"'{python}'").returncode != 0
+    assert (checkout / ".venv").exists()
+    assert not list((checkout / ".venv").rglob("venv"))
+    assert planned_steps(checkout, target="setup") == ["venv", "torch", "operator", "core"]
+
+
+def test_the_set_up_of_a_fresh_checkout_runs_every_step(checkout: Path):
+    assert planned_steps(checkout) == list(STEPS)
+    assert planned_steps(checkout, target="setup") == list(STEPS[:-1])
+
+
+def test_a_second_set_up_has_nothing_to_do(checkout: Path):
+    mark_as_set_up(checkout)
+    assert planned_steps(checkout) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "repeated"),
+    [
+        ("requirements/torch.txt", ["torch", "operator", "core", "dev"]),
+        ("requirements/constraints.txt", ["torch", "operator", "core", "dev"]),
+        ("ops_dcnv3/src/ops_dcnv3/csrc/kernel.cpp", ["operator", "core", "dev"]),
+        ("ops_dcnv3/setup.py", ["operator", "core", "dev"]),
+        ("setup.py", ["core", "dev"]),
+        ("Makefile", []),
+    ],
+)
+def test_a_change_repeats_the_steps_that_depend_on_it(
+    checkout: Path, changed: str, repeated: list[str]
+):
+    mark_as_set_up(checkout)
+    (checkout / changed).touch()
+    assert planned_steps(checkout) == repeated
+
+
+def test_a_compiler_that_has_come_or_gone_rebuilds_the_operator(checkout: Path):
+    mark_as_set_up(checkout, compiler=False)
+    assert planned_steps(checkout, "CXX=no-such-compiler") == []
+    assert "operator" in planned_steps(checkout, f"CXX={shutil.which('sh')}")
+
+
+def test_demo_and_test_set_themselves_up(checkout: Path):
+    assert planned_steps(checkout, target="demo") == list(STEPS[:-1])
+    assert planned_steps(checkout, target="test") == list(STEPS)
+    assert planned_steps(checkout, target="test-fast") == list(STEPS)
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_a_test_run_demands_the_kernels_exactly_where_a_compiler_is(checkout: Path, compiler: bool):
+    mark_as_set_up(checkout, compiler=compiler)
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$2 REQUIRE=$OPS_DCNV3_REQUIRE_NATIVE."\n')
+    python.chmod(0o755)
+    for tool in ("clang-format", "codespell"):
+        shutil.copy(python, python.parent / tool)
+    result = make(checkout, "test", f"CXX={shutil.which('sh') if compiler else 'no-compiler'}")
+    assert result.returncode == 0, result.stderr
+    assert f"pytest REQUIRE={int(compiler) or ''}." in result.stdout
+
+
+def test_tests_narrows_both_test_targets(checkout: Path):
+    for target in ("test", "test-fast"):
+        plan = make(checkout, "--dry-run", target, "TESTS=tests/test_one.py").stdout
+        (command,) = [line for line in plan.splitlines() if "-m pytest" in line]
+        assert command.endswith(" tests/test_one.py")
+        assert ("not slow" in command) == (target == "test-fast")
