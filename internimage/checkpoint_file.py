@@ -39,6 +39,8 @@ HARMLESS_CLASSES = (
 )
 """Classes found in training checkpoints beside the weights: configs, paths, scores."""
 
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
+"""PyTorch's zip files, and the bare pickles that it wrote before version 1.6."""
 _TEXT_STARTS = (b"version https://git-lfs", b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML")
 
 
@@ -82,8 +84,14 @@ def open_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], str | None]:
             f"web page "
             "was saved in its place; download the file itself"
         )
-    is_safetensors = start[8:9] == b"{" and not start.startswith(b"PK")
-    return _open_safetensors(path) if is_safetensors else _open_pickle(path)
+    if start.startswith(_PICKLE_STARTS):
+        return _open_pickle(path)
+    if start[8:9] == b"{":
+        return _open_safetensors(path)
+    raise ValueError(
+        f"open_checkpoint: expected a checkpoint (safetensors or PyTorch), got {path}, "
+        f"which starts with {start[:16]!r}"
+    )
 
 
 def _open_safetensors(path: Path) -> tuple[Mapping[str, Any], str | None]:

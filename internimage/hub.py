@@ -8,6 +8,7 @@ shape against the model.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -161,6 +162,9 @@ def download(name: str, *, source: Literal["safetensors", "pth"] | None = None) 
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     url = f"{HUB_URL}/{repository}/resolve/main/{file}"
+    # Without a network it retries for half a minute and logs each time; one error at the end will
+    # do.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     try:
         return Path(hf_hub_download(repo_id=repository, filename=file))
     except LocalEntryNotFoundError as error:

@@ -1,0 +1,94 @@
+"""The command ``internimage``: list, info, predict, features, convert.
+
+Exit codes: 0 done, 2 bad input (one line on stderr says which).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from internimage import cli_commands as commands
+
+BAD_INPUT = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(prog="internimage", description="InternImage from the shell.")
+    parsers = parser.add_subparsers(dest="command", required=True)
+
+    listing = parsers.add_parser("list", help="released models and sizes")
+    listing.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as '*_384'")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run=commands.run_list)
+
+    info = parsers.add_parser("info", help="what a model is, what it costs, where its weights are")
+    info.add_argument("name", help="a released model or a size")
+    info.add_argument("--image-size", type=_positive, help="side of the image, pixels")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    info.set_defaults(run=commands.run_info)
+
+    predict = parsers.add_parser("predict", help="classify images")
+    _add_model_arguments(predict)
+    predict.add_argument("--topk", type=_positive, default=5, help="labels an image (default 5)")
+    predict.add_argument("--class-names", type=Path, help="text file, one name a line")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    predict.set_defaults(run=commands.run_predict)
+
+    features = parsers.add_parser("features", help="save stage maps of images as safetensors")
+    _add_model_arguments(features)
+    features.add_argument("--output", type=Path, required=True, help="folder for the files")
+    features.set_defaults(run=commands.run_features)
+
+    convert = parsers.add_parser("convert", help="rewrite a checkpoint with today's keys")
+    convert.add_argument("source", type=Path, help="checkpoint of any layout")
+    convert.add_argument("target", type=Path, help="*.safetensors or *.pth")
+    convert.add_argument("--model", help="check every key and shape against this model")
+    convert.add_argument("--use-ema", action="store_true", help="take the moving average")
+    convert.set_defaults(run=commands.run_convert)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; nothing is left to say, and nobody to say it to.
+        sys.stderr.close()
+        return 0
+    except (ValueError, OSError) as error:
+        line = " ".join(str(error).split())
+        print(f"internimage {options.command}: {line}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
+    parser.add_argument("--model", help="a released model or a size (internimage list)")
+    parser.add_argument("--checkpoint", type=Path, help="weights; a released --model needs none")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="no weights: the answers mean nothing"
+    )
+    parser.add_argument("--use-ema", action="store_true", help="take the moving average")
+    parser.add_argument("--image-size", type=_positive, help="side of the image, pixels")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""What the subcommands of ``internimage`` do; :mod:`internimage.cli` has their arguments."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from internimage.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from internimage.complexity import count_complexity
+from internimage.factory import create_model, list_models
+from internimage.hub import HUB_URL, PTH_REPOSITORY, RELEASED, find_release
+from internimage.predict import Label, Predictor, build_predictor, read_class_names
+from internimage.variants import get_variant, list_variants
+
+
+def run_list(options: argparse.Namespace) -> None:
+    """Print released models and sizes."""
+    names = list_models(options.pattern)
+    if options.json:
+        rows = [dataclasses.asdict(RELEASED[name]) for name in names]
+        print(json.dumps({"models": rows, "sizes": list_variants()}, indent=2))
+        return
+    print(f"{'model':<32}{'pixels':>7}{'classes':>9}{'top-1 %':>9}  pre-training")
+    for name in names:
+        release = RELEASED[name]
+        top1 = "-" if release.top1 is None else f"{release.top1:.1f}"
+        print(
+            f"{name:<32}{release.image_size:>7}{release.num_classes:>9}{top1:>9}"
+            f"  {release.pretraining}"
+        )
+    print(f"sizes: {', '.join(list_variants())}")
+
+
+def run_info(options: argparse.Namespace) -> None:
+    """Print what a model is and costs."""
+    release = find_release(options.name)
+    with torch.device("meta"):
+        model = create_model(options.name)
+    variant_name = options.name if release is None else release.variant
+    variant = get_variant(variant_name)
+    size = options.image_size or (variant.image_size if release is None else release.image_size)
+    cost = count_complexity(model, size)
+    facts: dict[str, Any] = {"name": options.name, "size": variant_name}
+    facts |= {f"size.{key}": value for key, value in dataclasses.asdict(variant).items()}
+    facts |= {
+        "num_classes": model.num_classes,
+        "image_size": size,
+        "parameters": cost.parameters,
+        "gmacs": round(cost.macs / 1e9, 3),
+        "sampling_gops": round(cost.sampling / 1e9, 3),
+    }
+    if release is not None:
+        facts |= {
+            "pretraining": release.pretraining,
+            "published_top1_percent": release.top1,
+            "pth": f"{HUB_URL}/{PTH_REPOSITORY}/resolve/main/{release.pth_file}",
+            "safetensors": None
+            if release.repository is None
+            else f"{HUB_URL}/{release.repository}",
+            "sha256": "none was published",
+        }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        print(f"{key:<34}{'-' if value is None else value}")
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Classify images; nothing is printed unless all of them can be read."""
+    names = () if options.class_names is None else read_class_names(options.class_names)
+    predictor = _predictor(options, class_names=names)
+    answers = [
+        (path, predictor.classify(predictor.prepare(path), options.topk)[0])
+        for path in options.images
+    ]
+    if options.json:
+        print(json.dumps(_as_json(predictor, answers, options.random_weights), indent=2))
+        return
+    print(f"{predictor.model_name}, {predictor.preprocessing.image_size} px")
+    print(f"weights: {predictor.weights}")
+    for path, labels in answers:
+        print(f"\n{path}\n  rank    score  class  label")
+        for rank, label in enumerate(labels, start=1):
+            name = label.name if predictor.class_names else "-"
+            print(f"  {rank:>4}  {label.score:>7.4f}  {label.index:>5}  {name}")
+    if not predictor.class_names:
+        print("\nNo names of classes are known; give --class-names FILE with one name a line.")
+
+
+def run_features(options: argparse.Namespace) -> None:
+    """Save the stage maps (C, h, w) of each image in a file of its own."""
+    stems = [path.stem for path in options.images]
+    if twice := {stem for stem in stems if stems.count(stem) > 1}:
+        raise ValueError(f"expected images with names of their own, got twice: {sorted(twice)}")
+    predictor = _predictor(options)
+    for path in options.images:
+        with torch.inference_mode():
+            maps = predictor.model.forward_intermediates(
+                predictor.prepare(path), intermediates_only=True
+            )
+        target = options.output / f"{path.stem}.safetensors"
+        save_checkpoint({f"stage{i}": y[0] for i, y in enumerate(maps)}, target)
+        print(f"{target}  {'  '.join('x'.join(map(str, y.shape[1:])) for y in maps)}")
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    """Rewrite a checkpoint."""
+    saved = read_checkpoint(options.source, use_ema=options.use_ema)
+    if options.model is not None:
+        head = saved.state_dict.get("head.bias")
+        load_weights(
+            create_model(
+                options.model,
+                num_classes=None if head is None else head.shape[0],
+                features_only=head is None,
+            ),
+            saved.state_dict,
+            origin=str(options.source),
+        )
+    save_checkpoint(saved.state_dict, options.target, metadata=saved.metadata)
+    checked = f", checked against {options.model}" if options.model else ""
+    print(f"{options.target}: {len(saved.state_dict)} tensors{checked}")
+
+
+def _predictor(options: argparse.Namespace, class_names: tuple[str, ...] = ()) -> Predictor:
+    return build_predictor(
+        options.model,
+        options.checkpoint,
+        class_names=class_names,
+        random_weights=options.random_weights,
+        use_ema=options.use_ema,
+        image_size=options.image_size,
+        device=_device(options.device),
+    )
+
+
+def _device(name: str) -> str:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"expected a device of this machine, got {name} ({reason})") from error
+    return name
+
+
+def _as_json(
+    predictor: Predictor, answers: list[tuple[Path, list[Label]]], random_weights: bool
+) -> dict[str, Any]:
+    return {
+        "model": predictor.model_name,
+        "weights": predictor.weights,
+        "random_weights": random_weights,
+        "image_size": predictor.preprocessing.image_size,
+        "images": [
+            {"image": str(path), "labels": [dataclasses.asdict(label) for label in labels]}
+            for path, labels in answers
+        ],
+    }

@@ -1,0 +1,115 @@
+"""Image files to model inputs, with Pillow alone.
+
+Shape legend: S side of the model's square image in pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from internimage.metadata import Preprocessing
+
+BACKGROUND = (255, 255, 255)
+"""Colour behind transparent pixels: white, as on paper and in most viewers."""
+
+MAX_ASPECT = 8
+"""Beyond this ratio of sides, only the middle of the longer one is resized: the rest is cropped off
+anyway, and a picture of one pixel by a million would otherwise become gigabytes."""
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read an image file as 8-bit RGB.
+
+    The first frame of an animation, turned upright as its EXIF tag says, 16-bit greys scaled to 8
+    bit, transparency laid on white.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is a folder, empty, no image, truncated, or of an unreasonable size.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"load_image: expected an image file, got the folder {path}")
+    if not path.exists():
+        raise FileNotFoundError(f"load_image: expected an existing image file, got {path}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"load_image: expected an image file, got the empty file {path}")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at 89 million pixels and raises at twice that; both are too many here.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"load_image: expected an image file, got {path}, which is none that Pillow can read"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"load_image: expected an image of sane size, got {path} ({error})"
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise ValueError(
+            f"load_image: expected a whole image file, got {path}, truncated or broken ({error})"
+        ) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any Pillow mode to RGB.
+
+    Raises:
+        ValueError: the image holds floats, whose range nobody knows.
+    """
+    if image.mode == "F":
+        raise ValueError("to_rgb: expected integer pixels, got an image of floats")
+    if image.mode.startswith("I"):
+        # 16-bit grey; Pillow's own conversion would clip everything above 255 to white.
+        values = np.asarray(image).astype(np.float64).clip(0, 65535)
+        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        canvas = Image.new("RGBA", layer.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(canvas, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """Resize the shorter side, crop the centre, normalise.
+
+    Args:
+        image: RGB image of any size.
+        preprocessing: what the model expects.
+
+    Returns:
+        Tensor (3, S, S), float32.
+    """
+    size = preprocessing.image_size
+    image = _limit_aspect(image.convert("RGB"))
+    scale = round(size / preprocessing.crop_ratio) / min(image.size)
+    width, height = (max(size, int(side * scale)) for side in image.size)
+    image = image.resize((width, height), _RESAMPLING[preprocessing.interpolation])
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
+    mean, std = (np.array(v, dtype=np.float32) for v in (preprocessing.mean, preprocessing.std))
+    # (S, S, 3) -> (3, S, S)
+    return torch.from_numpy(np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1)))
+
+
+def _limit_aspect(image: Image.Image) -> Image.Image:
+    longest = MAX_ASPECT * min(image.size)
+    width, height = (min(side, longest) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
