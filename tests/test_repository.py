@@ -116,7 +116,9 @@ def test_text_files_end_with_a_newline_and_have_no_trailing_blanks():
 
 
 def test_no_file_is_called_utils():
-    assert [str(path) for path in project_files() if path.stem in ("utils", "util", "helpers")] == []
+    assert [
+        str(path) for path in project_files() if path.stem in ("utils", "util", "helpers")
+    ] == []
 
 
 def test_no_checkpoint_is_read_in_a_way_that_can_run_code():
@@ -143,7 +145,10 @@ def test_the_search_for_unsafe_loads_finds_them(source: str, lines: list[int]):
 
 
 def test_the_licence_is_mit_in_the_file_and_in_both_packages():
-    assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License\n")
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert licence.startswith("MIT License\n")
+    # A wheel takes its licence from its own project's folder.
+    assert (ROOT / "ops_dcnv3" / "LICENSE").read_text(encoding="utf-8") == licence
     for setup in ("setup.py", "ops_dcnv3/setup.py"):
         assert 'license="MIT"' in (ROOT / setup).read_text(encoding="utf-8"), setup
 
@@ -159,4 +164,6 @@ def test_every_pin_is_exact():
     pins = (ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [pin for pin in pins if pin and not pin.startswith("#")]
     assert len(pins) > 30
-    assert [pin for pin in pins if not re.fullmatch(r"[\w-]+==[\w.]+(; python_version .+)?", pin)] == []
+    assert [
+        pin for pin in pins if not re.fullmatch(r"[\w-]+==[\w.]+(; python_version .+)?", pin)
+    ] == []
