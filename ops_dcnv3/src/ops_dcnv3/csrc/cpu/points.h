@@ -1,0 +1,65 @@
+// The part of a kernel that works on points alone: weights, positions, corners. Plain loops over arrays of
+// points that the compiler turns into vector code; no channel is touched here.
+#pragma once
+
+#include "../dcnv3_geometry.h"
+#include "scratch.h"
+
+namespace dcnv3 {
+namespace DCNV3_LEVEL {
+
+// A cell is one output pixel of one group, and owns P consecutive points in every array below. Cells are
+// handled in batches of about this many points: enough to fill vectors, few enough to stay in the L1 cache.
+constexpr int64_t kBatchPoints = 96;
+constexpr int64_t kPointAlignment = 16;  // arrays of points hold a multiple of this
+
+DCNV3_HOST_DEVICE int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+DCNV3_HOST_DEVICE int64_t cells_per_batch(int64_t num_points) {
+  return num_points >= kBatchPoints ? 1 : kBatchPoints / num_points;
+}
+
+// Returns `count` values from element `first` on as acc_t: in place if they are stored so, else converted.
+template <typename acc_t>
+const acc_t* widen(const void* base, DType dtype, int64_t first, int64_t count, acc_t* converted) {
+  switch (dtype) {
+    case DType::kBFloat16: {
+      const BFloat16* from = static_cast<const BFloat16*>(base) + first;
+      for (int64_t k = 0; k < count; ++k) converted[k] = to_compute(from[k]);
+      return converted;
+    }
+    case DType::kFloat16: {
+      const Float16* from = static_cast<const Float16*>(base) + first;
+      for (int64_t k = 0; k < count; ++k) converted[k] = to_compute(from[k]);
+      return converted;
+    }
+    default:  // float64 beside float64, float32 beside all others
+      return static_cast<const acc_t*>(base) + first;
+  }
+}
+
+// Softmax over the points of each cell, short of the division: exponentials, and 1 / their sum.
+template <int kPoints, typename acc_t>
+void exponentials(const acc_t* __restrict logit, int64_t num_points, int64_t cells, acc_t* __restrict exponential,
+                  acc_t* __restrict inverse_sum) {
+  const int64_t points = kPoints > 0 ? kPoints : num_points;
+  for (int64_t cell = 0; cell < cells; ++cell) {
+    const acc_t* row = logit + cell * points;
+    acc_t largest = row[0];
+    for (int64_t p = 1; p < points; ++p) largest = row[p] > largest ? row[p] : largest;
+    for (int64_t p = 0; p < points; ++p) exponential[cell * points + p] = row[p] - largest;
+  }
+  const int64_t count = cells * points;
+  for (int64_t k = 0; k < count; ++k) exponential[k] = exp_nonpositive(exponential[k]);
+  for (int64_t cell = 0; cell < cells; ++cell) {
+    const acc_t* row = exponential + cell * points;
+    acc_t sum = row[0];
+    for (int64_t p = 1; p < points; ++p) sum += row[p];
+    inverse_sum[cell] = acc_t(1) / sum;
+  }
+}
+
+}  // namespace DCNV3_LEVEL
+}  // namespace dcnv3

@@ -1,0 +1,103 @@
+// The 16-bit floating-point formats and the exponential, without any library: see dcnv3_params.h.
+#pragma once
+
+#include "dcnv3_params.h"
+
+namespace dcnv3 {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+// The type that a storage type is calculated in.
+template <typename scalar_t>
+struct Compute {
+  using type = float;
+};
+template <>
+struct Compute<double> {
+  using type = double;
+};
+
+template <typename to_t, typename from_t>
+DCNV3_HOST_DEVICE to_t bit_cast(from_t value) {
+  static_assert(sizeof(to_t) == sizeof(from_t), "bit_cast keeps the size");
+  to_t result;
+  __builtin_memcpy(&result, &value, sizeof(result));
+  return result;
+}
+
+DCNV3_HOST_DEVICE double to_compute(double value) { return value; }
+DCNV3_HOST_DEVICE float to_compute(float value) { return value; }
+DCNV3_HOST_DEVICE float to_compute(BFloat16 value) {
+  return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
+// Exponent and mantissa moved to their float32 places are short of 2^112; the product also makes
+// subnormals right. Infinity and NaN get the full exponent back.
+DCNV3_HOST_DEVICE float to_compute(Float16 value) {
+  const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
+  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
+  const uint32_t finite = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
+  const uint32_t special = magnitude | 0x7f800000u;
+  return bit_cast<float>(sign | (magnitude >= 0x0f800000u ? special : finite));
+}
+
+template <typename scalar_t>
+struct FromCompute {
+  static DCNV3_HOST_DEVICE scalar_t of(scalar_t value) { return value; }
+};
+template <>
+struct FromCompute<BFloat16> {  // to nearest, ties to even; NaN stays NaN
+  static DCNV3_HOST_DEVICE BFloat16 of(float value) {
+    const uint32_t bits = bit_cast<uint32_t>(value);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return {static_cast<uint16_t>(value != value ? 0x7fc0u : rounded)};
+  }
+};
+template <>
+struct FromCompute<Float16> {  // to nearest, ties to even; beyond 65519 infinity; NaN stays NaN
+  static DCNV3_HOST_DEVICE Float16 of(float value) {
+    const uint32_t bits = bit_cast<uint32_t>(value);
+    const uint32_t sign = (bits >> 16) & 0x8000u;
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    // below 2^-14 the sum with 0.5 rounds to a multiple of 2^-24, the step of the subnormals
+    const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
+    const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    uint32_t result = magnitude < 0x38800000u ? subnormal : normal;
+    result = magnitude >= 0x477ff000u ? 0x7c00u : result;
+    result = magnitude > 0x7f800000u ? 0x7e00u : result;
+    return {static_cast<uint16_t>(sign | result)};
+  }
+};
+
+template <typename scalar_t, typename acc_t>
+DCNV3_HOST_DEVICE scalar_t from_compute(acc_t value) {
+  return FromCompute<scalar_t>::of(value);
+}
+
+// e^x for x <= 0, relative error below 2e-7; branch-free, so that loops over it become vector code.
+// Note [Exponential]: x = n ln2 + r with |r| <= ln2/2, e^r by its Taylor polynomial of degree 7, and n added
+// to the exponent field. Adding 1.5 * 2^23 leaves n in the low bits of the sum, which avoids a conversion.
+DCNV3_HOST_DEVICE float exp_nonpositive(float x) {
+  const float magic = 12582912.0f;
+  const float shifted = x * 1.442695041f + magic;
+  const float n = shifted - magic;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.0f / 5040.0f;
+  p = p * r + 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const float scaled = bit_cast<float>(bit_cast<uint32_t>(p) + (bit_cast<uint32_t>(shifted) << 23));
+  const float flushed = x < -87.0f ? 0.0f : scaled;
+  return x != x ? x : flushed;
+}
+DCNV3_HOST_DEVICE double exp_nonpositive(double x) { return __builtin_exp(x); }
+
+}  // namespace dcnv3
