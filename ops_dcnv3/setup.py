@@ -1,3 +1,152 @@
-from setuptools import find_packages, setup
+"""Builds ops_dcnv3: pure Python plus, where a C++ compiler is at hand, one extension for every Python and torch.
 
-setup(name="ops_dcnv3", version="0.1.0", packages=find_packages("src"), package_dir={"": "src"})
+Environment:
+    OPS_DCNV3_REQUIRE_NATIVE=1  fail where the extension cannot be built, instead of installing without it
+    CXX                         the C++ compiler
+    MAX_JOBS                    compiler processes at a time, default: the number of processors
+"""
+
+import os
+import platform
+import re
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).resolve().parent
+CSRC = Path("src/ops_dcnv3/csrc")
+VERSION = re.search(
+    r'__version__ = "([^"]+)"', (HERE / "src/ops_dcnv3/_version.py").read_text()
+).group(1)
+REQUIRE_NATIVE = os.environ.get("OPS_DCNV3_REQUIRE_NATIVE", "0") == "1"
+
+# The lowest torch that the binary runs on; its C interface is stable from there on. No Python header is used.
+TORCH_TARGET = "0x020a000000000000"  # 2.10
+
+# Errors and traps of floating-point arithmetic are never looked at, and products may be fused into sums; NaN and
+# infinity keep their meaning (no -ffast-math).
+KERNEL_FLAGS = [
+    "-O3",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+]
+LEVEL_FLAGS = {
+    "v2": ["-march=x86-64-v2"],
+    "v3": ["-march=x86-64-v3"],
+    "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    "baseline": [],  # other processors than x86-64
+}
+
+
+def kernel_levels() -> list[str]:
+    """Instruction-set levels to compile the kernels for, see csrc/cpu/dispatch.cpp."""
+    return ["v2", "v3", "v4"] if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
+
+
+def why_not_native() -> str:
+    """The reason why the extension cannot be built here; empty if it can."""
+    if sys.platform == "win32":
+        return "the CPU kernels need gcc or clang, which this build does not look for on Windows"
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if shutil.which(compiler) is None:
+        return f"no C++ compiler: {compiler!r} is not on the PATH (set CXX to name another)"
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return "torch is not installed in the build environment (use pip's --no-build-isolation)"
+    return ""
+
+
+class BuildKernels(build_ext):
+    """Compiles one source several times with other flags, which setuptools alone cannot."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            self._compile_and_link(ext)
+        except Exception as error:
+            if REQUIRE_NATIVE:
+                raise
+            self.warn(
+                f"ops_dcnv3 is installed WITHOUT its compiled kernels, which did not build: {error}"
+            )
+
+    def _compile_and_link(self, ext: Extension) -> None:
+        from torch.utils.cpp_extension import include_paths, library_paths
+
+        common = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-g0"]
+        jobs = [
+            (CSRC / "cpu/binding.cpp", "", ["-O2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]),
+            (CSRC / "cpu/dispatch.cpp", "", ["-O2", f'-DOPS_DCNV3_VERSION="{VERSION}"']),
+        ]
+        for level in kernel_levels():
+            # gcc 12 warns of its own AVX-512 header (-Wmaybe-uninitialized)
+            flags = [
+                *KERNEL_FLAGS,
+                *LEVEL_FLAGS[level],
+                f"-DDCNV3_LEVEL={level}",
+                "-Wno-maybe-uninitialized",
+            ]
+            jobs.append((CSRC / "cpu/kernels.cpp", level, flags))
+
+        def compile_one(job: tuple[Path, str, list[str]]) -> list[str]:
+            source, level, flags = job
+            return self.compiler.compile(
+                [str(source)],
+                output_dir=str(Path(self.build_temp) / level),
+                include_dirs=include_paths(),
+                extra_postargs=[*common, *flags],
+            )
+
+        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
+            objects = [name for names in pool.map(compile_one, jobs) for name in names]
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_shared_object(
+            objects,
+            str(target),
+            libraries=["torch", "torch_cpu", "c10"],
+            library_dirs=library_paths(),
+            target_lang="c++",
+        )
+
+
+def main() -> None:
+    """Describes the distribution to setuptools."""
+    reason = why_not_native()
+    if reason and REQUIRE_NATIVE:
+        sys.exit(f"ops_dcnv3: OPS_DCNV3_REQUIRE_NATIVE=1, but {reason}")
+    if reason:
+        print(f"ops_dcnv3: installing WITHOUT the compiled kernels: {reason}", file=sys.stderr)
+    extension = Extension(
+        "ops_dcnv3._C",
+        sources=[str(path.relative_to(HERE)) for path in sorted((HERE / CSRC).rglob("*.cpp"))],
+        depends=[str(path.relative_to(HERE)) for path in sorted((HERE / CSRC).rglob("*.h"))],
+        py_limited_api=True,
+    )
+    setup(
+        name="ops_dcnv3",
+        version=VERSION,
+        description="DCNv3, the deformable convolution of InternImage, for every recent PyTorch",
+        long_description=(HERE / "README.md").read_text(),
+        long_description_content_type="text/markdown",
+        license="MIT",
+        license_files=["LICENSE"],
+        python_requires=">=3.10",
+        install_requires=["torch>=2.10"],
+        packages=find_packages("src"),
+        package_dir={"": "src"},
+        package_data={"ops_dcnv3": ["py.typed"]},
+        ext_modules=[] if reason else [extension],
+        cmdclass={"build_ext": BuildKernels},
+        options={"bdist_wheel": {"py_limited_api": "cp310"}} if not reason else {},
+        zip_safe=False,
+    )
+
+
+main()

@@ -4,6 +4,7 @@
 #include "../dcnv3_scalar.h"
 
 namespace dcnv3 {
+namespace DCNV3_LEVEL {
 
 constexpr uintptr_t kCacheLine = 64;
 
@@ -27,4 +28,5 @@ class Arena {
   uintptr_t used_;
 };
 
+}  // namespace DCNV3_LEVEL
 }  // namespace dcnv3

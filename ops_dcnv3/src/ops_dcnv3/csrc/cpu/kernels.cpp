@@ -1,5 +1,6 @@
-// Instantiates the kernels for the level of the including file.
-#pragma once
+// The kernels of one instruction-set level. The build compiles this file once for each level, with DCNV3_LEVEL
+// naming the level and its namespace; nothing from the standard library may come in, since the linker would keep
+// one level's copy of a shared inline function for all.
 
 #include "forward.h"
 #include "kernels.h"
@@ -42,4 +43,16 @@ void forward(const ForwardArgs& args, int64_t begin, int64_t end, void* scratch)
 }
 
 }  // namespace DCNV3_LEVEL
+
+#define DCNV3_NAME_(level) kKernels_##level
+#define DCNV3_NAME(level) DCNV3_NAME_(level)
+#define DCNV3_STRING_(level) #level
+#define DCNV3_STRING(level) DCNV3_STRING_(level)
+
+extern const Kernels DCNV3_NAME(DCNV3_LEVEL) = {
+    DCNV3_STRING(DCNV3_LEVEL),
+    DCNV3_LEVEL::forward_scratch,
+    DCNV3_LEVEL::forward,
+};
+
 }  // namespace dcnv3
