@@ -1,0 +1,319 @@
+"""Settings of a training run: defaults, YAML files with inheritance, command-line overrides.
+
+Later sources win: the defaults below, the ``BASE`` files of a YAML file, the file itself, the
+flags, and last ``--opts``. A key that no default names is an error, at every level, so that a
+misspelt setting cannot pass unnoticed; and every key below changes what a run does.
+"""
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+BASE_KEY = "BASE"  # a list of parent files, relative to the file that names them
+
+
+def get_default_config() -> CfgNode:
+    """Returns the default settings, one group a concern."""
+    config = CfgNode()
+    config.SEED = 0
+    config.OUTPUT = "output"  # run folder = OUTPUT/MODEL.NAME
+    config.PRINT_FREQ = 10  # steps between two updates of the progress bar
+    config.SAVE_FREQ = 1  # epochs between two checkpoints to resume from
+    config.SAVE_CKPT_NUM = 1  # how many of those are kept
+    config.EVAL_FREQ = 1  # epochs between two evaluations
+
+    config.DATA = CfgNode()
+    config.DATA.DATASET = "digits"
+    config.DATA.BATCH_SIZE = 128  # images a rank
+    config.DATA.IMG_SIZE = 224  # pixels
+    config.DATA.INTERPOLATION = "bicubic"
+    config.DATA.NUM_WORKERS = 8  # a rank; 0 loads in the training process
+    config.DATA.PIN_MEMORY = True  # on CUDA
+
+    config.MODEL = CfgNode()
+    config.MODEL.NAME = ""  # empty: the name of the YAML file
+    config.MODEL.ARCH = "internimage_t"  # the size, a name of internimage.list_models()
+    config.MODEL.RESUME = ""  # checkpoint of a run to go on with
+    config.MODEL.DROP_RATE = 0.0
+    config.MODEL.DROP_PATH_RATE = 0.1
+    config.MODEL.LABEL_SMOOTHING = 0.1
+    # None: as ARCH has it.
+    config.MODEL.INTERN_IMAGE = CfgNode(dict.fromkeys(ARCH_OVERRIDES))
+
+    config.TRAIN = CfgNode()
+    config.TRAIN.EPOCHS = 300
+    config.TRAIN.WARMUP_EPOCHS = 20
+    # The three rates are for 512 images a step; a run multiplies them by (images a step) / 512.
+    config.TRAIN.BASE_LR = 5e-4
+    config.TRAIN.WARMUP_LR = 5e-7
+    config.TRAIN.MIN_LR = 5e-6
+    config.TRAIN.WEIGHT_DECAY = 0.05
+    config.TRAIN.CLIP_GRAD = 5.0  # total gradient norm; 0 clips nothing
+    config.TRAIN.ACCUMULATION_STEPS = 1  # batches a step
+    config.TRAIN.USE_CHECKPOINT = False  # recompute the blocks in the backward pass: less memory
+    config.TRAIN.LR_LAYER_DECAY = False
+    config.TRAIN.LR_LAYER_DECAY_RATIO = 0.875
+    config.TRAIN.LR_SCHEDULER = CfgNode()
+    config.TRAIN.LR_SCHEDULER.NAME = "cosine"
+    config.TRAIN.LR_SCHEDULER.DECAY_EPOCHS = 30  # of "step"
+    config.TRAIN.LR_SCHEDULER.DECAY_RATE = 0.1  # of "step"
+    config.TRAIN.OPTIMIZER = CfgNode()
+    config.TRAIN.OPTIMIZER.NAME = "adamw"
+    config.TRAIN.OPTIMIZER.EPS = 1e-8  # of "adamw"
+    config.TRAIN.OPTIMIZER.BETAS = (0.9, 0.999)  # of "adamw"
+    config.TRAIN.OPTIMIZER.MOMENTUM = 0.9  # of "sgd"
+    config.TRAIN.OPTIMIZER.DCN_LR_MUL = None  # learning-rate factor of the offset branches
+    config.TRAIN.EMA = CfgNode()
+    config.TRAIN.EMA.ENABLE = False  # True: the averaged weights are evaluated and saved
+    config.TRAIN.EMA.DECAY = 0.9998
+
+    config.AUG = CfgNode()
+    config.AUG.ROTATE = 0.0  # degrees to either side
+    config.AUG.TRANSLATE = 0.0  # fraction of the image's side, to either side
+    config.AUG.SCALE = 0.0  # size factor drawn from [1 - SCALE, 1 + SCALE]
+    config.AUG.SHEAR = 0.0  # degrees to either side
+    config.AUG.REPROB = 0.25  # random erasing
+    config.AUG.REMODE = "pixel"
+    config.AUG.RECOUNT = 1
+    config.AUG.MIXUP = 0.8
+    config.AUG.CUTMIX = 1.0
+    config.AUG.CUTMIX_MINMAX = None
+    config.AUG.MIXUP_PROB = 1.0
+    config.AUG.MIXUP_SWITCH_PROB = 0.5
+    config.AUG.MIXUP_MODE = "batch"
+    config.AUG.MEAN = (0.485, 0.456, 0.406)
+    config.AUG.STD = (0.229, 0.224, 0.225)
+    return config
+
+
+# Key of MODEL.INTERN_IMAGE -> argument of the model.
+ARCH_OVERRIDES = {
+    "CHANNELS": "channels",
+    "DEPTHS": "depths",
+    "GROUPS": "groups",
+    "MLP_RATIO": "mlp_ratio",
+    "LAYER_SCALE": "layer_scale",
+    "OFFSET_SCALE": "offset_scale",
+    "POST_NORM": "post_norm",
+    "RES_POST_NORM": "res_post_norm",
+    "DW_KERNEL_SIZE": "dw_kernel_size",
+    "LEVEL2_POST_NORM": "level2_post_norm",
+    "LEVEL2_POST_NORM_BLOCK_IDS": "level2_post_norm_block_ids",
+    "CENTER_FEATURE_SCALE": "center_feature_scale",
+    "USE_CLIP_PROJECTOR": "use_clip_projector",
+    "REMOVE_CENTER": "remove_center",
+}
+
+# Key -> (rule in words, test of the rule).
+POSITIVE = ("> 0", lambda value: value > 0)
+NOT_NEGATIVE = (">= 0", lambda value: value >= 0)
+FRACTION = ("in [0, 1]", lambda value: 0 <= value <= 1)
+FRACTION_BELOW_1 = ("in [0, 1)", lambda value: 0 <= value < 1)
+THREE_NUMBERS = (
+    "three finite numbers",
+    lambda value: len(value) == 3 and math.isfinite(sum(value)),
+)
+RULES: dict[str, tuple[str, Any]] = {
+    "PRINT_FREQ": POSITIVE,
+    "SAVE_FREQ": POSITIVE,
+    "SAVE_CKPT_NUM": POSITIVE,
+    "EVAL_FREQ": POSITIVE,
+    "SEED": NOT_NEGATIVE,
+    "DATA.BATCH_SIZE": POSITIVE,
+    "DATA.IMG_SIZE": POSITIVE,
+    "DATA.NUM_WORKERS": NOT_NEGATIVE,
+    "MODEL.DROP_RATE": FRACTION_BELOW_1,
+    "MODEL.DROP_PATH_RATE": FRACTION_BELOW_1,
+    "MODEL.LABEL_SMOOTHING": FRACTION_BELOW_1,
+    "TRAIN.EPOCHS": POSITIVE,
+    "TRAIN.WARMUP_EPOCHS": NOT_NEGATIVE,
+    "TRAIN.BASE_LR": POSITIVE,
+    "TRAIN.WARMUP_LR": NOT_NEGATIVE,
+    "TRAIN.MIN_LR": NOT_NEGATIVE,
+    "TRAIN.WEIGHT_DECAY": NOT_NEGATIVE,
+    "TRAIN.CLIP_GRAD": NOT_NEGATIVE,
+    "TRAIN.ACCUMULATION_STEPS": POSITIVE,
+    "TRAIN.LR_LAYER_DECAY_RATIO": ("in (0, 1]", lambda value: 0 < value <= 1),
+    "TRAIN.LR_SCHEDULER.DECAY_EPOCHS": POSITIVE,
+    "TRAIN.LR_SCHEDULER.DECAY_RATE": POSITIVE,
+    "TRAIN.OPTIMIZER.EPS": POSITIVE,
+    "TRAIN.OPTIMIZER.BETAS": (
+        "two numbers in [0, 1)",
+        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
+    ),
+    "TRAIN.OPTIMIZER.MOMENTUM": FRACTION_BELOW_1,
+    "TRAIN.OPTIMIZER.DCN_LR_MUL": ("None or > 0", lambda value: value is None or value > 0),
+    "TRAIN.EMA.DECAY": FRACTION_BELOW_1,
+    "AUG.ROTATE": ("in [0, 180]", lambda value: 0 <= value <= 180),
+    "AUG.TRANSLATE": FRACTION,
+    "AUG.SCALE": FRACTION_BELOW_1,
+    "AUG.SHEAR": ("in [0, 90)", lambda value: 0 <= value < 90),
+    "AUG.REPROB": FRACTION,
+    "AUG.RECOUNT": POSITIVE,
+    "AUG.MIXUP": NOT_NEGATIVE,
+    "AUG.CUTMIX": NOT_NEGATIVE,
+    "AUG.MIXUP_PROB": FRACTION,
+    "AUG.MIXUP_SWITCH_PROB": FRACTION,
+    "AUG.MEAN": THREE_NUMBERS,
+    "AUG.STD": ("three numbers > 0", lambda value: len(value) == 3 and min(value) > 0),
+}
+
+# Key -> the values it may have.
+CHOICES = {
+    "DATA.INTERPOLATION": ("nearest", "bilinear", "bicubic", "lanczos"),
+    "TRAIN.LR_SCHEDULER.NAME": ("cosine", "linear", "step"),
+    "TRAIN.OPTIMIZER.NAME": ("adamw", "sgd"),
+    "AUG.REMODE": ("const", "rand", "pixel"),
+    "AUG.MIXUP_MODE": ("batch", "pair", "elem"),
+}
+
+# These are None by default or may become it; every other key has a value of its default's type.
+MAY_BE_NONE = {
+    "TRAIN.OPTIMIZER.DCN_LR_MUL",
+    "AUG.CUTMIX_MINMAX",
+    *(f"MODEL.INTERN_IMAGE.{key}" for key in ARCH_OVERRIDES),
+}
+
+
+def get_config(path: str | Path, options: Sequence[str] = ()) -> CfgNode:
+    """Reads the settings of a run.
+
+    Args:
+        path: A YAML file.
+        options: ``KEY VALUE KEY VALUE ...``, applied last; keys are dotted (``TRAIN.EPOCHS``).
+
+    Returns:
+        The frozen settings.
+
+    Raises:
+        ValueError: A file is missing or no YAML mapping, a key is unknown, a value breaks a rule.
+    """
+    path = Path(path)
+    config = get_default_config()
+    _merge_file(config, path, children=())
+    _merge_options(config, options)
+    if not config.MODEL.NAME:
+        config.MODEL.NAME = path.stem
+    check_config(config)
+    config.freeze()
+    return config
+
+
+def check_config(config: CfgNode) -> None:
+    """Checks every value against its rule.
+
+    Raises:
+        ValueError: A value breaks its rule.
+    """
+    for key, value in _flatten(config):
+        if value is None and key not in MAY_BE_NONE:
+            raise ValueError(f"config: expected a value for {key}, got None")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"config: expected {key} finite, got {value}")
+        if key in RULES:
+            words, holds = RULES[key]
+            try:
+                kept = holds(value)
+            except TypeError:  # a text among numbers
+                kept = False
+            if not kept:
+                raise ValueError(f"config: expected {key} {words}, got {value}")
+        if key in CHOICES and value not in CHOICES[key]:
+            raise ValueError(f"config: expected {key} one of {CHOICES[key]}, got {value!r}")
+    if config.TRAIN.WARMUP_EPOCHS > config.TRAIN.EPOCHS:
+        raise ValueError(
+            f"config: expected TRAIN.WARMUP_EPOCHS <= TRAIN.EPOCHS = {config.TRAIN.EPOCHS}, "
+            f"got {config.TRAIN.WARMUP_EPOCHS}"
+        )
+    if Path(config.MODEL.NAME).name != config.MODEL.NAME:
+        raise ValueError(f"config: expected MODEL.NAME a folder's name, got {config.MODEL.NAME!r}")
+
+
+def nearest_hint(word: str, known: Sequence[str]) -> str:
+    """Returns ``"; did you mean X?"`` for the known word nearest to ``word``, else nothing."""
+    by_lower = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[matches[0]]}?" if matches else ""
+
+
+def _merge_file(config: CfgNode, path: Path, children: tuple[Path, ...]) -> None:
+    """Merges a YAML file, its ``BASE`` files first."""
+    if path.resolve() in children:
+        raise ValueError(f"config: expected {BASE_KEY} files without a circle, got {path} twice")
+    if not path.is_file():
+        named = f" (named by {children[-1]})" if children else ""
+        raise ValueError(f"config: expected an existing YAML file, got {path}{named}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"config: expected valid YAML in {path}, got {reason}") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise ValueError(f"config: expected a mapping in {path}, got {type(content).__name__}")
+    parents = content.pop(BASE_KEY, [])
+    for parent in [parents] if isinstance(parents, str) else parents:
+        _merge_file(config, path.parent / parent, (*children, path.resolve()))
+    for key, value in _flatten(content):
+        _set(config, key, value, source=str(path))
+
+
+def _merge_options(config: CfgNode, options: Sequence[str]) -> None:
+    if len(options) % 2:
+        raise ValueError(f"config: expected KEY VALUE pairs in --opts, got {' '.join(options)}")
+    for key, text in zip(options[::2], options[1::2], strict=True):
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        _set(config, key, value, source="--opts")
+
+
+def _set(config: CfgNode, key: str, value: Any, *, source: str) -> None:
+    """Sets one dotted key, with the type of its default."""
+    known = [name for name, _ in _flatten(get_default_config())]
+    if key not in known:
+        if isinstance(value, dict) or any(name.startswith(f"{key}.") for name in known):
+            raise ValueError(f"config: expected keys under {key} in {source}, got {value!r}")
+        hint = nearest_hint(key, known)
+        raise ValueError(f"config: expected a known key in {source}, got {key}{hint}")
+    group, _, leaf = key.rpartition(".")
+    node = config
+    for name in filter(None, group.split(".")):
+        node = node[name]
+    node[leaf] = _coerce(key, value, dict(_flatten(get_default_config()))[key], source=source)
+
+
+def _coerce(key: str, value: Any, default: Any, *, source: str) -> Any:
+    """Returns ``value`` in the type of ``default``; int counts as float, a list as a tuple."""
+    if isinstance(value, str) and not isinstance(default, str):
+        # YAML 1.1 reads 5e-4 as text: a float needs a dot there.
+        try:
+            value = None if value == "None" else float(value)
+        except ValueError:
+            pass
+    if value is None or default is None:
+        return tuple(value) if isinstance(value, list) else value
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise ValueError(
+            f"config: expected {key} of type {type(default).__name__} in {source}, got {value!r}"
+        )
+    return value
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of every leaf."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,94 @@
+"""Optimiser, learning-rate schedule and weight average of a run."""
+
+from typing import Any
+
+import torch
+from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+from yacs.config import CfgNode
+
+from internimage import InternImage
+from internimage.param_groups import param_groups
+
+# The rates in the settings are for this many images a step.
+REFERENCE_BATCH_SIZE = 512
+
+
+def learning_rate_factor(config: CfgNode, world_size: int) -> float:
+    """Returns (images a step) / 512, which scales the three learning rates of the settings."""
+    images = config.DATA.BATCH_SIZE * config.TRAIN.ACCUMULATION_STEPS * world_size
+    return images / REFERENCE_BATCH_SIZE
+
+
+def build_optimizer(config: CfgNode, model: InternImage, *, factor: float) -> torch.optim.Optimizer:
+    """Builds the optimiser over the model's parameter groups.
+
+    Vectors and biases have no weight decay; LR_LAYER_DECAY and DCN_LR_MUL give groups a rate of
+    their own, as a factor ``lr_scale`` of the schedule's.
+
+    Args:
+        config: The settings; TRAIN is read.
+        model: The model, on its device.
+        factor: See ``learning_rate_factor``.
+    """
+    train = config.TRAIN
+    learning_rate = train.BASE_LR * factor
+    dcn_lr_mul = train.OPTIMIZER.DCN_LR_MUL
+    groups: list[dict[str, Any]] = [
+        # All start from the schedule's rate: timm's schedulers multiply by lr_scale at each step.
+        {**group, "lr": learning_rate}
+        for group in param_groups(
+            model.named_parameters(),
+            depths=model.depths,
+            lr=learning_rate,
+            weight_decay=train.WEIGHT_DECAY,
+            layer_decay=train.LR_LAYER_DECAY_RATIO if train.LR_LAYER_DECAY else 1.0,
+            dcn_lr_mul=1.0 if dcn_lr_mul is None else dcn_lr_mul,
+        )
+    ]
+    if train.OPTIMIZER.NAME == "sgd":
+        return torch.optim.SGD(
+            groups, learning_rate, momentum=train.OPTIMIZER.MOMENTUM, nesterov=True
+        )
+    return torch.optim.AdamW(
+        groups, learning_rate, betas=train.OPTIMIZER.BETAS, eps=train.OPTIMIZER.EPS
+    )
+
+
+def build_scheduler(
+    config: CfgNode, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, factor: float
+) -> Scheduler:
+    """Builds the schedule of the learning rate, set by ``step_update(step)`` before each step.
+
+    Linear warm-up from WARMUP_LR to BASE_LR, then by LR_SCHEDULER.NAME: ``cosine`` to MIN_LR,
+    ``linear`` to 1 % of BASE_LR, ``step`` times DECAY_RATE every DECAY_EPOCHS.
+
+    Args:
+        config: The settings; TRAIN is read.
+        optimizer: The optimiser whose rates are BASE_LR * factor.
+        steps_per_epoch: Optimiser steps of an epoch.
+        factor: See ``learning_rate_factor``.
+    """
+    train = config.TRAIN
+    num_steps = train.EPOCHS * steps_per_epoch
+    common = {
+        "warmup_t": train.WARMUP_EPOCHS * steps_per_epoch,
+        "warmup_lr_init": train.WARMUP_LR * factor,
+        "t_in_epochs": False,
+    }
+    if train.LR_SCHEDULER.NAME == "cosine":
+        return CosineLRScheduler(optimizer, num_steps, lr_min=train.MIN_LR * factor, **common)
+    if train.LR_SCHEDULER.NAME == "linear":
+        floor = 0.01 * train.BASE_LR * factor
+        return PolyLRScheduler(optimizer, num_steps, power=1.0, lr_min=floor, **common)
+    decay_steps = train.LR_SCHEDULER.DECAY_EPOCHS * steps_per_epoch
+    return StepLRScheduler(
+        optimizer, decay_steps, decay_rate=train.LR_SCHEDULER.DECAY_RATE, **common
+    )
+
+
+def build_ema(config: CfgNode, model: nn.Module) -> ModelEmaV3 | None:
+    """Builds the exponential moving average of the weights, or returns None where it is off."""
+    return ModelEmaV3(model, decay=config.TRAIN.EMA.DECAY) if config.TRAIN.EMA.ENABLE else None

@@ -1,0 +1,168 @@
+"""A training run from the first or the resumed epoch to the files that it leaves."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from yacs.config import CfgNode
+
+from classification.checkpoint import load_checkpoint, save_checkpoint
+from classification.data import Data, build_data
+from classification.distributed import Ranks
+from classification.engine import Engine, EpochResult, Scores
+from classification.files import make_run_folder, write_atomically
+from classification.models import build_model, save_model
+from classification.progress import Progress
+from classification.records import draw_curves, weights_sha256, write_json, write_metrics
+
+SUMMARY = "summary.json"
+
+
+def run_folder(config: CfgNode) -> Path:
+    """Returns the folder of a run's files."""
+    return Path(config.OUTPUT) / config.MODEL.NAME
+
+
+@dataclass
+class Run:
+    """A run that is ready to train; ``prepare`` makes one.
+
+    Args:
+        config: The settings.
+        ranks: This process among all.
+        data: The images.
+        engine: Trains and evaluates the model.
+        epochs_done: Epochs that are complete.
+        seconds: Training time so far, evaluation and saving included.
+        rows: The rows of metrics.csv so far.
+        last_checkpoint: Where the run can be taken up, if anywhere.
+    """
+
+    config: CfgNode
+    ranks: Ranks
+    data: Data
+    engine: Engine
+    epochs_done: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    last_checkpoint: Path | None = None
+
+    def train(self) -> None:
+        """Trains until TRAIN.EPOCHS are done and writes the run's files.
+
+        Raises:
+            DivergedError: The gradient is not finite.
+            OSError: A file could not be written.
+        """
+        config, folder = self.config, run_folder(self.config)
+        started = time.perf_counter() - self.seconds
+        num_steps = config.TRAIN.EPOCHS * self.engine.steps_per_epoch
+        with Progress(num_steps, update_every=config.PRINT_FREQ, ranks=self.ranks) as progress:
+            progress.line(self._headline())
+            scores = None
+            while self.epochs_done < config.TRAIN.EPOCHS:
+                result = self.engine.train_epoch(self.epochs_done, on_step=progress.step)
+                self.epochs_done += 1
+                is_last = self.epochs_done == config.TRAIN.EPOCHS
+                is_evaluated = is_last or self.epochs_done % config.EVAL_FREQ == 0
+                scores = self.engine.evaluate() if is_evaluated else None
+                self.seconds = time.perf_counter() - started
+                self.rows.append(self._row(result, scores))
+                progress.epoch(self.rows[-1], config.TRAIN.EPOCHS)
+                if self.ranks.is_main:
+                    write_metrics(folder / "metrics.csv", self.rows)
+                    if is_last or self.epochs_done % config.SAVE_FREQ == 0:
+                        self._save_checkpoint(folder)
+        if scores is not None and self.ranks.is_main:
+            self._finish(folder, scores)
+
+    def _save_checkpoint(self, folder: Path) -> None:
+        progress = {
+            "epochs_done": self.epochs_done,
+            "seconds": self.seconds,
+            "rows": self.rows,
+            "config": self.config.dump(),
+        }
+        path = folder / f"ckpt_epoch_{self.epochs_done}.pth"
+        state = self.engine.state_dict() | progress
+        save_checkpoint(path, state, num_kept=self.config.SAVE_CKPT_NUM)
+        self.last_checkpoint = path
+
+    def _finish(self, folder: Path, scores: Scores) -> None:
+        """Writes what a complete run leaves, the summary last: where it is, all is."""
+        config, model = self.config, self.engine.final_model
+        class_names = self.data.class_names
+        save_model(folder / "model.safetensors", model, config, class_names=class_names)
+        title = f"{config.MODEL.NAME}, seed {config.SEED}"
+        draw_curves(folder / "curves.png", self.rows, title=title)
+        summary = {
+            "name": config.MODEL.NAME,
+            "top1": scores.top1,
+            "top5": scores.top5,
+            "num_test_images": scores.num_images,
+            "epochs": self.epochs_done,
+            "steps": self.engine.step,
+            "train_seconds": round(self.seconds, 2),
+            "weights": "model" if self.engine.ema is None else "ema",
+            "weights_sha256": weights_sha256(model.state_dict()),
+            "seed": config.SEED,
+            "world_size": self.ranks.world_size,
+        }
+        write_json(folder / SUMMARY, summary)
+        print(f"top-1 {scores.top1:.2f} % of {scores.num_images} test images; files in {folder}")
+
+    def _headline(self) -> str:
+        num_parameters = sum(parameter.numel() for parameter in self.engine.model.parameters())
+        return (
+            f"{self.config.MODEL.NAME}: {self.config.MODEL.ARCH}, {num_parameters / 1e6:.2f} M "
+            f"parameters; {self.data.num_train_images} training and {self.data.num_test_images} "
+            f"test images; {self.ranks.world_size} x {self.ranks.device.type}, "
+            f"{torch.get_num_threads()} threads each; {self.config.TRAIN.EPOCHS} epochs of "
+            f"{self.engine.steps_per_epoch} steps"
+        )
+
+    def _row(self, result: EpochResult, scores: Scores | None) -> dict[str, float]:
+        row = {
+            "epoch": self.epochs_done,
+            "step": self.engine.step,
+            "learning_rate": result.learning_rate,
+            "train_loss": result.train_loss,
+            "gradient_norm": result.gradient_norm,
+            "images_per_second": result.images_per_second,
+            "seconds": self.seconds,
+        }
+        if scores is not None:
+            row |= {"test_loss": scores.loss, "top1": scores.top1, "top5": scores.top5}
+        return row
+
+
+def prepare(config: CfgNode, ranks: Ranks) -> Run:
+    """Builds folder, data, model and engine, and takes up MODEL.RESUME.
+
+    Raises:
+        ValueError: The settings do not fit the disk, the data, the ranks or the checkpoint.
+    """
+    folder = run_folder(config)
+    if ranks.is_main:
+        make_run_folder(folder)
+    data = build_data(config, ranks)
+    torch.manual_seed(config.SEED)  # the same weights on every rank
+    model = build_model(config, num_classes=len(data.class_names))
+    run = Run(config, ranks, data, Engine(config, model, data, ranks))
+    if config.MODEL.RESUME:
+        state = load_checkpoint(config.MODEL.RESUME)
+        run.engine.load_state_dict(state)
+        run.epochs_done, run.seconds = state["epochs_done"], state["seconds"]
+        run.rows = state["rows"]
+        run.last_checkpoint = Path(config.MODEL.RESUME)
+    if run.epochs_done >= config.TRAIN.EPOCHS:
+        raise ValueError(
+            f"prepare: expected TRAIN.EPOCHS > epochs of the checkpoint = {run.epochs_done}, "
+            f"got {config.TRAIN.EPOCHS}"
+        )
+    if ranks.is_main:
+        (folder / SUMMARY).unlink(missing_ok=True)  # an older run's is not this one's
+        text = config.dump()
+        write_atomically(folder / "config.yaml", lambda file: file.write_text(text, "utf-8"))
+    return run

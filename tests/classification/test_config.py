@@ -1,0 +1,133 @@
+"""Settings: defaults, YAML files with inheritance, overrides, and mistakes as one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from classification.config import (
+    CHOICES,
+    RULES,
+    check_config,
+    get_config,
+    get_default_config,
+    nearest_hint,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "classification" / "configs").rglob("*.yaml"))
+
+
+def write(folder: Path, text: str, name: str = "run.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_overrides_defaults_and_options_override_the_file(tmp_path: Path):
+    path = write(tmp_path, "TRAIN: {EPOCHS: 70, BASE_LR: 1.0e-3}\nSEED: 5\n")
+    config = get_config(path, ["SEED", "9", "TRAIN.EMA.ENABLE", "True"])
+    assert (config.TRAIN.EPOCHS, config.TRAIN.BASE_LR, config.SEED) == (70, 1e-3, 9)
+    assert config.TRAIN.EMA.ENABLE is True
+    assert config.TRAIN.WEIGHT_DECAY == get_default_config().TRAIN.WEIGHT_DECAY
+
+
+def test_the_run_is_named_after_its_file(tmp_path: Path):
+    assert get_config(write(tmp_path, "", "my_run.yaml")).MODEL.NAME == "my_run"
+
+
+def test_a_file_inherits_from_its_base_files_in_their_order(tmp_path: Path):
+    (tmp_path / "bases").mkdir()
+    write(tmp_path / "bases", "BASE: [grandparent.yaml]\nTRAIN: {EPOCHS: 30}\n", "parent.yaml")
+    write(tmp_path / "bases", "TRAIN: {EPOCHS: 300, MIN_LR: 1.0e-7}\nSEED: 1\n", "grandparent.yaml")
+    write(tmp_path / "bases", "SEED: 2\n", "other.yaml")
+    config = get_config(
+        write(tmp_path, "BASE: [bases/parent.yaml, bases/other.yaml]\nPRINT_FREQ: 3\n")
+    )
+    assert (config.TRAIN.EPOCHS, config.TRAIN.MIN_LR, config.SEED) == (30, 1e-7, 2)
+    assert config.PRINT_FREQ == 3
+
+
+def test_numbers_may_be_written_in_any_usual_way(tmp_path: Path):
+    # YAML 1.1 reads 5e-4 as text and 1 as an integer.
+    path = write(
+        tmp_path, "TRAIN: {BASE_LR: 5e-4, CLIP_GRAD: 1, OPTIMIZER: {BETAS: [0.9, 0.95]}}\n"
+    )
+    config = get_config(path, ["TRAIN.MIN_LR", "1e-6"])
+    assert config.TRAIN.BASE_LR == 5e-4
+    assert config.TRAIN.CLIP_GRAD == 1.0
+    assert config.TRAIN.OPTIMIZER.BETAS == (0.9, 0.95)
+    assert config.TRAIN.MIN_LR == 1e-6
+
+
+def test_settings_cannot_change_after_they_are_read(tmp_path: Path):
+    config = get_config(write(tmp_path, ""))
+    with pytest.raises(AttributeError):
+        config.SEED = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("TRAIN: {EPOCH: 3}", [], r"known key in .*run\.yaml, got TRAIN\.EPOCH; did you mean"),
+        ("TRIAN: {EPOCHS: 3}", [], r"got TRIAN\.EPOCHS; did you mean TRAIN\.EPOCHS\?"),
+        ("", ["TRAIN.BASE_RL", "1"], r"--opts, got TRAIN\.BASE_RL; did you mean TRAIN\.BASE_LR\?"),
+        ("", ["seed", "1"], r"got seed; did you mean SEED\?"),
+        ("", ["SEED"], "expected KEY VALUE pairs in --opts, got SEED"),
+        ("TRAIN: 3", [], "expected keys under TRAIN in .*, got 3"),
+        ("TRAIN: {EPOCHS: many}", [], "expected TRAIN.EPOCHS of type int in .*, got 'many'"),
+        ("TRAIN: {EPOCHS: 2.5}", [], "expected TRAIN.EPOCHS of type int in .*, got 2.5"),
+        ("TRAIN: {EPOCHS: True}", [], "expected TRAIN.EPOCHS of type int in .*, got True"),
+        ("TRAIN: {EPOCHS: null}", [], "expected a value for TRAIN.EPOCHS, got None"),
+        ("TRAIN: {EMA: {ENABLE: 1}}", [], "expected TRAIN.EMA.ENABLE of type bool in .*, got 1"),
+        ("TRAIN: {BASE_LR: .nan}", [], "expected TRAIN.BASE_LR finite, got nan"),
+        ("DATA: {BATCH_SIZE: 0}", [], "expected DATA.BATCH_SIZE > 0, got 0"),
+        ("AUG: {MEAN: [0.5]}", [], r"expected AUG.MEAN three finite numbers, got \(0.5,\)"),
+        ("AUG: {STD: [a, b, c]}", [], "expected AUG.STD three numbers > 0, got"),
+        ("TRAIN: {EPOCHS: 3}", [], "expected TRAIN.WARMUP_EPOCHS <= TRAIN.EPOCHS = 3, got 20"),
+        ("TRAIN: {LR_SCHEDULER: {NAME: cos}}", [], "expected TRAIN.LR_SCHEDULER.NAME one of"),
+        ("MODEL: {NAME: ../up}", [], "expected MODEL.NAME a folder's name, got '../up'"),
+        ("BASE: [missing.yaml]", [], r"existing YAML file, got .*missing\.yaml \(named by .*run"),
+        ("BASE: [run.yaml]", [], "files without a circle"),
+        ("- a list", [], "expected a mapping in .*, got list"),
+        ("a: [", [], "expected valid YAML in .*run.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(
+    tmp_path: Path, text: str, options: list[str], message: str
+):
+    with pytest.raises(ValueError, match=message) as caught:
+        get_config(write(tmp_path, text), options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"expected an existing YAML file, got .*nowhere\.yaml"):
+        get_config(tmp_path / "nowhere.yaml")
+
+
+def test_every_rule_and_choice_belongs_to_a_key_and_holds_for_its_default():
+    def value_of(key: str) -> object:
+        node = get_default_config()
+        for name in key.split("."):
+            node = node[name]
+        return node
+
+    for key, (_, holds) in RULES.items():
+        assert holds(value_of(key)), key
+    for key, values in CHOICES.items():
+        assert value_of(key) in values, key
+    check_config(get_default_config())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_file_is_valid(path: Path):
+    assert get_config(path).MODEL.NAME == path.stem
+
+
+def test_there_are_shipped_files():
+    assert CONFIGS
+
+
+def test_the_hint_is_silent_when_nothing_is_near():
+    assert nearest_hint("--ouput", ["--output", "--cfg"]) == "; did you mean --output?"
+    assert nearest_hint("--xyz", ["--output", "--cfg"]) == ""
