@@ -1,4 +1,6 @@
-"""Both wheels, built from the sources and used outside of the checkout.
+"""Both wheels together, built from the sources and used outside of the checkout.
+
+What concerns the operator's wheel alone is tested in ops_dcnv3/tests/test_packaging.py.
 
 The fresh environment sees the PyTorch of this one (and the small libraries beside it) but not the
 editable installs of the checkout: a path line in a ``.pth`` file does not run other ``.pth`` files.
@@ -112,6 +114,8 @@ def test_the_backbone_is_a_pure_wheel_with_the_version_of_the_source(backbone_wh
     (version,) = re.findall(r'^__version__ = "(.+)"$', init, re.MULTILINE)
     assert backbone_wheel.name == f"internimage-{version}-py3-none-any.whl"
     assert metadata(backbone_wheel)["Version"] == version
+    assert metadata(backbone_wheel)["License"] == "MIT"
+    assert [name for name in contents(backbone_wheel) if name.endswith("licenses/LICENSE")]
 
 
 def test_the_backbone_wheel_holds_the_package_and_nothing_else(backbone_wheel: Path):
@@ -132,21 +136,11 @@ def test_the_backbone_wheel_asks_for_the_light_core_only(backbone_wheel: Path):
     assert set(metadata(backbone_wheel).get_all("Provides-Extra")) == {"train", "dev"}
 
 
-@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
-def test_the_operator_wheel_serves_every_python_from_3_10_on(operator_wheel: Path):
-    names = contents(operator_wheel)
-    assert "-cp310-abi3-" in operator_wheel.name
-    assert "ops_dcnv3/_C.abi3.so" in names
-    assert {"ops_dcnv3/ops.py", "ops_dcnv3/reference.py", "ops_dcnv3/py.typed"} <= names
-
-
-def test_the_operator_wheel_holds_the_package_and_its_licence_and_no_tests(operator_wheel: Path):
-    names = contents(operator_wheel)
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"ops_dcnv3"}
-    assert not [name for name in names if "test" in name]
-    assert [name for name in names if name.endswith("licenses/LICENSE")]
+def test_the_operator_wheel_carries_its_licence_and_needs_pytorch_only(operator_wheel: Path):
+    assert [name for name in contents(operator_wheel) if name.endswith("licenses/LICENSE")]
+    assert metadata(operator_wheel)["License"] == "MIT"
     assert metadata(operator_wheel)["Requires-Python"] == ">=3.10"
-    assert metadata(operator_wheel)["License-Expression"] == "MIT"
+    assert metadata(operator_wheel).get_all("Requires-Dist") == ["torch>=2.10"]
 
 
 def test_the_installed_wheels_run_outside_of_the_checkout(environment: Path, tmp_path: Path):
@@ -163,17 +157,6 @@ print(tuple(model(torch.zeros(1, 3, 32, 32)).shape))
     assert Path(operator).is_relative_to(environment.parent)
     assert backend == ("cpu" if has_compiler() else "reference")
     assert shape == "(1, 10)"
-
-
-def test_the_installed_operator_agrees_with_its_reference(environment: Path, tmp_path: Path):
-    code = """
-import ops_dcnv3, torch
-torch.manual_seed(0)
-x, offset, mask = torch.randn(2, 9, 7, 8), torch.randn(2, 9, 7, 36), torch.randn(2, 9, 7, 18)
-y = ops_dcnv3.dcnv3(x, offset, mask, groups=2, softmax=True)
-torch.testing.assert_close(y, ops_dcnv3.dcnv3_reference(x, offset, mask, groups=2, softmax=True))
-"""
-    run(environment / "python", "-c", code, cwd=tmp_path)
 
 
 def test_the_console_script_is_installed_and_lists_the_models(environment: Path, tmp_path: Path):
