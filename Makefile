@@ -46,7 +46,7 @@ demo: setup ## train a small InternImage on handwritten digits, evaluate it, dra
 	@$(PY) tools/demo.py
 
 # The operator must have been compiled where a compiler is: a test run on the reference path would prove little.
-test: export OPS_DCNV3_REQUIRE_NATIVE := $(if $(HAVE_COMPILER),1,)
+test test-fast: export OPS_DCNV3_REQUIRE_NATIVE := $(if $(HAVE_COMPILER),1,)
 test: setup-all lint ## set-up, linters, all tests; TESTS=path narrows
 	@$(PY) -m pytest -c pyproject.toml --durations=15 $(TESTS)
 

@@ -187,7 +187,7 @@ def test_a_test_run_demands_the_kernels_exactly_where_a_compiler_is(checkout: Pa
     python.chmod(0o755)
     for tool in ("clang-format", "codespell"):
         shutil.copy(python, python.parent / tool)
-    result = make(checkout, "test", f"CXX={shutil.which('sh') if compiler else 'no-compiler'}")
+    result = make(checkout, target, f"CXX={shutil.which('sh') if compiler else 'no-compiler'}")
     assert result.returncode == 0, result.stderr
     assert f"pytest REQUIRE={int(compiler) or ''}." in result.stdout
 
