@@ -178,8 +178,11 @@ def test_demo_and_test_set_themselves_up(checkout: Path):
     assert planned_steps(checkout, target="test-fast") == list(STEPS)
 
 
+@pytest.mark.parametrize("target", ["test", "test-fast"])
 @pytest.mark.parametrize("compiler", [True, False])
-def test_a_test_run_demands_the_kernels_exactly_where_a_compiler_is(checkout: Path, compiler: bool):
+def test_a_test_run_demands_the_kernels_exactly_where_a_compiler_is(
+    checkout: Path, compiler: bool, target: str
+):
     mark_as_set_up(checkout, compiler=compiler)
     python = checkout / ".venv" / "bin" / "python"
     python.parent.mkdir()
