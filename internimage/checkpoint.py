@@ -161,6 +161,7 @@ def load_weights(
     Raises:
         ValueError: keys differ under ``strict``, or not one key fits.
     """
+    model = _unwrap(model)
     target = model.state_dict()
     shapes = {key: value.shape for key, value in target.items()}
     weights, adaptations = _adapt(model, to_model_keys(state_dict), shapes)
@@ -170,6 +171,8 @@ def load_weights(
         weights = {k: v for k, v in weights.items() if not k.startswith(CLASSIFIER_PREFIXES)}
         adaptations.append("last linear layer left as it was")
 
+    # In the model's order, so that reports name the first layers first.
+    weights = {k: weights[k] for k in shapes if k in weights} | weights
     fitting = {k: v for k, v in weights.items() if k in shapes and v.shape == shapes[k]}
     report = LoadReport(
         loaded=tuple(fitting),
@@ -221,6 +224,15 @@ def save_checkpoint(
     """
     weights = model.state_dict() if isinstance(model, nn.Module) else model
     write_checkpoint(to_model_keys(weights), path, None if metadata is None else metadata.to_json())
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """See through data-parallel (``module``) and compiled (``_orig_mod``) wrappers."""
+    for name in ("module", "_orig_mod"):
+        inner = getattr(model, name, None)
+        if isinstance(inner, nn.Module):
+            return _unwrap(inner)
+    return model
 
 
 def _adapt(

@@ -2,7 +2,7 @@
 
 A ``.pth`` file is a pickle, and a pickle names Python functions to call. Only tensors and plain
 containers are let through (``weights_only=True``); the few harmless classes that released training
-checkpoints hold beside their weights become :class:`_Inert` objects, so neither their code nor
+checkpoints hold beside their weights are replaced by empty stand-ins, so neither their code nor
 their packages are needed.
 """
 
@@ -13,6 +13,7 @@ import os
 import pickle
 import tempfile
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,37 +27,44 @@ from torch import Tensor
 METADATA_KEY = "internimage"
 """Where both formats keep the JSON text of :class:`internimage.metadata.CheckpointMetadata`."""
 
-HARMLESS_CLASSES = (
-    "yacs.config.CfgNode",
+HARMLESS_MAPPINGS = ("yacs.config.CfgNode",)
+HARMLESS_OBJECTS = (
     "argparse.Namespace",
-    "collections.defaultdict",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
     "numpy.dtype",
+    "numpy.ndarray",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
-    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
 )
-"""Classes found in training checkpoints beside the weights: configs, paths, scores."""
+"""Found in training checkpoints beside the weights: configs, options, paths, scores."""
 
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 """PyTorch's zip files, and the bare pickles that it wrote before version 1.6."""
 _TEXT_STARTS = (b"version https://git-lfs", b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML")
 
 
-class _Inert(dict):
-    """Takes the place of an object of a harmless class: accepts any state, does nothing."""
+class _Inert:
+    """Takes the place of a harmless object: accepts any arguments and state, keeps nothing."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __new__(cls, *args: object) -> _Inert:
+        return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-def _inert_class(name: str) -> tuple[type[_Inert], str]:
-    # One class a name: PyTorch's unpickler keeps a mapping from class to name.
-    return type(name.rpartition(".")[2], (_Inert,), {}), name
+def _stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    # One class a name: PyTorch's unpickler maps names to classes. A stand-in that is filled like a
+    # mapping has to be an OrderedDict itself; subclasses are refused there.
+    mappings = [(OrderedDict, name) for name in HARMLESS_MAPPINGS]
+    objects = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in HARMLESS_OBJECTS]
+    return [*mappings, *objects]
 
 
 def open_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], str | None]:
@@ -107,7 +115,7 @@ def _open_safetensors(path: Path) -> tuple[Mapping[str, Any], str | None]:
 
 def _open_pickle(path: Path) -> tuple[Mapping[str, Any], str | None]:
     try:
-        with torch.serialization.safe_globals([_inert_class(name) for name in HARMLESS_CLASSES]):
+        with torch.serialization.safe_globals(_stand_ins()):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):

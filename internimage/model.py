@@ -21,6 +21,12 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from internimage.architecture import (
+    check_architecture,
+    check_rate,
+    drop_path_rates,
+    trunk_norm_block_ids,
+)
 from internimage.blocks import BlockSettings, InternImageBlock, InternImageStage
 from internimage.layers import AttentionPool, Stem, build_activation, build_norm
 from ops_dcnv3.modules import DCNv3
@@ -118,9 +124,9 @@ class InternImage(nn.Module):
     ) -> None:
         super().__init__()
         depths, groups = tuple(depths), tuple(groups)
-        _check_architecture(channels, depths, groups, num_classes, in_chans, use_clip_projector)
-        _check_rate("drop_rate", drop_rate)
-        block_ids = _trunk_norm_block_ids(depths, level2_post_norm, level2_post_norm_block_ids)
+        check_architecture(channels, depths, groups, num_classes, in_chans, use_clip_projector)
+        check_rate("drop_rate", drop_rate)
+        block_ids = trunk_norm_block_ids(depths, level2_post_norm, level2_post_norm_block_ids)
         settings = BlockSettings(
             core_op=core_op,
             mlp_ratio=mlp_ratio,
@@ -337,7 +343,7 @@ class InternImage(nn.Module):
     def _to_head(self, maps: list[Tensor]) -> Tensor:
         """Turn the maps of all stages into what the head takes, channels first."""
         if self.features_only or not self.use_clip_projector:
-            return _channels_first(maps[-1])
+            return maps[-1].permute(0, 3, 1, 2)
         x3, x4 = maps[-2].permute(0, 3, 1, 2), maps[-1].permute(0, 3, 1, 2)
         return self.dcnv3_head_x4(x4) + self.dcnv3_head_x3(x3)
 
@@ -428,28 +434,6 @@ class InternImage(nn.Module):
             stage.requires_grad_(False)
 
 
-def drop_path_rates(depths: Sequence[int], rate: float, drop_path_type: str) -> list[list[float]]:
-    """Return the stochastic-depth rate of every block, stage by stage.
-
-    Raises:
-        ValueError: the rate is not in [0, 1), or the type is neither ``"linear"`` nor
-            ``"uniform"``.
-    """
-    _check_rate("drop_path_rate", rate)
-    total = sum(depths)
-    if drop_path_type == "linear":
-        # Plain floats: a tensor would follow a `meta` default device and hold no values there.
-        flat = [rate * i / max(total - 1, 1) for i in range(total)]
-    elif drop_path_type == "uniform":
-        flat = [rate] * total
-    else:
-        raise ValueError(
-            f"InternImage: expected drop_path_type = 'linear' or 'uniform', got {drop_path_type!r}"
-        )
-    starts = [sum(depths[:i]) for i in range(len(depths))]
-    return [flat[start : start + depth] for start, depth in zip(starts, depths, strict=True)]
-
-
 def init_linear(linear: nn.Linear) -> None:
     """Draw a linear layer as the released models were: truncated normal of 0.02, no bias."""
     nn.init.trunc_normal_(linear.weight, std=0.02)
@@ -463,59 +447,3 @@ def _classifier(in_features: int, num_classes: int) -> nn.Module:
 
 def _channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2).contiguous()
-
-
-def _check_rate(name: str, rate: float) -> None:
-    if not 0.0 <= rate < 1.0:
-        raise ValueError(f"InternImage: expected 0 <= {name} < 1, got {rate}")
-
-
-def _check_architecture(
-    channels: int,
-    depths: tuple[int, ...],
-    groups: tuple[int, ...],
-    num_classes: int,
-    in_chans: int,
-    use_clip_projector: bool,
-) -> None:
-    if channels < 2 or channels % 2:
-        raise ValueError(f"InternImage: expected channels even and >= 2, got {channels}")
-    if not depths or len(depths) != len(groups) or min(depths) < 1 or min(groups) < 1:
-        raise ValueError(
-            f"InternImage: expected depths and groups of one length with values >= 1, got {depths} "
-            f"and {groups}"
-        )
-    for i, group in enumerate(groups):
-        if (channels * 2**i) % group:
-            raise ValueError(
-                f"InternImage: expected groups[{i}] to divide {channels * 2**i} channels, got "
-                f"{group}"
-            )
-    if num_classes < 0 or in_chans < 1:
-        raise ValueError(
-            f"InternImage: expected num_classes >= 0 and in_chans >= 1, got {num_classes} and "
-            f"{in_chans}"
-        )
-    if use_clip_projector and len(depths) < 2:
-        raise ValueError(
-            f"InternImage: expected at least two stages for use_clip_projector, got {len(depths)}"
-        )
-
-
-def _trunk_norm_block_ids(
-    depths: tuple[int, ...], enabled: bool, block_ids: Sequence[int] | None
-) -> tuple[int, ...]:
-    if not enabled:
-        if block_ids:
-            warnings.warn(
-                "InternImage: level2_post_norm_block_ids has no effect without level2_post_norm",
-                stacklevel=3,
-            )
-        return ()
-    if len(depths) < 3 or not block_ids or any(not 0 <= i < depths[2] for i in block_ids):
-        depth = depths[2] if len(depths) > 2 else 0
-        raise ValueError(
-            "InternImage: expected level2_post_norm_block_ids as indices of the third stage's "
-            f"{depth} blocks, got {block_ids}"
-        )
-    return tuple(block_ids)

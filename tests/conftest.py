@@ -82,3 +82,21 @@ def parity_record() -> Callable[[str], tuple[dict[str, Any], dict[str, np.ndarra
             return json.loads((folder / f"{name}.json").read_text()), dict(arrays)
 
     return read
+
+
+@pytest.fixture(scope="session")
+def filled_model() -> Callable[[str], nn.Module]:
+    """Function from a size to its model with the deterministic weights, in evaluation mode.
+
+    Models are shared between tests: do not change them.
+    """
+    models: dict[str, nn.Module] = {}
+
+    def build(name: str) -> nn.Module:
+        if name not in models:
+            import internimage
+
+            models[name] = fill_model(internimage.create_model(name, num_classes=7)).eval()
+        return models[name]
+
+    return build
