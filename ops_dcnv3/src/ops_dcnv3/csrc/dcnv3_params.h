@@ -65,6 +65,8 @@ struct BackwardArgs {
   void* grad_mask;
   int64_t grad_offset_stride;  // elements from one output pixel to the next
   int64_t grad_mask_stride;
+  int64_t chunks;  // the CPU splits the output rows of one image and group into so many items of work
+  void* partial;   // (chunks, N, H, W, C) in the type of calculation, if chunks > 1
 };
 
 }  // namespace dcnv3

@@ -5,12 +5,22 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <memory>
+#include <initializer_list>
 #include <tuple>
 
 #include "../dcnv3_geometry.h"
 #include "dispatch.h"
+
+// The static arguments of every schema in ops.py, in its order.
+#define GEOMETRY_PARAMETERS                                                                          \
+  int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w, int64_t padding_h,         \
+      int64_t padding_w, int64_t dilation_h, int64_t dilation_w, int64_t groups, double offset_scale, \
+      bool remove_center, bool softmax
+#define GEOMETRY_ARGUMENTS                                                                   \
+  kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups, \
+      offset_scale, remove_center, softmax
 
 namespace {
 
@@ -63,10 +73,7 @@ struct Pixels {
   }
 };
 
-dcnv3::Params make_params(const Tensor& input, const Tensor& points, int64_t kernel_h, int64_t kernel_w,
-                          int64_t stride_h, int64_t stride_w, int64_t padding_h, int64_t padding_w,
-                          int64_t dilation_h, int64_t dilation_w, int64_t groups, double offset_scale,
-                          bool remove_center, bool softmax) {
+dcnv3::Params make_params(const Tensor& input, const Tensor& points, GEOMETRY_PARAMETERS) {
   STD_TORCH_CHECK(input.dim() == 4 && points.dim() == 4, "ops_dcnv3: expected tensors of 4 dimensions");
   STD_TORCH_CHECK(groups > 0 && input.size(3) % groups == 0 && kernel_h > 0 && kernel_w > 0 && stride_h > 0 &&
                       stride_w > 0 && dilation_h > 0 && dilation_w > 0 && points.size(0) == input.size(0),
@@ -94,15 +101,28 @@ dcnv3::Params make_params(const Tensor& input, const Tensor& points, int64_t ker
   return params;
 }
 
-void check_same_pixels(const Tensor& a, const Tensor& b, int64_t b_channels) {
-  STD_TORCH_CHECK(b.dim() == 4 && a.size(0) == b.size(0) && a.size(1) == b.size(1) && a.size(2) == b.size(2) &&
-                      b.size(3) == b_channels,
-                  "ops_dcnv3: a tensor's shape does not fit the others");
+void check_same_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  bool same = tensor.dim() == static_cast<int64_t>(shape.size());
+  int64_t dim = 0;
+  for (int64_t size : shape) {
+    same = same && tensor.size(dim) == size;
+    ++dim;
+  }
+  STD_TORCH_CHECK(same, "ops_dcnv3: the shapes of the tensors do not fit each other");
 }
 
-const void* advance(const void* base, dcnv3::DType dtype, int64_t elements) {
+// Offsets and weights are stored as the input is, or in float32 beside 16-bit input.
+dcnv3::DType point_dtype(const Tensor& tensor, const Tensor& input) {
+  const dcnv3::DType dtype = dtype_of(tensor), input_dtype = dtype_of(input);
+  STD_TORCH_CHECK(dtype == input_dtype ||
+                      (dtype == dcnv3::DType::kFloat32 && input_dtype != dcnv3::DType::kFloat64),
+                  "ops_dcnv3: the dtypes of offsets or weights do not fit the input's");
+  return dtype;
+}
+
+void* advance(void* base, dcnv3::DType dtype, int64_t elements) {
   const int64_t bytes = dtype == dcnv3::DType::kFloat64 ? 8 : dtype == dcnv3::DType::kFloat32 ? 4 : 2;
-  return static_cast<const char*>(base) + elements * bytes;
+  return static_cast<char*>(base) + elements * bytes;
 }
 
 Tensor run_forward(const dcnv3::ForwardArgs& partial, const Tensor& input) {
@@ -127,45 +147,121 @@ Tensor run_forward(const dcnv3::ForwardArgs& partial, const Tensor& input) {
   return output;
 }
 
-Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& mask, int64_t kernel_h, int64_t kernel_w,
-               int64_t stride_h, int64_t stride_w, int64_t padding_h, int64_t padding_w, int64_t dilation_h,
-               int64_t dilation_w, int64_t groups, double offset_scale, bool remove_center, bool softmax) {
+dcnv3::ForwardArgs separate_args(const Tensor& input, const Pixels& offsets, const Pixels& weights,
+                                 GEOMETRY_PARAMETERS) {
   dcnv3::ForwardArgs args{};
-  args.params = make_params(input, offset, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w,
-                            dilation_h, dilation_w, groups, offset_scale, remove_center, softmax);
+  args.params = make_params(input, offsets.tensor, GEOMETRY_ARGUMENTS);
   const int64_t points = groups * args.params.num_points();
-  check_same_pixels(offset, offset, 2 * points);
-  check_same_pixels(offset, mask, points);
-  const Pixels offsets(offset), weights(mask);
-  args.offset_dtype = dtype_of(offset);
-  args.mask_dtype = dtype_of(mask);
+  const dcnv3::Params& params = args.params;
+  check_same_shape(offsets.tensor, {params.batch, params.out_height, params.out_width, 2 * points});
+  check_same_shape(weights.tensor, {params.batch, params.out_height, params.out_width, points});
+  args.offset_dtype = point_dtype(offsets.tensor, input);
+  args.mask_dtype = point_dtype(weights.tensor, input);
   args.offset = offsets.tensor.const_data_ptr();
   args.mask = weights.tensor.const_data_ptr();
   args.params.offset_stride = offsets.stride;
   args.params.mask_stride = weights.stride;
-  return run_forward(args, input);
+  return args;
 }
 
-Tensor packed_forward(const Tensor& input, const Tensor& offset_mask, int64_t kernel_h, int64_t kernel_w,
-                      int64_t stride_h, int64_t stride_w, int64_t padding_h, int64_t padding_w,
-                      int64_t dilation_h, int64_t dilation_w, int64_t groups, double offset_scale,
-                      bool remove_center, bool softmax) {
+dcnv3::ForwardArgs packed_args(const Tensor& input, const Pixels& both, GEOMETRY_PARAMETERS) {
   dcnv3::ForwardArgs args{};
-  args.params = make_params(input, offset_mask, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w,
-                            dilation_h, dilation_w, groups, offset_scale, remove_center, softmax);
+  args.params = make_params(input, both.tensor, GEOMETRY_ARGUMENTS);
   const int64_t points = groups * args.params.num_points();
-  check_same_pixels(offset_mask, offset_mask, 3 * points);
-  const Pixels both(offset_mask);
-  args.offset_dtype = args.mask_dtype = dtype_of(offset_mask);
+  const dcnv3::Params& params = args.params;
+  check_same_shape(both.tensor, {params.batch, params.out_height, params.out_width, 3 * points});
+  args.offset_dtype = args.mask_dtype = point_dtype(both.tensor, input);
   args.offset = both.tensor.const_data_ptr();
-  args.mask = advance(args.offset, args.mask_dtype, 2 * points);
+  args.mask = advance(const_cast<void*>(args.offset), args.mask_dtype, 2 * points);
   args.params.offset_stride = args.params.mask_stride = both.stride;
-  return run_forward(args, input);
+  return args;
+}
+
+Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& mask, GEOMETRY_PARAMETERS) {
+  const Pixels offsets(offset), weights(mask);
+  return run_forward(separate_args(input, offsets, weights, GEOMETRY_ARGUMENTS), input);
+}
+
+Tensor packed_forward(const Tensor& input, const Tensor& offset_mask, GEOMETRY_PARAMETERS) {
+  const Pixels both(offset_mask);
+  return run_forward(packed_args(input, both, GEOMETRY_ARGUMENTS), input);
+}
+
+// Runs the backward pass into grad_offset and grad_mask, which `args` leads to; returns the gradient of the input.
+Tensor run_backward(const dcnv3::BackwardArgs& partial_args, const Tensor& grad_output, const Tensor& input) {
+  const Tensor contiguous_input = input.is_contiguous() ? input : torch::stable::contiguous(input);
+  const Tensor contiguous_grad = grad_output.is_contiguous() ? grad_output : torch::stable::contiguous(grad_output);
+  dcnv3::BackwardArgs args = partial_args;
+  const dcnv3::Params& params = args.forward.params;
+  check_same_shape(grad_output, {params.batch, params.out_height, params.out_width, params.channels()});
+  args.forward.dtype = dtype_of(input);
+  STD_TORCH_CHECK(dtype_of(grad_output) == args.forward.dtype, "ops_dcnv3: grad_output has another dtype");
+  args.forward.input = contiguous_input.const_data_ptr();
+  args.grad_output = contiguous_grad.const_data_ptr();
+  Tensor grad_input =
+      torch::stable::new_empty(input, {params.batch, params.height, params.width, params.channels()});
+  if (params.batch == 0) return grad_input;
+  args.grad_input = grad_input.mutable_data_ptr();
+
+  // Rows are split only where images and groups are too few for the threads: each chunk costs a buffer.
+  constexpr int64_t kMaxChunks = 8;
+  const int64_t items = params.batch * params.groups;
+  const int64_t threads = torch::stable::get_num_threads();
+  args.chunks = std::min({kMaxChunks, (threads + items - 1) / items, params.out_height});
+  Tensor partial = input;  // stays unused with one chunk
+  if (args.chunks > 1) {
+    const bool is_double = args.forward.dtype == dcnv3::DType::kFloat64;
+    partial = torch::stable::new_empty(
+        input, {args.chunks, params.batch, params.height, params.width, params.channels()},
+        is_double ? ScalarType::Double : ScalarType::Float);
+    args.partial = partial.mutable_data_ptr();
+  }
+  const dcnv3::Kernels& kernels = dcnv3::kernels();
+  const uintptr_t bytes = kernels.backward_scratch(args);
+  torch::stable::parallel_for(0, items * args.chunks, 1, [&](int64_t begin, int64_t end) {
+    Scratch scratch(bytes);
+    kernels.backward(args, begin, end, scratch.get());
+  });
+  if (args.chunks > 1)
+    torch::stable::parallel_for(0, input.numel(), 1 << 16,
+                                [&](int64_t begin, int64_t end) { kernels.add_partial(args, begin, end); });
+  return grad_input;
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input, const Tensor& offset,
+                                            const Tensor& mask, GEOMETRY_PARAMETERS) {
+  dcnv3::BackwardArgs args{};
+  const Pixels offsets(offset), weights(mask);
+  args.forward = separate_args(input, offsets, weights, GEOMETRY_ARGUMENTS);
+  Tensor grad_offset = torch::stable::new_empty(offset, {offset.size(0), offset.size(1), offset.size(2), offset.size(3)});
+  Tensor grad_mask = torch::stable::new_empty(mask, {mask.size(0), mask.size(1), mask.size(2), mask.size(3)});
+  args.grad_offset = grad_offset.mutable_data_ptr();
+  args.grad_mask = grad_mask.mutable_data_ptr();
+  args.grad_offset_stride = offset.size(3);
+  args.grad_mask_stride = mask.size(3);
+  Tensor grad_input = run_backward(args, grad_output, input);
+  return {grad_input, grad_offset, grad_mask};
+}
+
+std::tuple<Tensor, Tensor> packed_backward(const Tensor& grad_output, const Tensor& input, const Tensor& offset_mask,
+                                           GEOMETRY_PARAMETERS) {
+  dcnv3::BackwardArgs args{};
+  const Pixels both(offset_mask);
+  args.forward = packed_args(input, both, GEOMETRY_ARGUMENTS);
+  Tensor grad = torch::stable::new_empty(
+      offset_mask, {offset_mask.size(0), offset_mask.size(1), offset_mask.size(2), offset_mask.size(3)});
+  args.grad_offset = grad.mutable_data_ptr();
+  args.grad_mask = advance(args.grad_offset, args.forward.mask_dtype, 2 * groups * args.forward.params.num_points());
+  args.grad_offset_stride = args.grad_mask_stride = offset_mask.size(3);
+  Tensor grad_input = run_backward(args, grad_output, input);
+  return {grad_input, grad};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ops_dcnv3, CPU, library) {
   library.impl("dcnv3", TORCH_BOX(&forward));
+  library.impl("dcnv3_backward", TORCH_BOX(&backward));
   library.impl("dcnv3_packed", TORCH_BOX(&packed_forward));
+  library.impl("dcnv3_packed_backward", TORCH_BOX(&packed_backward));
 }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "points.h"
-#include "vector.h"
 
 namespace dcnv3 {
 namespace DCNV3_LEVEL {
@@ -50,12 +49,11 @@ struct ForwardScratch {
   }
 };
 
-template <typename acc_t>
+// Strides of one image, elements.
 struct Image {
   int64_t rows, columns;
-  acc_t height, width;  // the same numbers
-  int64_t row_stride, pixel_stride;  // elements
-  int64_t zeros;                     // elements from the image's start to the row of zeros
+  int64_t row_stride, pixel_stride;
+  int64_t zeros;  // from the image's start to the row of zeros
 };
 
 // Note [Outside corners]: a row or column outside adds 2 * kOutside to the index. Then any corner outside has an
@@ -63,84 +61,68 @@ struct Image {
 // the indices and leads those corners to the zeros.
 constexpr uint32_t kOutside = uint32_t(1) << 29;
 
-// Fills `corners` for the kLanes points that the pointers lead to; images of less than kOutside elements.
+// Finds the corners of the kLanes points from number k on; for images of less than kOutside elements.
 template <int kLanes>
-DCNV3_HOST_DEVICE void find_corners_vector(const float* offset, const float* weight, const float* grid_x,
-                                           const float* grid_y, float base_y, float base_x, float scale,
-                                           const Image<float>& image, float* corner_weight, int32_t* index,
-                                           int64_t pitch) {
-  using V = Vector<float, kLanes>;
+DCNV3_HOST_DEVICE void find_corners_lanes(const Batch<float>& batch, const Image& image, int64_t k,
+                                          const Corners<float>& corners) {
   using I = Vector<int32_t, kLanes>;
-  V dx, dy;
-  deinterleave<kLanes>(offset, &dx, &dy);
-  const V px = base_x + (load<kLanes>(grid_x) + scale * dx);
-  const V py = base_y + (load<kLanes>(grid_y) + scale * dy);
-  const auto at = locate<VectorLane<kLanes>>(py, px, load<kLanes>(weight), image.height, image.width);
-  const V lower = at.weight * at.frac_y, upper = at.weight - lower;
-  const V lower_right = lower * at.frac_x, upper_right = upper * at.frac_x;
-  store<kLanes>(corner_weight, upper - upper_right);
-  store<kLanes>(corner_weight + pitch, upper_right);
-  store<kLanes>(corner_weight + 2 * pitch, lower - lower_right);
-  store<kLanes>(corner_weight + 3 * pitch, lower_right);
+  const auto at = locate_lanes<kLanes>(batch, k);
+  const auto lower = at.weight * at.frac_y, upper = at.weight - lower;
+  const auto lower_right = lower * at.frac_x, upper_right = upper * at.frac_x;
+  float* weight = corners.weight + k;
+  store<kLanes>(weight, upper - upper_right);
+  store<kLanes>(weight + corners.pitch, upper_right);
+  store<kLanes>(weight + 2 * corners.pitch, lower - lower_right);
+  store<kLanes>(weight + 3 * corners.pitch, lower_right);
   const int32_t row_stride = static_cast<int32_t>(image.row_stride);
   const int32_t pixel_stride = static_cast<int32_t>(image.pixel_stride);
   const I outside = I{} + static_cast<int32_t>(2 * kOutside);
   const I column = at.x * pixel_stride, row = at.y * row_stride;
   const I left = at.x >= 0 ? column : outside;
-  const I right = at.x < static_cast<int32_t>(image.width) - 1 ? column + pixel_stride : outside;
+  const I right = at.x < static_cast<int32_t>(image.columns) - 1 ? column + pixel_stride : outside;
   const I top = at.y >= 0 ? row : outside;
-  const I bottom = at.y < static_cast<int32_t>(image.height) - 1 ? row + row_stride : outside;
+  const I bottom = at.y < static_cast<int32_t>(image.rows) - 1 ? row + row_stride : outside;
+  int32_t* index = corners.index + k;
   store<kLanes>(index, top + left);
-  store<kLanes>(index + pitch, top + right);
-  store<kLanes>(index + 2 * pitch, bottom + left);
-  store<kLanes>(index + 3 * pitch, bottom + right);
+  store<kLanes>(index + corners.pitch, top + right);
+  store<kLanes>(index + 2 * corners.pitch, bottom + left);
+  store<kLanes>(index + 3 * corners.pitch, bottom + right);
 }
 
-// The same point by point, for any type and any size of image.
+// The same for one point, any type and any size of image.
 template <typename acc_t>
-void find_corners_scalar(const acc_t* offset, const acc_t* weight, const acc_t* grid_x, const acc_t* grid_y,
-                         acc_t base_y, acc_t base_x, acc_t scale, const Image<acc_t>& image, int64_t count,
-                         const Corners<acc_t>& corners) {
-  for (int64_t k = 0; k < count; ++k) {
-    const acc_t px = base_x + (grid_x[k] + scale * offset[2 * k]);
-    const acc_t py = base_y + (grid_y[k] + scale * offset[2 * k + 1]);
-    const auto at = locate<ScalarLane<acc_t, int64_t>>(py, px, weight[k], image.height, image.width);
-    for (int corner = 0; corner < 4; ++corner) {
-      const int64_t y = at.y + corner / 2, x = at.x + corner % 2;
-      const bool inside = y >= 0 && y < image.rows && x >= 0 && x < image.columns;
-      const acc_t weight_y = corner / 2 ? at.frac_y : 1 - at.frac_y;
-      const acc_t weight_x = corner % 2 ? at.frac_x : 1 - at.frac_x;
-      corners.weight[corner * corners.pitch + k] = at.weight * weight_y * weight_x;
-      corners.offset[corner * corners.pitch + k] =
-          inside ? y * image.row_stride + x * image.pixel_stride : image.zeros;
-    }
+void find_corners_one(const Batch<acc_t>& batch, const Image& image, int64_t k, const Corners<acc_t>& corners) {
+  const auto at = locate_one(batch, k);
+  for (int corner = 0; corner < 4; ++corner) {
+    const int64_t y = at.y + corner / 2, x = at.x + corner % 2;
+    const bool inside = y >= 0 && y < image.rows && x >= 0 && x < image.columns;
+    const acc_t weight_y = corner / 2 ? at.frac_y : 1 - at.frac_y;
+    const acc_t weight_x = corner % 2 ? at.frac_x : 1 - at.frac_x;
+    corners.weight[corner * corners.pitch + k] = at.weight * weight_y * weight_x;
+    corners.offset[corner * corners.pitch + k] =
+        inside ? y * image.row_stride + x * image.pixel_stride : image.zeros;
   }
 }
 
 template <typename acc_t>
-void find_corners(const acc_t* offset, const acc_t* weight, const acc_t* grid_x, const acc_t* grid_y, acc_t base_y,
-                  acc_t base_x, acc_t scale, const Image<acc_t>& image, int64_t count,
-                  const Corners<acc_t>& corners) {
+void find_corners(const Batch<acc_t>& batch, const Image& image, int64_t count, const Corners<acc_t>& corners) {
   if constexpr (sizeof(acc_t) == 4) {
     constexpr int kLanes = kMaxLanes<acc_t>;
     if (count >= kLanes && image.rows * image.row_stride < static_cast<int64_t>(kOutside)) {
-      for (int64_t next = 0; next < count; next += kLanes) {
-        const int64_t k = next + kLanes <= count ? next : count - kLanes;  // the last vector overlaps
-        find_corners_vector<kLanes>(offset + 2 * k, weight + k, grid_x + k, grid_y + k, base_y, base_x, scale,
-                                    image, corners.weight + k, corners.index + k, corners.pitch);
-      }
+      for (int64_t k = 0; k < count; k += kLanes)  // the last vector overlaps the one before: no read past the end
+        find_corners_lanes<kLanes>(batch, image, k + kLanes <= count ? k : count - kLanes, corners);
       for (int corner = 0; corner < 4; ++corner) {
         const int32_t* __restrict index = corners.index + corner * corners.pitch;
         int64_t* __restrict to = corners.offset + corner * corners.pitch;
         const int64_t zeros = image.zeros;
-        const int64_t whole = round_up(count, kPointAlignment);  // what lies behind `count` is never read
+        const int64_t whole = round_up(count, kPointAlignment);  // what lies behind `count` is never used
         for (int64_t k = 0; k < whole; ++k)
           to[k] = static_cast<uint32_t>(index[k]) >= kOutside ? zeros : static_cast<int64_t>(index[k]);
       }
       return;
     }
   }
-  find_corners_scalar(offset, weight, grid_x, grid_y, base_y, base_x, scale, image, count, corners);
+  for (int64_t k = 0; k < count; ++k) find_corners_one(batch, image, k, corners);
 }
 
 // `zeros` may lie anywhere, so the address is computed as a number.
@@ -205,18 +187,18 @@ void forward_pixels(const ForwardArgs& args, int64_t begin, int64_t end, Arena a
   const Params& params = args.params;
   const int64_t points = params.num_points(), channels = params.channels();
   const int64_t image_size = params.height * params.width * channels;
-  const acc_t scale = static_cast<acc_t>(params.offset_scale);
   ForwardScratch<acc_t> scratch(params, arena);
   const Corners<acc_t>& corners = scratch.corners;
   for (int64_t c = 0; c < channels; ++c) scratch.zeros[c] = 0;
-  const int64_t batch_cells = cells_per_batch(points);
-  for (int64_t k = 0; k < batch_cells * points; ++k) {
-    const GridPoint grid = grid_point(params, k % points);
-    scratch.grid_x[k] = scale * static_cast<acc_t>(grid.x);
-    scratch.grid_y[k] = scale * static_cast<acc_t>(grid.y);
-  }
-  Image<acc_t> image{params.height, params.width, static_cast<acc_t>(params.height), static_cast<acc_t>(params.width),
-                     params.width * channels, channels, 0};
+  const int64_t batch_cells = cells_per_batch(points);  // groups of one pixel
+  fill_grid(params, batch_cells, 0, scratch.grid_x, scratch.grid_y);
+  Batch<acc_t> batch{};
+  batch.grid_x = scratch.grid_x;
+  batch.grid_y = scratch.grid_y;
+  batch.scale = static_cast<acc_t>(params.offset_scale);
+  batch.height = static_cast<acc_t>(params.height);
+  batch.width = static_cast<acc_t>(params.width);
+  Image image{params.height, params.width, params.width * channels, channels, 0};
 
   int64_t x = begin % params.out_width;
   int64_t y = begin / params.out_width % params.out_height;
@@ -227,22 +209,22 @@ void forward_pixels(const ForwardArgs& args, int64_t begin, int64_t end, Arena a
     image.zeros = static_cast<int64_t>(reinterpret_cast<uintptr_t>(scratch.zeros) -
                                        reinterpret_cast<uintptr_t>(input)) /
                   static_cast<int64_t>(sizeof(scalar_t));
-    const acc_t base_y = static_cast<acc_t>(
+    batch.base_y = static_cast<acc_t>(
         kernel_center(y, params.stride_h, params.padding_h, params.kernel_h, params.dilation_h));
-    const acc_t base_x = static_cast<acc_t>(
+    batch.base_x = static_cast<acc_t>(
         kernel_center(x, params.stride_w, params.padding_w, params.kernel_w, params.dilation_w));
     for (int64_t g = 0; g < params.groups; g += batch_cells) {
       const int64_t cells = params.groups - g < batch_cells ? params.groups - g : batch_cells;
       const int64_t count = cells * points;
-      const acc_t* offset = widen(args.offset, args.offset_dtype, pixel * params.offset_stride + g * points * 2,
-                                  2 * count, scratch.offsets);
-      const acc_t* weight = widen(args.mask, args.mask_dtype, pixel * params.mask_stride + g * points, count,
-                                  scratch.logits);
+      batch.offset = widen(args.offset, args.offset_dtype, pixel * params.offset_stride + g * points * 2,
+                           2 * count, scratch.offsets);
+      batch.weight = widen(args.mask, args.mask_dtype, pixel * params.mask_stride + g * points, count,
+                           scratch.logits);
       if (params.softmax) {
-        exponentials<kPoints>(weight, points, cells, scratch.weights, scratch.inverse_sum);
-        weight = scratch.weights;
+        exponentials<kPoints>(batch.weight, points, cells, scratch.weights, scratch.inverse_sum);
+        batch.weight = scratch.weights;
       }
-      find_corners(offset, weight, scratch.grid_x, scratch.grid_y, base_y, base_x, scale, image, count, corners);
+      find_corners(batch, image, count, corners);
       for (int64_t cell = 0; cell < cells; ++cell) {
         const int64_t channel = (g + cell) * params.depth;
         const acc_t factor = params.softmax ? scratch.inverse_sum[cell] : acc_t(1);

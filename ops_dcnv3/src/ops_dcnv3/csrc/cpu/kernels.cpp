@@ -2,6 +2,7 @@
 // naming the level and its namespace; nothing from the standard library may come in, since the linker would keep
 // one level's copy of a shared inline function for all.
 
+#include "backward.h"
 #include "forward.h"
 #include "kernels.h"
 
@@ -23,23 +24,53 @@ auto with_scalar(DType dtype, F function) {
   }
 }
 
-uintptr_t forward_scratch(const ForwardArgs& args) {
-  Arena arena(nullptr);
-  if (args.dtype == DType::kFloat64)
-    ForwardScratch<double>(args.params, arena);
+// Calls `function` with the number of points of the 3x3 kernel that every released model has, or 0 for any other.
+template <int kPoints>
+struct Points {
+  static constexpr int value = kPoints;
+};
+template <typename F>
+void with_points(int64_t num_points, F function) {
+  if (num_points == 9)
+    function(Points<9>{});
   else
-    ForwardScratch<float>(args.params, arena);
+    function(Points<0>{});
+}
+
+template <template <typename> class Layout>
+uintptr_t scratch_size(DType dtype, const Params& params) {
+  Arena arena(nullptr);
+  if (dtype == DType::kFloat64)
+    Layout<double>(params, arena);
+  else
+    Layout<float>(params, arena);
   return arena.size();
 }
 
+uintptr_t forward_scratch(const ForwardArgs& args) { return scratch_size<ForwardScratch>(args.dtype, args.params); }
+
 void forward(const ForwardArgs& args, int64_t begin, int64_t end, void* scratch) {
   with_scalar(args.dtype, [&](auto zero) {
-    using scalar_t = decltype(zero);
-    if (args.params.num_points() == 9)  // 3x3, the kernel of every released model
-      forward_pixels<9, scalar_t>(args, begin, end, Arena(scratch));
-    else
-      forward_pixels<0, scalar_t>(args, begin, end, Arena(scratch));
+    with_points(args.params.num_points(), [&](auto points) {
+      forward_pixels<points.value, decltype(zero)>(args, begin, end, Arena(scratch));
+    });
   });
+}
+
+uintptr_t backward_scratch(const BackwardArgs& args) {
+  return scratch_size<BackwardScratch>(args.forward.dtype, args.forward.params);
+}
+
+void backward(const BackwardArgs& args, int64_t begin, int64_t end, void* scratch) {
+  with_scalar(args.forward.dtype, [&](auto zero) {
+    with_points(args.forward.params.num_points(), [&](auto points) {
+      backward_items<points.value, decltype(zero)>(args, begin, end, Arena(scratch));
+    });
+  });
+}
+
+void add_partial(const BackwardArgs& args, int64_t begin, int64_t end) {
+  with_scalar(args.forward.dtype, [&](auto zero) { add_partial<decltype(zero)>(args, begin, end); });
 }
 
 }  // namespace DCNV3_LEVEL
@@ -53,6 +84,9 @@ extern const Kernels DCNV3_NAME(DCNV3_LEVEL) = {
     DCNV3_STRING(DCNV3_LEVEL),
     DCNV3_LEVEL::forward_scratch,
     DCNV3_LEVEL::forward,
+    DCNV3_LEVEL::backward_scratch,
+    DCNV3_LEVEL::backward,
+    DCNV3_LEVEL::add_partial,
 };
 
 }  // namespace dcnv3

@@ -4,6 +4,7 @@
 
 #include "../dcnv3_geometry.h"
 #include "scratch.h"
+#include "vector.h"
 
 namespace dcnv3 {
 namespace DCNV3_LEVEL {
@@ -38,6 +39,54 @@ const acc_t* widen(const void* base, DType dtype, int64_t first, int64_t count, 
     default:  // float64 beside float64, float32 beside all others
       return static_cast<const acc_t*>(base) + first;
   }
+}
+
+template <typename acc_t>
+DCNV3_HOST_DEVICE void copy(const acc_t* from, int64_t count, acc_t* to) {
+  if (from != to)
+    for (int64_t k = 0; k < count; ++k) to[k] = from[k];
+}
+
+// The regular grid of a batch whose cells lie `step` input columns apart, times offset_scale.
+template <typename acc_t>
+void fill_grid(const Params& params, int64_t cells, int64_t step, acc_t* grid_x, acc_t* grid_y) {
+  const int64_t points = params.num_points();
+  const acc_t scale = static_cast<acc_t>(params.offset_scale);
+  for (int64_t k = 0; k < cells * points; ++k) {
+    const GridPoint grid = grid_point(params, k % points);
+    grid_x[k] = scale * static_cast<acc_t>(grid.x) + static_cast<acc_t>(k / points * step);
+    grid_y[k] = scale * static_cast<acc_t>(grid.y);
+  }
+}
+
+// A batch of points and the image that they read.
+template <typename acc_t>
+struct Batch {
+  const acc_t* offset;  // (points, 2)
+  const acc_t* weight;  // (points)
+  const acc_t* grid_x;  // (points), from fill_grid()
+  const acc_t* grid_y;
+  acc_t base_y, base_x;  // the middle of the kernel at the first cell
+  acc_t scale;
+  acc_t height, width;
+};
+
+// Locates the kLanes points from number k on.
+template <int kLanes>
+DCNV3_HOST_DEVICE Location<VectorLane<kLanes>> locate_lanes(const Batch<float>& batch, int64_t k) {
+  Vector<float, kLanes> dx, dy;
+  deinterleave<kLanes>(batch.offset + 2 * k, &dx, &dy);
+  return locate<VectorLane<kLanes>>(batch.base_y + (load<kLanes>(batch.grid_y + k) + batch.scale * dy),
+                                    batch.base_x + (load<kLanes>(batch.grid_x + k) + batch.scale * dx),
+                                    load<kLanes>(batch.weight + k), batch.height, batch.width);
+}
+
+template <typename acc_t>
+DCNV3_HOST_DEVICE Location<ScalarLane<acc_t, int64_t>> locate_one(const Batch<acc_t>& batch, int64_t k) {
+  return locate<ScalarLane<acc_t, int64_t>>(
+      batch.base_y + (batch.grid_y[k] + batch.scale * batch.offset[2 * k + 1]),
+      batch.base_x + (batch.grid_x[k] + batch.scale * batch.offset[2 * k]), batch.weight[k], batch.height,
+      batch.width);
 }
 
 // Softmax over the points of each cell, short of the division: exponentials, and 1 / their sum.
