@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Room -> the rooms whose code it may import. Tests and benchmarks look at everything and are no room.
+# Room -> the rooms whose code it may import. Tests and benchmarks look at everything: no rooms.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "ops_dcnv3": frozenset(),
     "internimage": frozenset({"ops_dcnv3"}),
