@@ -120,11 +120,11 @@ def run_oracle(
     """Output and the three gradients from the oracle, in float64."""
     image, offset, logits = (t.detach().double().numpy() for t in tensors)
     geometry = case.geometry
-    mask = oracle.softmax(logits, geometry) if case.softmax and logits.size else logits
+    mask = oracle.softmax(logits, geometry) if case.softmax else logits
     output = oracle.forward(image, offset, mask, geometry)
     upstream = grad_output.double().numpy()
     grad_image, grad_offset, grad_mask = oracle.backward(image, offset, mask, upstream, geometry)
-    if case.softmax and logits.size:
+    if case.softmax:
         grad_mask = oracle.softmax_backward(logits, grad_mask, geometry)
     results = (output, grad_image, grad_offset, grad_mask)
     return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in results)  # type: ignore[return-value]

@@ -92,7 +92,7 @@ def _taps(
 
 def softmax(logits: Array, geometry: Geometry) -> Array:
     """Softmax of (N, Ho, Wo, G * P) over the P points of each group."""
-    grouped = logits.reshape(*logits.shape[:-1], geometry.groups, -1)
+    grouped = logits.reshape(*logits.shape[:-1], geometry.groups, len(geometry.points()))
     powers = np.exp(grouped - grouped.max(-1, keepdims=True))
     return (powers / powers.sum(-1, keepdims=True)).reshape(logits.shape)
 
@@ -151,6 +151,6 @@ def backward(
 
 def softmax_backward(logits: Array, grad_mask: Array, geometry: Geometry) -> Array:
     """Gradient of the logits from the gradient of the normalised mask, both (N, Ho, Wo, G * P)."""
-    shape = (*logits.shape[:-1], geometry.groups, -1)
+    shape = (*logits.shape[:-1], geometry.groups, len(geometry.points()))
     mask, grad = softmax(logits, geometry).reshape(shape), grad_mask.reshape(shape)
     return (mask * (grad - (mask * grad).sum(-1, keepdims=True))).reshape(logits.shape)

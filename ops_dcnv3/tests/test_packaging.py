@@ -1,0 +1,135 @@
+"""The wheel: built from the source distribution, one for every Python, tested elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import ops_dcnv3
+
+PROJECT = Path(__file__).resolve().parents[1]
+LARGEST_WHEEL = 5 * 2**20  # bytes
+
+pytestmark = pytest.mark.slow
+
+
+def check(command: list[str], cwd: Path, **variables: str) -> str:
+    """Run a command that must succeed; its output."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=kept | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built from a copy so that the checkout stays clean."""
+    copy = tmp_path_factory.mktemp("sdist") / "ops_dcnv3"
+    ignored = shutil.ignore_patterns("*.so", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(PROJECT, copy, ignore=ignored)
+    code = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
+    check([sys.executable, "-c", code], copy)
+    (archive,) = (copy / "dist").glob("*.tar.gz")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution alone."""
+    target = tmp_path_factory.mktemp("wheel")
+    options = ["--no-build-isolation", "--no-deps", "--no-index", "--no-cache-dir"]
+    check([sys.executable, "-m", "pip", "wheel", *options, "-w", str(target), str(sdist)], target)
+    (archive,) = target.glob("*.whl")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment that has the wheel, and PyTorch from this one."""
+    folder = tmp_path_factory.mktemp("outside")
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    site = Path(check([str(python), "-c", code], folder).strip())
+    # A path file inside the environment: the editable installs of this one are not seen through it.
+    (site / "pytorch.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    check([*pip, "install", "--no-deps", "--no-index", str(wheel)], folder)
+    return python
+
+
+def test_one_wheel_serves_every_python_from_3_10(wheel):
+    pattern = rf"ops_dcnv3-{re.escape(ops_dcnv3.__version__)}-cp310-abi3-\w+\.whl"
+    assert re.fullmatch(pattern, wheel.name), wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/WHEEL"))
+        text = archive.read(metadata).decode()
+    assert "Root-Is-Purelib: false" in text
+    assert "Tag: cp310-abi3-" in text
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    assert wheel.stat().st_size < LARGEST_WHEEL
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    package = {n for n in names if ".dist-info/" not in n}
+    assert "ops_dcnv3/_C.abi3.so" in package
+    assert "ops_dcnv3/py.typed" in package
+    sources = {f"ops_dcnv3/{p.name}" for p in (PROJECT / "src" / "ops_dcnv3").glob("*.py")}
+    assert sources <= package
+    strangers = {n for n in package if not n.endswith((".py", ".so", "py.typed", ".h", ".cuh"))}
+    assert not strangers
+    assert all(n.startswith("ops_dcnv3/") for n in package)
+    assert not any("test" in n or "benchmark" in n for n in package)
+
+
+def test_the_source_distribution_holds_all_sources(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {n.partition("/")[2] for n in archive.getnames()}
+    csrc = PROJECT / "src" / "ops_dcnv3" / "csrc"
+    needed = {str(p.relative_to(PROJECT)) for p in csrc.rglob("*") if p.is_file()}
+    assert needed and needed <= names
+    assert not any(n.endswith((".so", ".o")) for n in names)
+
+
+def test_the_installed_wheel_is_used_and_complete(outside):
+    code = "import ops_dcnv3; print(ops_dcnv3.__file__); print(ops_dcnv3.extension_info()['path'])"
+    lines = check([str(outside), "-W", "error", "-c", code], outside.parent).split()
+    root = str(outside.parents[1])
+    assert all(line.startswith(root) for line in lines), lines
+
+
+def test_the_installed_wheel_passes_the_tests_away_from_the_checkout(outside, tmp_path):
+    ignored = shutil.ignore_patterns("__pycache__", "test_packaging.py", "sanitize")
+    shutil.copytree(PROJECT / "tests", tmp_path / "tests", ignore=ignored)
+    files = [f"tests/test_{name}.py" for name in ("oracle", "native", "errors", "modules")]
+    options = ["-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-m", "not slow"]
+    command = [str(outside), "-m", "pytest", *options, *files]
+    printed = check(command, tmp_path, OPS_DCNV3_REQUIRE_NATIVE="1")
+    assert "passed" in printed and "skipped" not in printed
+
+
+def test_the_installed_wheel_imports_under_the_oldest_abi_it_promises(wheel):
+    """The symbols of Python that the library needs are all in the limited API of 3.10."""
+    with zipfile.ZipFile(wheel) as archive:
+        library = archive.read("ops_dcnv3/_C.abi3.so")
+    needed = set(re.findall(rb"\b_?Py[A-Z]\w+", library))
+    private = {s for s in needed if s.startswith(b"_Py") and s not in {b"_Py_Dealloc"}}
+    assert not private
