@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 bad input (one line on stderr says which).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has gone; nothing is left to say, and nobody to say it to.
-        sys.stderr.close()
+        # The reader (`| head`) has gone. Python would flush once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
         line = " ".join(str(error).split())
