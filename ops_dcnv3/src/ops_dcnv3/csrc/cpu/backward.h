@@ -216,25 +216,14 @@ void softmax_gradient(int64_t num_points, int64_t cells, const BackwardScratch<a
   }
 }
 
-// Stores `count` values from element `first` on in the type that the tensor has.
-template <typename acc_t>
-void narrow(const acc_t* from, int64_t count, DType dtype, void* base, int64_t first) {
-  switch (dtype) {
-    case DType::kBFloat16: {
-      BFloat16* to = static_cast<BFloat16*>(base) + first;
-      for (int64_t k = 0; k < count; ++k) to[k] = from_compute<BFloat16>(static_cast<float>(from[k]));
-      return;
-    }
-    case DType::kFloat16: {
-      Float16* to = static_cast<Float16*>(base) + first;
-      for (int64_t k = 0; k < count; ++k) to[k] = from_compute<Float16>(static_cast<float>(from[k]));
-      return;
-    }
-    default: {
-      acc_t* to = static_cast<acc_t*>(base) + first;
-      for (int64_t k = 0; k < count; ++k) to[k] = from[k];
-    }
+// One cell's gradient in whole vectors of the type of calculation: in place if it is stored so, else copied.
+template <typename scalar_t, typename acc_t>
+DCNV3_HOST_DEVICE const acc_t* padded(const scalar_t* grad, int64_t depth, const BackwardScratch<acc_t>& scratch) {
+  if constexpr (sizeof(scalar_t) == sizeof(acc_t)) {
+    if (depth == scratch.depth) return grad;
   }
+  for (int64_t c = 0; c < depth; ++c) scratch.grad_output[c] = to_compute(grad[c]);
+  return scratch.grad_output;
 }
 
 // Output rows [first_row, last_row) of group g of image n; adds to scratch.grad_value.
@@ -262,15 +251,10 @@ void backward_rows(const BackwardArgs& args, int64_t n, int64_t g, int64_t first
       const int64_t pixel = (n * params.out_height + y) * params.out_width + x;
       batch.base_x = static_cast<acc_t>(
           kernel_center(x, params.stride_w, params.padding_w, params.kernel_w, params.dilation_w));
-      acc_t* weight = params.softmax ? scratch.logit : scratch.weight;
-      for (int64_t cell = 0; cell < cells; ++cell) {
-        copy(widen(forward.offset, forward.offset_dtype, (pixel + cell) * params.offset_stride + g * points * 2,
-                   2 * points, scratch.offset + cell * points * 2),
-             2 * points, scratch.offset + cell * points * 2);
-        copy(widen(forward.mask, forward.mask_dtype, (pixel + cell) * params.mask_stride + g * points, points,
-                   weight + cell * points),
-             points, weight + cell * points);
-      }
+      collect<2 * kPoints>(forward.offset, forward.offset_dtype, pixel * params.offset_stride + g * points * 2,
+                           params.offset_stride, cells, 2 * points, scratch.offset);
+      collect<kPoints>(forward.mask, forward.mask_dtype, pixel * params.mask_stride + g * points, params.mask_stride,
+                       cells, points, params.softmax ? scratch.logit : scratch.weight);
       if (params.softmax) {
         exponentials<kPoints>(scratch.logit, points, cells, scratch.weight, scratch.inverse_sum);
         for (int64_t cell = 0; cell < cells; ++cell)
@@ -280,17 +264,15 @@ void backward_rows(const BackwardArgs& args, int64_t n, int64_t g, int64_t first
       for (int64_t cell = 0; cell < cells; ++cell) {
         const scalar_t* grad = static_cast<const scalar_t*>(args.grad_output) +
                                (pixel + cell) * params.channels() + g * params.depth;
-        for (int64_t c = 0; c < params.depth; ++c) scratch.grad_output[c] = to_compute(grad[c]);
-        accumulate<kPoints>(scratch, scratch.grad_output, cell * points, points);
+        accumulate<kPoints>(scratch, padded(grad, params.depth, scratch), cell * points, points);
       }
       finish_points(batch.scale, count, scratch);
       if (params.softmax) softmax_gradient<kPoints>(points, cells, scratch);
-      for (int64_t cell = 0; cell < cells; ++cell) {
-        narrow(scratch.grad_offset + cell * points * 2, 2 * points, forward.offset_dtype, args.grad_offset,
-               (pixel + cell) * args.grad_offset_stride + g * points * 2);
-        narrow(scratch.grad_weight + cell * points, points, forward.mask_dtype, args.grad_mask,
-               (pixel + cell) * args.grad_mask_stride + g * points);
-      }
+      distribute<2 * kPoints>(scratch.grad_offset, cells, 2 * points, forward.offset_dtype,
+                              pixel * args.grad_offset_stride + g * points * 2, args.grad_offset_stride,
+                              args.grad_offset);
+      distribute<kPoints>(scratch.grad_weight, cells, points, forward.mask_dtype,
+                          pixel * args.grad_mask_stride + g * points, args.grad_mask_stride, args.grad_mask);
     }
   }
 }

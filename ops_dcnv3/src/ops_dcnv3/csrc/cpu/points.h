@@ -41,10 +41,42 @@ const acc_t* widen(const void* base, DType dtype, int64_t first, int64_t count, 
   }
 }
 
-template <typename acc_t>
-DCNV3_HOST_DEVICE void copy(const acc_t* from, int64_t count, acc_t* to) {
-  if (from != to)
-    for (int64_t k = 0; k < count; ++k) to[k] = from[k];
+template <typename scalar_t, typename acc_t>
+void round_to(const acc_t* from, int64_t count, scalar_t* to) {
+  for (int64_t k = 0; k < count; ++k) to[k] = from_compute<scalar_t>(static_cast<float>(from[k]));
+}
+
+// Collects the points of `cells` cells that lie `stride` elements apart: `count` values each, a constant if
+// kCount is positive.
+template <int kCount, typename acc_t>
+void collect(const void* base, DType dtype, int64_t first, int64_t stride, int64_t cells, int64_t count, acc_t* to) {
+  const int64_t values = kCount > 0 ? kCount : count;
+  if (dtype == DType::kBFloat16 || dtype == DType::kFloat16) {
+    for (int64_t cell = 0; cell < cells; ++cell)
+      widen(base, dtype, first + cell * stride, values, to + cell * values);
+  } else {
+    const acc_t* from = static_cast<const acc_t*>(base) + first;
+    for (int64_t cell = 0; cell < cells; ++cell)
+      __builtin_memcpy(to + cell * values, from + cell * stride, values * sizeof(acc_t));
+  }
+}
+
+// The way back, rounding to the type that the tensor has.
+template <int kCount, typename acc_t>
+void distribute(const acc_t* from, int64_t cells, int64_t count, DType dtype, int64_t first, int64_t stride,
+                void* base) {
+  const int64_t values = kCount > 0 ? kCount : count;
+  if (dtype == DType::kBFloat16) {
+    for (int64_t cell = 0; cell < cells; ++cell)
+      round_to(from + cell * values, values, static_cast<BFloat16*>(base) + first + cell * stride);
+  } else if (dtype == DType::kFloat16) {
+    for (int64_t cell = 0; cell < cells; ++cell)
+      round_to(from + cell * values, values, static_cast<Float16*>(base) + first + cell * stride);
+  } else {
+    acc_t* to = static_cast<acc_t*>(base) + first;
+    for (int64_t cell = 0; cell < cells; ++cell)
+      __builtin_memcpy(to + cell * stride, from + cell * values, values * sizeof(acc_t));
+  }
 }
 
 // The regular grid of a batch whose cells lie `step` input columns apart, times offset_scale.
