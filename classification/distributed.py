@@ -4,12 +4,15 @@ Under torchrun the environment names the ranks; without it the world is one proc
 group is made. gloo serves the CPU, nccl CUDA.
 """
 
+import gc
 import os
 import random
 import signal
+import sys
 import warnings
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -66,9 +69,29 @@ def start_ranks() -> Ranks:
 
 
 def end_ranks() -> None:
-    """Leaves the process group, if there is one."""
+    """Leaves the process group, if there is one, after the last step of all ranks.
+
+    Every model of ``data_parallel`` must be out of use before. It holds the group as well, and the
+    last holder joins gloo's threads: a model does so with the interpreter's lock held, for which a
+    thread may be waiting to let go of a tensor. That is a deadlock, once in some dozen runs
+    (PyTorch 2.13). ``destroy_process_group`` gives the lock away first.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
+
+
+def leave(exit_code: int) -> NoReturn:
+    """Ends the process; after an error or a signal at once.
+
+    Whoever leaves in the middle of an epoch may have a collective under way, which no other rank
+    will join: an orderly end would wait for it.
+    """
+    if exit_code and dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:

@@ -23,7 +23,13 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from yacs.config import CfgNode
 
 from classification.config import get_config, nearest_hint
-from classification.distributed import StoppedError, end_ranks, raise_on_stop_signals, start_ranks
+from classification.distributed import (
+    StoppedError,
+    end_ranks,
+    leave,
+    raise_on_stop_signals,
+    start_ranks,
+)
 from classification.engine import DivergedError
 from classification.run import Run, prepare
 
@@ -91,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         _say(f"{stopped}{_resume_hint(run)}")
         return stopped.exit_code
+    run = None  # the group must outlive it: see end_ranks
     end_ranks()
     return 0
 
@@ -114,4 +121,4 @@ def _resume_hint(run: Run | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

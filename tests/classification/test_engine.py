@@ -1,0 +1,305 @@
+"""Steps, epochs, evaluation; two ranks against one process that sees the images of both."""
+
+import copy
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from yacs.config import CfgNode
+
+from classification.data import Data
+from classification.distributed import Ranks, seed_everything
+from classification.engine import DivergedError, Engine, evaluate
+from classification.optim import build_optimizer, build_scheduler
+from internimage import create_model
+
+ONE_RANK = Ranks(0, 1, torch.device("cpu"))
+
+
+def import_tiny_run() -> ModuleType:
+    """The module beside this file, which has no package and is a script as well."""
+    import importlib.util
+
+    path = Path(__file__).with_name("tiny_run.py")
+    spec = importlib.util.spec_from_file_location("tiny_run", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = import_tiny_run()
+
+
+def make_engine(batch_norm: bool = True, **train: object) -> Engine:
+    return tiny.tiny_engine(tiny.tiny_config(**train), ONE_RANK, batch_norm=batch_norm)
+
+
+def plain_loop(data: list[Data], *, num_epochs: int, batches_a_step: int = 1) -> nn.Module:
+    """Training as the engine documents it, in float64: the mean loss of all ranks' batches.
+
+    SGD with momentum 0.9, Nesterov, label smoothing 0.1, a cosine from BASE_LR * images / 512 that
+    is set before each step; weight decay for matrices only.
+    """
+    torch.manual_seed(0)
+    model = tiny.TinyNet(batch_norm=False).double()
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9, nesterov=True)
+    steps_per_epoch = len(data[0].train_loader) // batches_a_step
+    images_a_step = 8 * batches_a_step * len(data)
+    high, low = 1.0 * images_a_step / 512, 5e-6 * images_a_step / 512
+    step = 0
+    for epoch in range(num_epochs):
+        for share in data:
+            share.train_sampler.set_epoch(epoch)
+        iterators = [iter(share.train_loader) for share in data]
+        for _ in range(steps_per_epoch):
+            cosine = 0.5 * (1 + math.cos(math.pi * step / (4 * steps_per_epoch)))
+            for group in optimizer.param_groups:
+                group["lr"] = low + (high - low) * cosine
+            optimizer.zero_grad()
+            for iterator in iterators:
+                for _ in range(batches_a_step):
+                    images, labels = next(iterator)
+                    loss = F.cross_entropy(model(images.double()), labels, label_smoothing=0.1)
+                    (loss / (batches_a_step * len(data))).backward()
+            optimizer.step()
+            step += 1
+    return model
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What two gloo ranks of torchrun leave."""
+    folder = tmp_path_factory.mktemp("two_ranks")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", str(Path(tiny.__file__)), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_training_reduces_the_loss_and_finds_the_classes():
+    engine = make_engine(BASE_LR=4.0, EPOCHS=12)
+    before = engine.evaluate()
+    losses = [engine.train_epoch(epoch).train_loss for epoch in range(12)]
+    after = engine.evaluate()
+    assert losses[-1] < 0.7 * losses[0]
+    assert after.loss < before.loss
+    assert after.top1 > 80
+
+
+def test_one_rank_trains_as_a_plain_loop_does():
+    engine = make_engine(batch_norm=False)
+    for epoch in range(2):
+        engine.train_epoch(epoch)
+    expected = plain_loop([tiny.tiny_data(engine.config, ONE_RANK)], num_epochs=2)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(
+            engine.model.state_dict()[name].double(), value, rtol=1e-4, atol=1e-6
+        )
+    assert engine.step == 12
+
+
+def test_accumulated_batches_make_the_step_of_their_mean_loss():
+    engine = make_engine(batch_norm=False, ACCUMULATION_STEPS=4)
+    engine.train_epoch(0)
+    data = tiny.tiny_data(engine.config, ONE_RANK)
+    expected = plain_loop([data], num_epochs=1, batches_a_step=4)
+    assert engine.step == 1  # six batches: the incomplete step is left out
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(
+            engine.model.state_dict()[name].double(), value, rtol=1e-4, atol=1e-6
+        )
+
+
+def test_two_ranks_train_as_one_process_with_the_images_of_both(two_ranks):
+    config = tiny.tiny_config()
+    shares = [tiny.tiny_data(config, Ranks(rank, 2, torch.device("cpu"))) for rank in range(2)]
+    expected = plain_loop(shares, num_epochs=2)
+    for name, value in expected.state_dict().items():
+        for left in two_ranks:
+            torch.testing.assert_close(
+                left["plain"]["model"][name].double(), value, rtol=1e-4, atol=1e-6
+            )
+
+
+@pytest.mark.parametrize("kind", ["plain", "batch_norm"])
+def test_all_ranks_end_with_the_same_weights_statistics_and_scores(two_ranks, kind: str):
+    first, second = (left[kind] for left in two_ranks)
+    for weights in ("model", "final"):
+        for name, value in first[weights].items():
+            assert torch.equal(value, second[weights][name]), f"{weights} {name}"
+    assert first["scores"] == second["scores"]
+    assert first["losses"] == second["losses"]
+
+
+def test_two_ranks_evaluate_each_image_once(two_ranks):
+    left = two_ranks[0]["plain"]
+    model = tiny.TinyNet(batch_norm=False)
+    model.load_state_dict(left["final"])
+    images, labels = tiny.tiny_images(tiny.NUM_TEST, seed=2).tensors
+    with torch.no_grad():
+        logits = model(images)
+    loss, top1, top5, num_images = left["scores"]
+    assert num_images == tiny.NUM_TEST
+    assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+    assert top5 == 100  # of three classes
+
+
+def test_top1_and_top5_count_the_ranks_of_the_right_class():
+    logits = torch.tensor([[9.0, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4]])
+    model = nn.Sequential(nn.Flatten())
+    batches = [(logits[:2, :, None, None], torch.tensor([0, 4])), (logits[2:], torch.tensor([5]))]
+    scores = evaluate(model, batches, device=torch.device("cpu"))
+    assert scores.top1 == pytest.approx(100 / 3)
+    assert scores.top5 == pytest.approx(200 / 3)
+    expected = F.cross_entropy(logits.double(), torch.tensor([0, 4, 5])).item()
+    assert scores.loss == pytest.approx(expected)
+    assert scores.num_images == 3
+
+
+def test_evaluating_no_image_is_an_error():
+    with pytest.raises(ValueError, match="expected images >= 1, got 0"):
+        evaluate(nn.Flatten(), [], device=torch.device("cpu"))
+
+
+def test_the_average_follows_the_weights_by_its_decay():
+    engine = make_engine(EMA=CfgNode({"ENABLE": True, "DECAY": 0.75}))
+    assert engine.final_model is not engine.model
+    expected = {name: value.clone() for name, value in engine.model.named_parameters()}
+
+    def follow(_: object) -> None:
+        for name, value in engine.model.named_parameters():
+            expected[name] = 0.75 * expected[name] + 0.25 * value.detach()
+
+    engine.train_epoch(0, on_step=follow)
+    for name, value in engine.final_model.named_parameters():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_the_gradient_is_clipped_to_the_norm_that_is_set():
+    steps = []
+    for clip in (0.0, 1e-3):
+        engine = make_engine(CLIP_GRAD=clip, WEIGHT_DECAY=0.0)
+        before = [parameter.detach().clone() for parameter in engine.model.parameters()]
+        result = engine._train_step([next(iter(engine.data.train_loader))], epoch=0)
+        after = engine.model.parameters()
+        moved = torch.stack([(a - b).norm() for a, b in zip(after, before, strict=True)]).norm()
+        steps.append((result.gradient_norm, moved.item() / result.learning_rate))
+    (free_norm, free_step), (clipped_norm, clipped_step) = steps
+    assert free_norm == clipped_norm > 1e-2  # reported as it was before clipping
+    # The first step of SGD with Nesterov momentum 0.9 is 1.9 times the gradient.
+    assert free_step == pytest.approx(1.9 * free_norm, rel=1e-3)
+    assert clipped_step == pytest.approx(1.9 * 1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_diverged_step_stops_the_run_and_leaves_the_weights(bad: float):
+    engine = make_engine()
+    engine.train_epoch(0)
+    before = copy.deepcopy(engine.model.state_dict())
+    images, labels = next(iter(engine.data.train_loader))
+    images[0, 0, 0, 0] = bad
+    with pytest.raises(DivergedError, match=r"epoch 2, step 7, at learning rate 0\.\d+"):
+        engine._train_step([(images, labels)], epoch=1)
+    for name, value in engine.model.named_parameters():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_state_that_is_taken_up_goes_on_bit_by_bit():
+    options = {"EMA": CfgNode({"ENABLE": True, "DECAY": 0.9})}
+    unbroken = make_engine(**options)
+    unbroken.train_epoch(0)
+    state = copy.deepcopy(unbroken.state_dict())
+    unbroken.train_epoch(1)
+    resumed = make_engine(**options)
+    resumed.load_state_dict(state)
+    resumed.train_epoch(1)
+    for name, value in unbroken.final_model.state_dict().items():
+        assert torch.equal(value, resumed.final_model.state_dict()[name]), name
+    assert resumed.step == unbroken.step == 12
+
+
+def test_a_state_of_another_model_is_one_clear_error():
+    state = make_engine(batch_norm=False).state_dict()
+    with pytest.raises(ValueError, match="expected the state of this model, got") as caught:
+        make_engine(batch_norm=True).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="averaged weights exactly with TRAIN.EMA.ENABLE = True"):
+        make_engine(False, EMA=CfgNode({"ENABLE": True, "DECAY": 0.9})).load_state_dict(state)
+
+
+def test_epochs_and_ranks_draw_different_numbers_and_the_same_ones_again():
+    def draw(seed: int, rank: int, epoch: int) -> float:
+        seed_everything(seed, Ranks(rank, 4, torch.device("cpu")), epoch=epoch)
+        return torch.rand(()).item()
+
+    drawn = {draw(s, r, e) for s in range(3) for r in range(3) for e in range(3)}
+    assert len(drawn) == 27
+    assert draw(1, 2, 0) == draw(1, 2, 0)
+
+
+def schedule(make_config: Callable[..., CfgNode], *options: object) -> list[float]:
+    """The rates of a run of 10 epochs with 10 steps each, at factor 2."""
+    config = make_config("TRAIN.EPOCHS", 10, "TRAIN.BASE_LR", 1.0, "TRAIN.MIN_LR", 0.1, *options)
+    parameter = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=2.0)
+    scheduler = build_scheduler(config, optimizer, steps_per_epoch=10, factor=2.0)
+    rates = []
+    for step in range(100):
+        scheduler.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def test_the_rate_warms_up_and_falls_as_a_cosine(make_config):
+    rates = schedule(make_config, "TRAIN.WARMUP_EPOCHS", 2, "TRAIN.WARMUP_LR", 0.01)
+    assert rates[0] == pytest.approx(0.02)
+    assert rates[10] == pytest.approx((0.02 + 2) / 2)
+    assert rates[20:] == pytest.approx(
+        [0.2 + 1.8 * 0.5 * (1 + math.cos(math.pi * step / 100)) for step in range(20, 100)]
+    )
+
+
+def test_the_linear_rate_ends_at_one_percent(make_config):
+    rates = schedule(make_config, "TRAIN.LR_SCHEDULER.NAME", "linear")
+    assert rates == pytest.approx([0.02 + 1.98 * (1 - step / 100) for step in range(100)])
+
+
+def test_the_step_rate_falls_by_its_factor(make_config):
+    options = ["TRAIN.LR_SCHEDULER.NAME", "step", "TRAIN.LR_SCHEDULER.DECAY_EPOCHS", 4]
+    rates = schedule(make_config, *options, "TRAIN.LR_SCHEDULER.DECAY_RATE", 0.5)
+    assert rates == pytest.approx([2.0] * 40 + [1.0] * 40 + [0.5] * 20)
+
+
+def test_layer_decay_and_the_dcn_factor_scale_the_rate_once(make_config):
+    options = ["TRAIN.LR_LAYER_DECAY", True, "TRAIN.LR_LAYER_DECAY_RATIO", 0.5]
+    config = make_config(*options, "TRAIN.OPTIMIZER.DCN_LR_MUL", 0.1, "TRAIN.BASE_LR", 1.0)
+    model = create_model("internimage_test_t", num_classes=10)
+    optimizer = build_optimizer(config, model, factor=2.0)
+    scheduler = build_scheduler(config, optimizer, steps_per_epoch=10, factor=2.0)
+    scheduler.step_update(0)
+    rates = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert len(rates) == len(list(model.parameters()))
+    last = model.levels[3].blocks[0]
+    assert rates[id(model.head.weight)] == (pytest.approx(2.0), 0.05)
+    assert rates[id(model.head.bias)] == (pytest.approx(2.0), 0.0)
+    assert rates[id(last.dcn.offset.weight)] == (pytest.approx(0.2), 0.05)
+    # Two blocks of stage 3 lie behind stage 2's one, and stage 4's behind those.
+    block = model.levels[1].blocks[0]
+    assert rates[id(block.mlp.fc1.weight)] == (pytest.approx(2.0 * 0.5**3), 0.05)
