@@ -26,6 +26,7 @@ class Layer(nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.inductor
 def test_compile_of_the_full_graph_with_dynamic_shapes_gives_the_same_numbers():
     torch._dynamo.reset()
     compiled = torch.compile(Layer(CASE), fullgraph=True, dynamic=True)
@@ -37,6 +38,7 @@ def test_compile_of_the_full_graph_with_dynamic_shapes_gives_the_same_numbers():
 
 
 @pytest.mark.slow
+@pytest.mark.inductor
 def test_compile_keeps_the_operator_in_one_graph_around_other_code():
     torch._dynamo.reset()
     module = ops_dcnv3.DCNv3(channels=16, group=2).double()
@@ -51,6 +53,7 @@ def test_compile_keeps_the_operator_in_one_graph_around_other_code():
 
 
 @pytest.mark.slow
+@pytest.mark.inductor
 @torch.no_grad()  # with gradients, inductor of PyTorch 2.13 fails on the convolution, not on DCNv3
 def test_compile_of_a_layer_with_dynamic_shapes_gives_the_same_numbers():
     torch._dynamo.reset()
