@@ -348,9 +348,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _gradient(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     ops = torch.ops.ops_dcnv3
-    packed = len(ctx.saved_tensors) == 2
-    op = ops.dcnv3_packed_backward.default if packed else ops.dcnv3_backward.default
-    return *op(grad_output, *ctx.saved_tensors, *ctx.static), *(None for _ in ctx.static)
+    saved = ctx.saved_tensors  # once: gradient checkpointing recomputes them at this very access
+    op = ops.dcnv3_packed_backward.default if len(saved) == 2 else ops.dcnv3_backward.default
+    return *op(grad_output, *saved, *ctx.static), *(None for _ in ctx.static)
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:
