@@ -1,6 +1,6 @@
 """A net, images and an engine of a few hundred numbers; as a script, one rank of a run of torchrun.
 
-    torchrun --nproc_per_node 2 tiny_run.py FOLDER      leaves FOLDER/rank_0.pt and rank_1.pt
+torchrun --nproc_per_node 2 tiny_run.py FOLDER      leaves FOLDER/rank_0.pt and rank_1.pt
 """
 
 import sys

@@ -1,0 +1,309 @@
+"""Whole runs: in this process, as `python train.py`, and under torchrun, as a user starts them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from yacs.config import CfgNode
+
+from classification.checkpoint import list_checkpoints, load_checkpoint
+from classification.data import build_data
+from classification.distributed import Ranks
+from classification.engine import evaluate
+from classification.records import COLUMNS, weights_sha256
+from classification.run import prepare
+from classification.train import main, parse_config
+from internimage.predict import build_predictor
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / "classification" / "train.py"
+ONE_RANK = Ranks(0, 1, torch.device("cpu"))
+MakeConfig = Callable[..., CfgNode]
+
+
+def train_here(config: CfgNode) -> dict:
+    """Trains in this process; returns the summary."""
+    prepare(config, ONE_RANK).train()
+    return json.loads((Path(config.OUTPUT) / config.MODEL.NAME / "summary.json").read_text())
+
+
+def command(*arguments: object, num_ranks: int = 0) -> list[str]:
+    """The command line of train.py, under torchrun with ``num_ranks`` of at least one."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_ranks}"]
+    return [sys.executable, *(launcher if num_ranks else []), str(TRAIN), *map(str, arguments)]
+
+
+def run(*arguments: object, num_ranks: int = 0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments, num_ranks=num_ranks), capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture
+def exit_code_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """``main`` in this process; pytest's own handling of signals comes back afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments: object) -> int:
+        return main([str(argument) for argument in arguments])
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+# ---- what a run leaves
+
+
+def test_a_run_leaves_a_summary_metrics_curves_weights_and_a_checkpoint(make_config: MakeConfig):
+    config = make_config("SEED", 3)
+    summary = train_here(config)
+    folder = Path(config.OUTPUT) / "small"
+    assert summary["epochs"] == 2
+    assert summary["steps"] == 2 * (1437 // 128)
+    assert summary["num_test_images"] == 360
+    assert 0 <= summary["top1"] <= summary["top5"] <= 100
+    assert summary["train_seconds"] > 0
+    assert (summary["seed"], summary["world_size"], summary["weights"]) == (3, 1, "ema")
+    with (folder / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert set(rows[0]) == set(COLUMNS)
+    assert float(rows[-1]["top1"]) == summary["top1"]
+    with Image.open(folder / "curves.png") as image:
+        image.verify()
+    assert [path.name for path in list_checkpoints(folder)] == ["ckpt_epoch_2.pth"]
+    assert parse_config(["--cfg", str(folder / "config.yaml")]).SEED == 3
+
+
+def test_the_saved_weights_alone_give_the_accuracy_of_the_summary(make_config: MakeConfig):
+    config = make_config()
+    summary = train_here(config)
+    predictor = build_predictor(checkpoint=Path(config.OUTPUT) / "small" / "model.safetensors")
+    assert predictor.class_names == tuple("0123456789")
+    assert predictor.preprocessing.image_size == 16
+    assert weights_sha256(predictor.model.state_dict()) == summary["weights_sha256"]
+    loader = build_data(config, ONE_RANK).test_loader
+    scores = evaluate(predictor.model, loader, device=torch.device("cpu"))
+    assert scores.top1 == summary["top1"]
+    assert scores.top5 == summary["top5"]
+
+
+def test_two_epochs_learn_something(make_config: MakeConfig):
+    assert train_here(make_config())["top1"] > 25  # guessing gives 10
+
+
+def test_the_seed_decides_on_the_weights(make_config: MakeConfig, tmp_path: Path):
+    def weights(seed: int, name: str) -> str:
+        options = ["SEED", seed, "MODEL.NAME", name, "TRAIN.EPOCHS", 1]
+        return train_here(make_config(*options))["weights_sha256"]
+
+    first = weights(0, "first")
+    assert weights(0, "again") == first
+    assert weights(1, "other") != first
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(make_config: MakeConfig):
+    unbroken = train_here(make_config("MODEL.NAME", "unbroken", "SAVE_CKPT_NUM", 2))
+    folder = Path(make_config().OUTPUT)
+    checkpoint = folder / "unbroken" / "ckpt_epoch_1.pth"
+    resumed = train_here(make_config("MODEL.NAME", "resumed", "MODEL.RESUME", checkpoint))
+    assert resumed["weights_sha256"] == unbroken["weights_sha256"]
+    assert resumed["steps"] == unbroken["steps"]
+    rows = [(folder / name / "metrics.csv").read_text().splitlines() for name in
+            ("unbroken", "resumed")]  # fmt: skip
+    assert rows[0][:2] == rows[1][:2]  # the header and the epoch before the break
+    assert len(rows[0]) == len(rows[1]) == 3
+
+
+def test_evaluation_and_checkpoints_come_as_often_as_asked(make_config: MakeConfig):
+    config = make_config(
+        *("TRAIN.EPOCHS", 5, "EVAL_FREQ", 3, "SAVE_FREQ", 2, "SAVE_CKPT_NUM", 9),
+        *("DATA.BATCH_SIZE", 700),
+    )
+    train_here(config)
+    folder = Path(config.OUTPUT) / "small"
+    names = [path.name for path in list_checkpoints(folder)]
+    assert names == ["ckpt_epoch_2.pth", "ckpt_epoch_4.pth", "ckpt_epoch_5.pth"]
+    with (folder / "metrics.csv").open(newline="") as stream:
+        evaluated = [row["epoch"] for row in csv.DictReader(stream) if row["top1"]]
+    assert evaluated == ["3", "5"]
+
+
+def test_settings_of_the_model_reach_it_and_the_file(make_config: MakeConfig):
+    config = make_config("MODEL.INTERN_IMAGE.DEPTHS", [1, 1, 1, 1], "DATA.BATCH_SIZE", 700)
+    train_here(config)
+    predictor = build_predictor(checkpoint=Path(config.OUTPUT) / "small" / "model.safetensors")
+    assert predictor.model.depths == (1, 1, 1, 1)
+
+
+def test_recomputing_blocks_changes_nothing_but_memory(make_config: MakeConfig):
+    sums = [
+        train_here(make_config("TRAIN.USE_CHECKPOINT", use, "TRAIN.EPOCHS", 1))["weights_sha256"]
+        for use in (False, True)
+    ]
+    assert sums[0] == sums[1]
+
+
+# ---- the command line
+
+
+def test_flags_set_what_they_are_documented_to_set(small_yaml: Path):
+    flags = ["--cfg", small_yaml, "--output", "o", "--batch-size", 7, "--accumulation-steps", 2]
+    flags += ["--use-checkpoint", "--save-ckpt-num", 3, "--resume", "r", "--opts", "SEED", 4]
+    config = parse_config([str(flag) for flag in flags])
+    assert (config.OUTPUT, config.DATA.BATCH_SIZE, config.SEED) == ("o", 7, 4)
+    assert config.TRAIN.ACCUMULATION_STEPS == 2
+    assert config.TRAIN.USE_CHECKPOINT is True
+    assert (config.SAVE_CKPT_NUM, config.MODEL.RESUME) == (3, "r")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: --cfg"),
+        (["--cfg"], "argument --cfg: expected one argument"),
+        (["--cfg", "missing.yaml"], "expected an existing YAML file, got missing.yaml"),
+        (["--cfg", "YAML", "--ouput", "x"], "got --ouput x; did you mean --output?"),
+        (["--cfg", "YAML", "--out", "x"], "expected known flags, got --out x"),
+        (["--cfg", "YAML", "--batch-size", "0"], "expected DATA.BATCH_SIZE > 0, got 0"),
+        (["--cfg", "YAML", "--batch-size", "2000"], "expected training images of a rank >= "),
+        (["--cfg", "YAML", "--resume", "no.pth"], "expected an existing file, got no.pth"),
+        (["--cfg", "YAML", "--output", "YAML"], "expected a writable folder"),
+        (["--cfg", "YAML", "--opts", "DATA.DATASET", "mnist"], "DATA.DATASET one of ['digits']"),
+        (["--cfg", "YAML", "--opts", "TRAIN.EPOCH", "1"], "did you mean TRAIN.EPOCHS?"),
+        (["--cfg", "YAML", "--opts", "MODEL.ARCH", "internimage_q"], "expected a known model"),
+        (["--cfg", "YAML", "--opts", "MODEL.INTERN_IMAGE.GROUPS", "[3, 3, 3, 3]"], "expected"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    exit_code_here, small_yaml: Path, tmp_path: Path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(small_yaml) if text == "YAML" else text for text in arguments]
+    assert exit_code_here(*arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.startswith("train.py: error: ")
+    assert printed.count("\n") == 1
+
+
+def test_a_diverging_run_names_the_step_and_the_rate_and_keeps_its_checkpoint(
+    exit_code_here, small_yaml: Path, tmp_path: Path, capsys
+):
+    good = ["--cfg", small_yaml, "--output", tmp_path, "--opts", "TRAIN.EPOCHS", 1]
+    assert exit_code_here(*good) == 0
+    checkpoint = tmp_path / "small" / "ckpt_epoch_1.pth"
+    before = checkpoint.read_bytes()
+    capsys.readouterr()
+    bad = ["--cfg", small_yaml, "--output", tmp_path, "--resume", checkpoint, "--opts"]
+    bad += ["TRAIN.BASE_LR", "1e20", "TRAIN.CLIP_GRAD", 0, "TRAIN.EMA.ENABLE", True]
+    assert exit_code_here(*bad) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "the training diverged: loss" in printed
+    assert "in epoch 2, step " in printed and "at learning rate " in printed
+    assert f"go on with --resume {checkpoint}" in printed
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_checkpoint_stays(
+    exit_code_here, small_yaml: Path, tmp_path: Path, capsys, monkeypatch
+):
+    real_save, calls = torch.save, []
+
+    def save_once(state: object, file: Path) -> None:
+        calls.append(file)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device", str(file))
+        real_save(state, file)
+
+    monkeypatch.setattr(torch, "save", save_once)
+    assert exit_code_here("--cfg", small_yaml, "--output", tmp_path) == 2
+    printed = capsys.readouterr().err
+    assert "No space left on device" in printed and printed.count("\n") == 1
+    assert load_checkpoint(tmp_path / "small" / "ckpt_epoch_1.pth")["epochs_done"] == 1
+    assert not list((tmp_path / "small").glob(".*"))
+
+
+def test_a_new_run_removes_the_summary_of_the_old_one_first(make_config: MakeConfig):
+    config = make_config("TRAIN.EPOCHS", 1, "DATA.BATCH_SIZE", 700)
+    train_here(config)
+    prepare(config, ONE_RANK)
+    assert not (Path(config.OUTPUT) / "small" / "summary.json").exists()
+
+
+# ---- processes of their own
+
+
+def test_ctrl_c_ends_a_run_with_a_line_that_says_how_to_go_on(small_yaml: Path, tmp_path: Path):
+    arguments = ["--cfg", small_yaml, "--output", tmp_path, "--opts", "TRAIN.EPOCHS", 1000]
+    with subprocess.Popen(
+        command(*arguments, "PRINT_FREQ", 1),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("epoch    2/1000"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    last = errors.splitlines()[-1]
+    assert last.startswith("train.py: stopped by SIGINT; go on with --resume ")
+    assert load_checkpoint(last.rpartition(" ")[2])["epochs_done"] >= 1
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_ends_every_rank(small_yaml: Path, tmp_path: Path):
+    arguments = ["--cfg", small_yaml, "--output", tmp_path, "--opts", "TRAIN.EPOCHS", 1000]
+    with subprocess.Popen(
+        command(*arguments, num_ranks=2),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("epoch    2/1000"):
+                break
+        process.terminate()
+        # The pipes end when torchrun and both ranks have gone.
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "train.py: stopped by SIGTERM; go on with --resume " in errors
+
+
+@pytest.mark.slow
+def test_two_ranks_repeat_themselves_bit_by_bit(small_yaml: Path, tmp_path: Path):
+    summaries = []
+    for name in ("first", "again"):
+        options = ["--output", tmp_path / name, "--opts", "TRAIN.EPOCHS", 1]
+        done = run("--cfg", small_yaml, *options, num_ranks=2)
+        assert done.returncode == 0, done.stderr
+        assert "top-1" in done.stdout
+        summaries.append(json.loads((tmp_path / name / "small" / "summary.json").read_text()))
+    first, again = summaries
+    assert first["weights_sha256"] == again["weights_sha256"]
+    assert first["world_size"] == 2
+    assert first["steps"] == 718 // 128
+    assert first["num_test_images"] == 360
+
+
+@pytest.mark.slow
+def test_torchrun_shows_the_line_of_a_mistake(small_yaml: Path, tmp_path: Path):
+    done = run("--cfg", small_yaml, "--output", tmp_path, "--batch-size", 719, num_ranks=2)
+    assert done.returncode == 1  # torchrun's own
+    assert "train.py: error: build_data: expected training images of a rank >= " in done.stderr
+    assert "exitcode  : 2" in done.stderr
