@@ -1,7 +1,7 @@
 """Tensors of more than 2^31 elements: sizes that 32-bit indices cannot count.
 
-They are zero but for a few pixels and never written in full, so that the memory they take is small:
-the system gives an untouched page of a zero tensor no memory of its own.
+They are zero but for a few windows, and long strides keep the output small. The system gives the
+untouched pages of a zero tensor no memory, so that only the gradient's test needs some (6 GB).
 """
 
 from __future__ import annotations
@@ -9,97 +9,130 @@ from __future__ import annotations
 import pytest
 import torch
 from dcnv3_cases import Operator
+from torch import Tensor
 
 import ops_dcnv3
+from ops_dcnv3 import extension
 
 LIMIT = 2**31
 DTYPE = torch.bfloat16
+HALF = 3  # a window holds 7 x 7 pixels: the kernel reaches 1 pixel, the offsets 1.2 more
 
 pytestmark = pytest.mark.slow
 
 
-def crop(image: torch.Tensor, row: int, column: int, size: int = 7) -> torch.Tensor:
-    """The (size x size) pixels around (row, column), zeros beyond the border."""
-    half = size // 2
-    padded = torch.zeros((size, size, image.shape[-1]), dtype=image.dtype)
-    for y in range(size):
-        for x in range(size):
-            r, c = row + y - half, column + x - half
-            if 0 <= r < image.shape[0] and 0 <= c < image.shape[1]:
-                padded[y, x] = image[r, c]
-    return padded
+def around(image: Tensor, row: int, column: int) -> Tensor:
+    """View of the pixels of image (H, W, C) around (row, column), cut off at the border."""
+    return image[
+        max(row - HALF, 0) : row + HALF + 1,
+        max(column - HALF, 0) : column + HALF + 1,
+    ]
 
 
-def expected_pixel(
-    image: torch.Tensor,
-    row: int,
-    column: int,
-    offset: torch.Tensor,
-    mask: torch.Tensor,
-    groups: int,
-) -> torch.Tensor:
-    """One output pixel (C) from the pixels around its center; offsets must be below 1.5 pixels."""
-    window = crop(image, row, column)[None].double()
-    settings = {"groups": groups, "kernel_size": 3, "padding": 0, "stride": 5}
-    # a window of 7 with stride 5 has one output, around pixel (1, 1): move it to the middle, (3, 3)
-    centred = offset.double() + 2
-    return ops_dcnv3.dcnv3_reference(
-        window, centred.view(1, 1, 1, -1), mask.double().view(1, 1, 1, -1), **settings
-    ).view(-1)
+def window(image: Tensor, row: int, column: int) -> Tensor:
+    """Copy (7, 7, C) in float64 of the pixels around (row, column), zeros beyond the border."""
+    result = torch.zeros((2 * HALF + 1, 2 * HALF + 1, image.shape[-1]), dtype=torch.float64)
+    part = around(image, row, column)
+    top, left = max(HALF - row, 0), max(HALF - column, 0)
+    result[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return result
+
+
+def pixel_of(window: Tensor, offset: Tensor, mask: Tensor, groups: int) -> Tensor:
+    """Output (C) at the middle of a window.
+
+    With stride 5 and no padding a window has one output, around (1, 1): 2 more lead to (3, 3).
+    """
+    output = ops_dcnv3.dcnv3_reference(
+        window[None],
+        offset.double().view(1, 1, 1, -1) + 2,
+        mask.double().view(1, 1, 1, -1),
+        groups=groups,
+        padding=0,
+        stride=5,
+    )
+    return output.view(-1)
+
+
+def random_controls(*shape: int) -> tuple[Tensor, Tensor]:
+    """Offsets (..., G*9*2) of up to 1.2 pixels and weights (..., G*9); the last number is G."""
+    *pixels, groups = shape
+    return torch.rand((*pixels, groups * 18)) * 2.4 - 1.2, torch.rand((*pixels, groups * 9))
+
+
+def assert_close(actual: Tensor, exact: Tensor) -> None:
+    """Equal to bfloat16's precision, and not trivially."""
+    assert exact.abs().max() > 0.1
+    torch.testing.assert_close(actual.double(), exact, rtol=2**-8, atol=0.02)
 
 
 @pytest.mark.parametrize(
-    "batch, height, width, channels",
-    [(1, 8200, 8192, 32), (5, 4096, 4100, 32)],
+    "batch, height, width",
+    [(1, 8200, 8192), (5, 4096, 4100)],
     ids=["one image of 2^31", "images of 2^29"],
 )
-def test_an_input_of_more_than_2_31_elements_is_indexed_right(
-    native: Operator, batch, height, width, channels
-):
+def test_an_input_of_more_than_2_31_elements_is_indexed_right(native, batch, height, width):
     groups, stride = 2, 1000
-    image = torch.zeros((batch, height, width, channels), dtype=DTYPE)
+    image = torch.zeros((batch, height, width, 32), dtype=DTYPE)
     assert image.numel() > LIMIT
-    rows = range(0, height, stride)
-    columns = range(0, width, stride)
-    for n in (0, batch - 1):
-        for row in rows:
-            for column in columns:
-                window = image[n, max(row - 3, 0) : row + 4, max(column - 3, 0) : column + 4]
-                window.copy_(torch.randn(window.shape))
-    shape = (batch, len(rows), len(columns))
-    offset = torch.rand((*shape, groups * 18)) * 2.4 - 1.2
-    mask = torch.rand((*shape, groups * 9))
+    centres = [
+        (n, row, column)
+        for n in {0, batch - 1}
+        for row in range(0, height, stride)
+        for column in range(0, width, stride)
+    ]
+    for n, row, column in centres:
+        part = around(image[n], row, column)
+        part.copy_(torch.randn(part.shape))
+    size = (batch, -(-height // stride), -(-width // stride))
+    offset, mask = random_controls(*size, groups)
     output = native(image, offset, mask, groups=groups, stride=stride)
-    for n in (0, batch - 1):
-        for y, row in enumerate(rows):
-            for x, column in enumerate(columns):
-                exact = expected_pixel(
-                    image[n], row, column, offset[n, y, x], mask[n, y, x], groups
-                )
-                assert exact.abs().max() > 0.1
-                torch.testing.assert_close(output[n, y, x].double(), exact, rtol=2**-8, atol=0.02)
+    for n, row, column in centres:
+        at = (n, row // stride, column // stride)
+        exact = pixel_of(window(image[n], row, column), offset[at], mask[at], groups)
+        assert_close(output[at], exact)
 
 
 def test_offsets_of_more_than_2_31_elements_are_indexed_right(native: Operator):
     height = width = 3864
-    groups, points = 8, 9
-    offset = torch.zeros((1, height, width, groups * points * 2), dtype=DTYPE)
-    mask = torch.zeros((1, height, width, groups * points), dtype=DTYPE)
+    groups = 8
     image = torch.zeros((1, height, width, groups), dtype=DTYPE)
+    offset = torch.zeros((1, height, width, groups * 18), dtype=DTYPE)
+    mask = torch.zeros((1, height, width, groups * 9), dtype=DTYPE)
     assert offset.numel() > LIMIT
-    pixels = [(0, 0), (height // 2, width // 3), (height - 1, 0), (height - 1, width - 1)]
-    for row, column in pixels:
-        offset[0, row, column] = torch.rand(groups * points * 2) * 2.4 - 1.2
-        mask[0, row, column] = torch.rand(groups * points)
-        window = image[0, max(row - 3, 0) : row + 4, max(column - 3, 0) : column + 4]
-        window.copy_(torch.randn(window.shape))
+    centres = [(0, 0), (height // 2, width // 3), (height - 1, 0), (height - 1, width - 1)]
+    for row, column in centres:
+        offset[0, row, column], mask[0, row, column] = random_controls(groups)
+        part = around(image[0], row, column)
+        part.copy_(torch.randn(part.shape))
     output = native(image, offset, mask, groups=groups)
-    for row, column in pixels:
-        exact = expected_pixel(
-            image[0], row, column, offset[0, row, column], mask[0, row, column], groups
-        )
-        assert exact.abs().max() > 0.1
-        torch.testing.assert_close(output[0, row, column].double(), exact, rtol=2**-8, atol=0.02)
-    touched = {(0, r, c) for r, c in pixels}
-    written = {tuple(i) for i in output.abs().amax(-1).nonzero().tolist()}
-    assert written == touched
+    for row, column in centres:
+        at = (0, row, column)
+        exact = pixel_of(window(image[0], row, column), offset[at], mask[at], groups)
+        assert_close(output[at], exact)
+    written = output.abs().amax(-1).nonzero().tolist()
+    assert written == [[0, row, column] for row, column in centres]
+
+
+# the indices do not depend on the level, and each run takes a while
+@pytest.mark.parametrize("native", extension.cpu_levels()[-1:] or ["none"], indirect=True)
+def test_a_gradient_of_more_than_2_31_elements_is_indexed_right(native: Operator):
+    torch.set_num_threads(1)  # each thread works on a copy of one image and group
+    batch, height, width, groups, stride = 5, 4096, 4100, 8, 1000
+    image = torch.zeros((batch, height, width, 32), dtype=DTYPE, requires_grad=True)
+    assert image.numel() > LIMIT
+    size = (batch, -(-height // stride), -(-width // stride))
+    offset, mask = random_controls(*size, groups)
+    output = native(image, offset, mask, groups=groups, stride=stride)
+    upstream = torch.randn(output.shape).to(DTYPE)
+    (gradient,) = torch.autograd.grad(output, image, upstream)
+    inside = torch.ones(1).expand(height, width, 1)
+    for n in (0, batch - 1):
+        for row in range(0, height, stride):
+            for column in range(0, width, stride):
+                at = (n, row // stride, column // stride)
+                leaf = torch.zeros((7, 7, 32), dtype=torch.float64, requires_grad=True)
+                pixel = pixel_of(leaf, offset[at], mask[at], groups)
+                (exact,) = torch.autograd.grad(pixel, leaf, upstream[at].double())
+                exact = exact * window(inside, row, column)
+                assert_close(window(gradient[n], row, column), exact)

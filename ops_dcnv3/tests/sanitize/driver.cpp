@@ -209,6 +209,38 @@ void run_once(const Kernels& kernels, bool too_short) {
     kernels.forward(args, cuts[k], cuts[k + 1], scratch.get());
   }
   if (!output.all_finite()) fail("the output is not finite", params, args.dtype);
+
+  Block grad_output(args.dtype, output.count());
+  Block grad_input(args.dtype, input.count());
+  Block grad_offsets(args.offset_dtype, pixels * params.offset_stride);
+  Block grad_masks(args.mask_dtype, masks.count());
+  grad_output.fill_normal();
+  BackwardArgs backward{};
+  backward.forward = args;
+  backward.forward.output = nullptr;
+  backward.grad_output = grad_output.get();
+  backward.grad_input = grad_input.get();
+  backward.grad_offset = grad_offsets.get();
+  backward.grad_mask = packed ? grad_offsets.at(points * 2) : grad_masks.get();
+  backward.grad_offset_stride = params.offset_stride;
+  backward.grad_mask_stride = params.mask_stride;
+  backward.chunks = between(1, params.out_height < 4 ? params.out_height : 4);
+  const DType partial_dtype = args.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  Block partial(partial_dtype, backward.chunks > 1 ? backward.chunks * input.count() : 0);
+  backward.partial = backward.chunks > 1 ? partial.get() : nullptr;
+  const std::vector<int64_t> items = random_cuts(params.batch * params.groups * backward.chunks);
+  for (size_t k = 0; k + 1 < items.size(); ++k) {
+    const Scratch scratch = make_scratch(kernels.backward_scratch(backward));
+    kernels.backward(backward, items[k], items[k + 1], scratch.get());
+  }
+  if (backward.chunks > 1) {
+    const std::vector<int64_t> elements = random_cuts(input.count());
+    for (size_t k = 0; k + 1 < elements.size(); ++k) kernels.add_partial(backward, elements[k], elements[k + 1]);
+  }
+  if (!grad_input.all_finite()) fail("the gradient of the input is not finite", params, args.dtype);
+  if (!grad_masks.all_finite()) fail("the gradient of the mask is not finite", params, args.dtype);
+  if (std::fabs(params.offset_scale) < 1e4 && !grad_offsets.all_finite())  // 1e30 overflows
+    fail("the gradient of the offset is not finite", params, args.dtype);
 }
 
 }  // namespace
