@@ -26,7 +26,7 @@ def small_yaml(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_config(small_yaml: Path, tmp_path: Path) -> Callable[..., CfgNode]:
-    """Returns the small run's settings with ``KEY, VALUE, ...`` on top; it writes to tmp_path/out."""
+    """The small run's settings with ``KEY, VALUE, ...`` on top; it writes to tmp_path/out."""
 
     def make(*options: object) -> CfgNode:
         return get_config(small_yaml, ["OUTPUT", str(tmp_path / "out"), *map(str, options)])
