@@ -78,10 +78,11 @@ DCNV3_HOST_DEVICE void find_corners_lanes(const Batch<float>& batch, const Image
   const int32_t pixel_stride = static_cast<int32_t>(image.pixel_stride);
   const I outside = I{} + static_cast<int32_t>(2 * kOutside);
   const I column = at.x * pixel_stride, row = at.y * row_stride;
-  const I left = at.x >= 0 ? column : outside;
-  const I right = at.x < static_cast<int32_t>(image.columns) - 1 ? column + pixel_stride : outside;
-  const I top = at.y >= 0 ? row : outside;
-  const I bottom = at.y < static_cast<int32_t>(image.rows) - 1 ? row + row_stride : outside;
+  using U = Vector<uint32_t, kLanes>;  // the sums wrap
+  const U left = bit_cast<U>(at.x >= 0 ? column : outside);
+  const U right = bit_cast<U>(at.x < static_cast<int32_t>(image.columns) - 1 ? column + pixel_stride : outside);
+  const U top = bit_cast<U>(at.y >= 0 ? row : outside);
+  const U bottom = bit_cast<U>(at.y < static_cast<int32_t>(image.rows) - 1 ? row + row_stride : outside);
   int32_t* index = corners.index + k;
   store<kLanes>(index, top + left);
   store<kLanes>(index + corners.pitch, top + right);

@@ -87,13 +87,45 @@ DCNV3_HOST_DEVICE Vector<float, kLanes> load(const Float16* from) {
 #endif
 }
 
-template <int kLanes, typename scalar_t, typename V>
-DCNV3_HOST_DEVICE void store(scalar_t* to, V value) {
-  if constexpr (sizeof(value) == kLanes * sizeof(scalar_t)) {
-    __builtin_memcpy(to, &value, sizeof(value));
-  } else {
-    for (int lane = 0; lane < kLanes; ++lane) to[lane] = from_compute<scalar_t>(value[lane]);
+// Stores kLanes values, rounded to the type that they are kept in.
+template <int kLanes>
+DCNV3_HOST_DEVICE void store(float* to, Vector<float, kLanes> value) {
+  __builtin_memcpy(to, &value, sizeof(value));
+}
+template <int kLanes>
+DCNV3_HOST_DEVICE void store(double* to, Vector<double, kLanes> value) {
+  __builtin_memcpy(to, &value, sizeof(value));
+}
+template <int kLanes>
+DCNV3_HOST_DEVICE void store(int32_t* to, Vector<int32_t, kLanes> value) {
+  __builtin_memcpy(to, &value, sizeof(value));
+}
+template <int kLanes>
+DCNV3_HOST_DEVICE void store(BFloat16* to, Vector<float, kLanes> value) {  // as from_compute<BFloat16>
+  using Wide = Vector<uint32_t, kLanes>;
+  const Wide bits = bit_cast<Wide>(value);
+  const Wide rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Wide nan = Wide{} + 0x7fc0u;
+  const auto narrow = __builtin_convertvector(value != value ? nan : rounded, Vector<uint16_t, kLanes>);
+  __builtin_memcpy(to, &narrow, sizeof(narrow));
+}
+template <int kLanes>
+DCNV3_HOST_DEVICE void store(Float16* to, Vector<float, kLanes> value) {  // as from_compute<Float16>
+#if defined(__AVX512F__)
+  if constexpr (kLanes == 16) {
+    const __m256i narrow = _mm512_cvtps_ph(bit_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT);
+    __builtin_memcpy(to, &narrow, sizeof(narrow));
+    return;
   }
+#endif
+#if defined(__F16C__)
+  if constexpr (kLanes == 8) {
+    const __m128i narrow = _mm256_cvtps_ph(bit_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT);
+    __builtin_memcpy(to, &narrow, sizeof(narrow));
+    return;
+  }
+#endif
+  for (int lane = 0; lane < kLanes; ++lane) to[lane] = from_compute<Float16>(value[lane]);
 }
 
 // Parts (x0, y0, x1, y1, ...) into (x0, x1, ...) and (y0, y1, ...).
