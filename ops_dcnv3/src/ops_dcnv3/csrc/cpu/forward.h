@@ -84,10 +84,10 @@ DCNV3_HOST_DEVICE void find_corners_lanes(const Batch<float>& batch, const Image
   const U top = bit_cast<U>(at.y >= 0 ? row : outside);
   const U bottom = bit_cast<U>(at.y < static_cast<int32_t>(image.rows) - 1 ? row + row_stride : outside);
   int32_t* index = corners.index + k;
-  store<kLanes>(index, top + left);
-  store<kLanes>(index + corners.pitch, top + right);
-  store<kLanes>(index + 2 * corners.pitch, bottom + left);
-  store<kLanes>(index + 3 * corners.pitch, bottom + right);
+  store<kLanes>(index, bit_cast<I>(top + left));
+  store<kLanes>(index + corners.pitch, bit_cast<I>(top + right));
+  store<kLanes>(index + 2 * corners.pitch, bit_cast<I>(bottom + left));
+  store<kLanes>(index + 3 * corners.pitch, bit_cast<I>(bottom + right));
 }
 
 // The same for one point, any type and any size of image.
