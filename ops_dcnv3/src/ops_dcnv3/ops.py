@@ -8,6 +8,7 @@ as they leave one linear layer and so needs no copy to part them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -179,6 +180,8 @@ def check_geometry(
         raise ValueError(f"{function}: expected groups >= 1, got {groups}")
     if not isinstance(offset_scale, (int, float)):
         raise TypeError(f"{function}: expected offset_scale = a number, got {offset_scale!r}")
+    if not math.isfinite(offset_scale):
+        raise ValueError(f"{function}: expected offset_scale = a finite number, got {offset_scale}")
     if remove_center and (kernel_h % 2 == 0 or kernel_w % 2 == 0 or kernel_h * kernel_w == 1):
         raise ValueError(
             f"{function}: expected kernel_size = odd numbers and more than one point with remove_center, "
