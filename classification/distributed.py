@@ -5,12 +5,15 @@ group is made. gloo serves the CPU, nccl CUDA.
 """
 
 import gc
+import json
 import os
 import random
 import signal
 import sys
+import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -79,6 +82,19 @@ def end_ranks() -> None:
     if dist.is_initialized():
         gc.collect()
         dist.destroy_process_group()
+
+
+def report_to_launcher(text: str) -> None:
+    """Hands the reason of a failure to torchrun, which prints it below its own messages.
+
+    torchrun names a file in the environment; PyTorch's own writer of it adds a stack trace, which
+    would bury a line about a wrong setting.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        extra = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        content = {"message": {"message": text, "extraInfo": extra}}
+        Path(path).write_text(json.dumps(content), encoding="utf-8")
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -307,3 +307,7 @@ def test_torchrun_shows_the_line_of_a_mistake(small_yaml: Path, tmp_path: Path):
     assert done.returncode == 1  # torchrun's own
     assert "train.py: error: build_data: expected training images of a rank >= " in done.stderr
     assert "exitcode  : 2" in done.stderr
+    # Below torchrun's own stack trace, without one of ours.
+    cause = done.stderr.rpartition("Root Cause")[2]
+    assert "traceback : error: build_data: expected training images of a rank >= " in cause
+    assert "Traceback" not in cause
