@@ -1,7 +1,7 @@
-"""Builds ops_dcnv3: pure Python plus, where a C++ compiler is at hand, one extension for every Python and torch.
+"""Builds ops_dcnv3: Python plus, where a C++ compiler is at hand, one extension for every torch.
 
 Environment:
-    OPS_DCNV3_REQUIRE_NATIVE=1  fail where the extension cannot be built, instead of installing without it
+    OPS_DCNV3_REQUIRE_NATIVE=1  fail where the extension cannot be built, do not install without
     CXX                         the C++ compiler
     MAX_JOBS                    compiler processes at a time, default: the number of processors
 """
@@ -24,10 +24,11 @@ VERSION = re.search(
 ).group(1)
 REQUIRE_NATIVE = os.environ.get("OPS_DCNV3_REQUIRE_NATIVE", "0") == "1"
 
-# The lowest torch that the binary runs on; its C interface is stable from there on. No Python header is used.
+# The lowest torch that the binary runs on; its C interface is stable from there on. No Python
+# header is used.
 TORCH_TARGET = "0x020a000000000000"  # 2.10
 
-# Errors and traps of floating-point arithmetic are never looked at, and products may be fused into sums; NaN and
+# Floating-point errors and traps are never looked at, and products may be fused into sums; NaN and
 # infinity keep their meaning (no -ffast-math).
 KERNEL_FLAGS = [
     "-O3",
@@ -67,6 +68,7 @@ class BuildKernels(build_ext):
     """Compiles one source several times with other flags, which setuptools alone cannot."""
 
     def build_extension(self, ext: Extension) -> None:
+        """Builds ``ext``, or warns that the package goes without it."""
         try:
             self._compile_and_link(ext)
         except Exception as error:

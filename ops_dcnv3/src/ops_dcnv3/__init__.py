@@ -1,4 +1,4 @@
-"""DCNv3, the operator of InternImage: compiled CPU kernels and an exact reference behind one PyTorch operator."""
+"""DCNv3, the operator of InternImage: compiled kernels and an exact reference in one PyTorch op."""
 
 from . import extension as _extension
 from ._version import __version__

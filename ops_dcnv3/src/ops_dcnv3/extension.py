@@ -61,8 +61,8 @@ def load() -> None:
             f"ops_dcnv3: {BACKEND_ENV}=native, but {_State.reason}. To build it: {_REBUILD}"
         )
     warnings.warn(
-        f"ops_dcnv3: {_State.reason}; using the PyTorch reference, which is right but many times slower. "
-        f"To build it: {_REBUILD}",
+        f"ops_dcnv3: {_State.reason}; using the PyTorch reference, which is right but many times "
+        f"slower. To build it: {_REBUILD}",
         RuntimeWarning,
         stacklevel=3,
     )
@@ -107,10 +107,11 @@ def extension_info() -> dict[str, Any]:
     """Describes what this installation runs, for bug reports and tests.
 
     Returns:
-        A dict with ``version``; ``backends``, best first, of ``"cpu"`` (the compiled CPU kernels) and
-        ``"reference"`` (plain PyTorch, always there); ``cpu_level`` and ``cpu_levels`` (the instruction set
-        in use and those to choose from); ``cuda_archs`` (the SM list of the compiled CUDA kernels);
-        ``path`` of the extension; ``missing``, a dict from an absent backend to the reason.
+        A dict with ``version``; ``backends``, best first, of ``"cpu"`` (the compiled CPU kernels)
+        and ``"reference"`` (plain PyTorch, always there); ``cpu_level`` and ``cpu_levels`` (the
+        instruction set in use and those to choose from); ``cuda_archs`` (the SM list of the
+        compiled CUDA kernels); ``path`` of the extension; ``missing``, a dict from an absent
+        backend to the reason.
     """
     native = _State.library is not None
     missing = {"cuda": "this version has no CUDA kernels: CUDA tensors take the PyTorch reference"}

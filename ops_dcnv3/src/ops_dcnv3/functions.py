@@ -1,4 +1,4 @@
-"""The original implementation's functions, on top of :func:`ops_dcnv3.dcnv3`; existing projects import them."""
+"""The original implementation's functions, on top of :func:`ops_dcnv3.dcnv3`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .ops import dcnv3, dcnv3_reference
 
 
 class DCNv3Function:
-    """Stands in for the original's autograd function: ``DCNv3Function.apply(...)`` takes its arguments."""
+    """The original's autograd function: ``DCNv3Function.apply(...)`` takes the same arguments."""
 
     @staticmethod
     def apply(
@@ -46,7 +46,8 @@ class DCNv3Function:
             group: G.
             group_channels: D; must be C / G.
             offset_scale: Multiplies the grid and the offsets.
-            im2col_step: Accepted for the original's sake and ignored: any batch size runs in one piece.
+            im2col_step: Accepted for the original's sake and ignored: any batch size runs in one
+                piece.
             remove_center: Leaves out the middle point.
 
         Returns:
@@ -87,9 +88,10 @@ def dcnv3_core_pytorch(
     offset_scale: float,
     remove_center: bool = False,
 ) -> Tensor:
-    """:func:`ops_dcnv3.dcnv3_reference` with the original's argument list; see :meth:`DCNv3Function.apply`.
+    """:func:`ops_dcnv3.dcnv3_reference` with the original's argument list.
 
-    Unlike the original it is exact: paddings that differ are not swapped, and float64 stays float64.
+    The arguments are those of :meth:`DCNv3Function.apply` without ``im2col_step``. Unlike the
+    original it is exact: paddings that differ are not swapped, and float64 stays float64.
     """
     _check_channels("dcnv3_core_pytorch", input, group, group_channels)
     return dcnv3_reference(
@@ -109,5 +111,6 @@ def dcnv3_core_pytorch(
 def _check_channels(function: str, input: Tensor, group: int, group_channels: int) -> None:
     if input.shape[-1] != group * group_channels:
         raise ValueError(
-            f"{function}: expected group * group_channels = C = {input.shape[-1]}, got {group} * {group_channels}"
+            f"{function}: expected group * group_channels = C = {input.shape[-1]}, "
+            f"got {group} * {group_channels}"
         )

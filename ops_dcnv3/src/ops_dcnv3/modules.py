@@ -28,7 +28,7 @@ class _ToChannelsLast(nn.Module):
 
 
 def _build_norm(norm_layer: str, channels: int) -> nn.Sequential:
-    """Norm of a channels-first map that leaves channels last; its parameters keep the released keys."""
+    """Norm of a channels-first map that leaves channels last, under the released keys."""
     if norm_layer == "LN":
         return nn.Sequential(_ToChannelsLast(), nn.LayerNorm(channels, eps=_NORM_EPS))
     if norm_layer == "BN":
@@ -39,21 +39,24 @@ def _build_norm(norm_layer: str, channels: int) -> nn.Sequential:
 class DCNv3(nn.Module):
     """The DCNv3 layer of InternImage (Wang et al., CVPR 2023, section 3.1).
 
-    A linear projection of the input is sampled by :func:`ops_dcnv3.dcnv3`; offsets and weights come from a
-    depth-wise convolution of the layer's input. Attribute names are those of the released checkpoints.
+    A linear projection of the input is sampled by :func:`ops_dcnv3.dcnv3`; offsets and weights come
+    from a depth-wise convolution of the layer's input. Attribute names are those of the released
+    checkpoints.
 
     Args:
         channels: C.
         kernel_size: K of the sampling grid.
         dw_kernel_size: Kernel of the depth-wise convolution, odd; ``kernel_size`` if None.
         stride: Step between output pixels; only 1, as offsets are computed for every input pixel.
-        pad: Padding of the sampling grid; only ``dilation * (kernel_size - 1) / 2``, which keeps the size.
+        pad: Padding of the sampling grid; only ``dilation * (kernel_size - 1) / 2``, which keeps
+            the size.
         dilation: Dilation of the sampling grid.
         group: G, must divide C.
         offset_scale: Multiplies the grid and the offsets.
         act_layer: ``"GELU"``, ``"ReLU"`` or ``"SiLU"``.
         norm_layer: ``"LN"`` or ``"BN"``, the norm behind the depth-wise convolution.
-        center_feature_scale: Blends the output with the unsampled value by a learned gate for each group.
+        center_feature_scale: Blends the output with the unsampled value by a learned gate for each
+            group.
         remove_center: Leaves out the middle sampling point.
 
     Raises:
@@ -88,7 +91,8 @@ class DCNv3(nn.Module):
         )
         if channels % group:
             raise ValueError(
-                f"DCNv3: expected channels % group = 0 with group = {group}, got channels = {channels}"
+                f"DCNv3: expected channels % group = 0 with group = {group}, "
+                f"got channels = {channels}"
             )
         if act_layer not in _ACTIVATIONS:
             raise ValueError(
@@ -96,8 +100,9 @@ class DCNv3(nn.Module):
             )
         if stride != 1 or 2 * pad != dilation * (kernel_size - 1):
             raise ValueError(
-                "DCNv3: expected stride = 1 and 2 * pad = dilation * (kernel_size - 1), so that the output has the "
-                f"input's size, got stride = {stride}, pad = {pad}, dilation = {dilation}, kernel_size = {kernel_size}"
+                "DCNv3: expected stride = 1 and 2 * pad = dilation * (kernel_size - 1), so that "
+                f"the output has the input's size, got stride = {stride}, pad = {pad}, "
+                f"dilation = {dilation}, kernel_size = {kernel_size}"
             )
         dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
         if dw_kernel_size % 2 == 0:
@@ -134,7 +139,7 @@ class DCNv3(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Starts as a regular grid with equal weights: offset and mask zero, projections Xavier-uniform."""
+        """Starts as a regular grid with equal weights; projections are Xavier-uniform."""
         for layer in (self.offset, self.mask):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -150,7 +155,7 @@ class DCNv3(nn.Module):
         return self.dw_conv(input.permute(0, 3, 1, 2))
 
     def offsets_and_logits(self, control: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets (N, H, W, G*P*2) and logits of the weights (N, H, W, G*P), for plots and studies."""
+        """Offsets (N, H, W, G*P*2) and logits (N, H, W, G*P), for plots and studies."""
         return self.offset(control), self.mask(control)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -167,7 +172,8 @@ class DCNv3(nn.Module):
         return self.output_proj(output)
 
     def _sample(self, value: Tensor, control: Tensor) -> Tensor:
-        # one GEMM for offsets and logits; the parameters stay apart because their names are a file format
+        # one GEMM for offsets and logits; the parameters stay apart because their names are a file
+        # format
         weight = torch.cat([self.offset.weight, self.mask.weight])
         bias = torch.cat([self.offset.bias, self.mask.bias])
         return dcnv3_packed(value, F.linear(control, weight, bias), self.geometry, softmax=True)

@@ -1,9 +1,9 @@
 """The boundary of the operator: checks, schema, fake, kernels' registration, autograd and autocast.
 
-Everything that PyTorch needs to know of DCNv3 stands here; :mod:`ops_dcnv3.reference` holds the maths and
-the shape legend, ``csrc/`` the compiled kernels. Two pairs of operators are registered under
-``torch.ops.ops_dcnv3``: ``dcnv3`` with separate offsets and weights, and ``dcnv3_packed``, which takes both
-as they leave one linear layer and so needs no copy to part them.
+Everything that PyTorch needs to know of DCNv3 stands here; :mod:`ops_dcnv3.reference` holds the
+maths and the shape legend, ``csrc/`` the compiled kernels. Two pairs of operators are registered
+under ``torch.ops.ops_dcnv3``: ``dcnv3`` with separate offsets and weights, and ``dcnv3_packed``,
+which takes both as they leave one linear layer and so needs no copy to part them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .reference import Geometry, IntPair
 
 _GEOMETRY = (
     "int kernel_h, int kernel_w, int stride_h, int stride_w, int padding_h, int padding_w, "
-    "int dilation_h, int dilation_w, int groups, float offset_scale, bool remove_center, bool softmax"
+    "int dilation_h, int dilation_w, int groups, float offset_scale, bool remove_center, "
+    "bool softmax"
 )
 _NUM_STATIC = 12  # the arguments in _GEOMETRY
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -33,7 +34,8 @@ _library.define(
 )
 _library.define(f"dcnv3_packed(Tensor input, Tensor offset_mask, {_GEOMETRY}) -> Tensor")
 _library.define(
-    f"dcnv3_packed_backward(Tensor grad_output, Tensor input, Tensor offset_mask, {_GEOMETRY}) -> (Tensor, Tensor)"
+    f"dcnv3_packed_backward(Tensor grad_output, Tensor input, Tensor offset_mask, {_GEOMETRY})"
+    " -> (Tensor, Tensor)"
 )
 
 
@@ -53,14 +55,16 @@ def dcnv3(
 ) -> Tensor:
     """Deformable convolution v3: every output pixel sums K learned points per channel group.
 
-    The definition, the order of the points, borders and the derivative at integer coordinates are in
-    :mod:`ops_dcnv3.reference`. Calculates in float64 for float64 input and in float32 for all others.
+    The definition, the order of the points, borders and the derivative at integer coordinates are
+    in :mod:`ops_dcnv3.reference`. Calculates in float64 for float64 input and in float32 for all
+    others.
 
     Args:
         input: (N, H, W, C), channels last; float64, float32, bfloat16 or float16.
-        offset: (N, Ho, Wo, G*P*2), x before y, in input pixels; in the dtype of ``input`` or float32.
-        mask: (N, Ho, Wo, G*P), the weights of the points, or their logits with ``softmax``; in the dtype of
-            ``offset``.
+        offset: (N, Ho, Wo, G*P*2), x before y, in input pixels; in the dtype of ``input`` or
+            float32.
+        mask: (N, Ho, Wo, G*P), the weights of the points, or their logits with ``softmax``; in the
+            dtype of ``offset``.
         kernel_size: K, or (K_h, K_w).
         stride: Step between output pixels, input pixels.
         padding: Pixels that the grid of output pixels extends beyond each border.
@@ -94,7 +98,7 @@ def dcnv3(
 
 
 def dcnv3_packed(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool) -> Tensor:
-    """:func:`dcnv3` on the undivided output of one linear layer; for modules, which know their shapes.
+    """:func:`dcnv3` on the undivided output of one linear layer, for modules.
 
     Args:
         input: (N, H, W, C).
@@ -127,8 +131,8 @@ def dcnv3_reference(
     Arguments, result and errors are those of :func:`dcnv3`.
     """
     geometry = _check(
-        "dcnv3_reference", input, offset, mask, kernel_size, stride, padding, dilation, groups, offset_scale,
-        remove_center,
+        "dcnv3_reference", input, offset, mask, kernel_size, stride, padding, dilation, groups,
+        offset_scale, remove_center,
     )  # fmt: skip
     return reference.forward(input, offset, mask, geometry, bool(softmax))
 
@@ -139,7 +143,7 @@ def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: boo
     # Plain eager calls skip the dispatcher's way through Python, which costs as much as a small
     # layer's kernel.
     device_type = tensors[0].device.type
-    if torch.is_autocast_enabled(device_type):
+    if device_type != "meta" and torch.is_autocast_enabled(device_type):  # meta has no autocast
         tensors = _autocast(tensors, device_type)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _EagerGradient.apply(op, *tensors, *geometry, softmax)
@@ -147,7 +151,7 @@ def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: boo
         return op(*tensors, *geometry, softmax)
 
 
-# ---------------------------------------------------------------------------------------------------- checks
+# ------------------------------------------------------------------------------------------- checks
 
 
 def _pair(function: str, name: str, value: IntPair, minimum: int) -> tuple[int, int]:
@@ -184,8 +188,8 @@ def check_geometry(
         raise ValueError(f"{function}: expected offset_scale = a finite number, got {offset_scale}")
     if remove_center and (kernel_h % 2 == 0 or kernel_w % 2 == 0 or kernel_h * kernel_w == 1):
         raise ValueError(
-            f"{function}: expected kernel_size = odd numbers and more than one point with remove_center, "
-            f"got {(kernel_h, kernel_w)}"
+            f"{function}: expected kernel_size = odd numbers and more than one point with "
+            f"remove_center, got {(kernel_h, kernel_w)}"
         )
     return Geometry(
         kernel_h,
@@ -217,7 +221,8 @@ def _check(
             raise TypeError(f"{function}: expected {name} = a tensor, got {type(tensor).__name__}")
         if tensor.dim() != 4:
             raise ValueError(
-                f"{function}: expected {name}.dim() = 4 (channels last), got shape {tuple(tensor.shape)}"
+                f"{function}: expected {name}.dim() = 4 (channels last), "
+                f"got shape {tuple(tensor.shape)}"
             )
     geometry = check_geometry(
         function,
@@ -239,18 +244,20 @@ def _check_tensors(
     n, height, width, channels = input.shape
     if channels < 1 or channels % geometry.groups:
         raise ValueError(
-            f"{function}: expected C % groups = 0 with groups = {geometry.groups}, got C = {channels}"
+            f"{function}: expected C % groups = 0 with groups = {geometry.groups}, "
+            f"got C = {channels}"
         )
     out_h, out_w = geometry.output_size(height, width)
     if height < 1 or width < 1 or out_h < 1 or out_w < 1:
         raise ValueError(
-            f"{function}: expected an output of at least 1 x 1, got {out_h} x {out_w} from input {height} x {width}"
+            f"{function}: expected an output of at least 1 x 1, "
+            f"got {out_h} x {out_w} from input {height} x {width}"
         )
     per_pixel = geometry.groups * geometry.num_points
     if offset.shape != (n, out_h, out_w, per_pixel * 2):
         raise ValueError(
-            f"{function}: expected offset.shape = (N, Ho, Wo, G*P*2) = {(n, out_h, out_w, per_pixel * 2)}, "
-            f"got {tuple(offset.shape)}"
+            f"{function}: expected offset.shape = (N, Ho, Wo, G*P*2) = "
+            f"{(n, out_h, out_w, per_pixel * 2)}, got {tuple(offset.shape)}"
         )
     if mask.shape != (n, out_h, out_w, per_pixel):
         raise ValueError(
@@ -270,7 +277,7 @@ def _check_tensors(
             )
 
 
-# ----------------------------------------------------------------------- kernels without a compiled extension
+# ------------------------------------------------------------- kernels without a compiled extension
 # CompositeExplicitAutograd serves every device for which no kernel is registered: a CPU without the
 # extension, and any accelerator.
 
@@ -314,7 +321,7 @@ _library.impl("dcnv3_packed", _reference_packed_forward, "CompositeExplicitAutog
 _library.impl("dcnv3_packed_backward", _reference_packed_backward, "CompositeExplicitAutograd")
 
 
-# ------------------------------------------------------------------------------------------------------ fakes
+# -------------------------------------------------------------------------------------------- fakes
 
 
 @torch.library.register_fake("ops_dcnv3::dcnv3", lib=_library)
@@ -341,7 +348,7 @@ def _fake_packed_backward(
     return input.new_empty(input.shape), offset_mask.new_empty(offset_mask.shape)
 
 
-# --------------------------------------------------------------------------------------- autograd
+# ----------------------------------------------------------------------------------------- autograd
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -385,9 +392,9 @@ class _EagerGradient(torch.autograd.Function):
             return None, *_gradient(ctx, grad_output)
 
 
-# --------------------------------------------------------------------------------------- autocast
-# torch.library.register_autocast fixes one dtype. The rule here: the input, which decides the dtype of the
-# output, follows the region; offsets and weights may stay float32 for their precision.
+# ----------------------------------------------------------------------------------------- autocast
+# torch.library.register_autocast fixes one dtype. The rule here: the input, which decides the dtype
+# of the output, follows the region; offsets and weights may stay float32 for their precision.
 
 
 def _autocast(tensors: tuple[Tensor, ...], device_type: str) -> tuple[Tensor, ...]:

@@ -7,25 +7,26 @@ Shape legend (used everywhere in this package)::
     G        groups                         P        sampling points a group
     D = C/G  channels a group
 
-Definition (InternImage, Wang et al., CVPR 2023, equation 2). For output pixel ``(y, x)``, group ``g`` and
-sampling point ``p``::
+Definition (InternImage, Wang et al., CVPR 2023, equation 2). For output pixel ``(y, x)``, group
+``g`` and sampling point ``p``::
 
     px = x * stride_w - padding_w + half_w + offset_scale * (i * dilation_w - half_w + dx)
     py = y * stride_h - padding_h + half_h + offset_scale * (j * dilation_h - half_h + dy)
     out[n, y, x, g, :] = sum_p weight[p] * bilinear(input[n, :, :, g, :], py, px)
 
-with ``half = dilation * (K - 1) // 2`` and ``p`` running over the kernel column by column: ``i`` (along x) is
-the outer index and ``j`` (along y) the inner one. With ``remove_center`` the middle point is left out and not
-counted. ``offset_scale`` multiplies the dilated grid as well as the learned offset.
+with ``half = dilation * (K - 1) // 2`` and ``p`` running over the kernel column by
+column: ``i`` (along x) is the outer index and ``j`` (along y) the inner one. With ``remove_center``
+the middle point is left out and not counted. ``offset_scale`` multiplies the dilated grid as well
+as the learned offset.
 
 Note [Borders]
-    Pixel centres lie on integer coordinates. A point contributes when ``-1 < py < H`` and ``-1 < px < W``, and
-    each of its four corners only where it lies inside the image. A position that is NaN or infinite fails the
-    comparison, so that point contributes nothing, whatever its weight.
+    Pixel centres lie on integer coordinates. A point contributes when ``-1 < py < H`` and ``-1 < px
+    < W``, and each of its four corners only where it lies inside the image. A position that is NaN
+    or infinite fails the comparison, so that point contributes nothing, whatever its weight.
 
 Note [One-sided derivative]
-    Bilinear interpolation has a kink at integer coordinates. The derivative there is the right-hand one: corners
-    are ``floor(py)`` and ``floor(py) + 1``. Points outside have zero derivative.
+    Bilinear interpolation has a kink at integer coordinates. The derivative there is the right-hand
+    one: corners are ``floor(py)`` and ``floor(py) + 1``. Points outside have zero derivative.
 """
 
 from __future__ import annotations
@@ -72,9 +73,7 @@ class Geometry(NamedTuple):
 class _Samples(NamedTuple):
     """Where each point reads: corners in the order (y0 x0), (y0 x1), (y1 x0), (y1 x1)."""
 
-    index: (
-        Tensor  # (4, N, Ho*Wo*P, G) int64 pixel number y * W + x of a corner, 0 where it is outside
-    )
+    pixel: Tensor  # (4, N, Ho*Wo*P, G) number y * W + x of a corner's pixel, 0 where outside
     inside: Tensor  # (4, N, Ho*Wo*P, G) bool
     frac_y: Tensor  # (N, Ho*Wo*P, G) distance to the upper corners, 0-1
     frac_x: Tensor  # (N, Ho*Wo*P, G) distance to the left corners, 0-1
@@ -146,7 +145,7 @@ def _read_corners(input: Tensor, samples: _Samples, groups: int, dtype: torch.dt
     n, height, width, channels = input.shape
     pixels = input.to(dtype).reshape(n, height * width, groups, channels // groups)
     corners = []
-    for index, inside in zip(samples.index, samples.inside, strict=True):
+    for index, inside in zip(samples.pixel, samples.inside, strict=True):
         value = pixels.gather(1, index.unsqueeze(-1).expand(-1, -1, -1, pixels.shape[-1]))
         corners.append(torch.where(inside.unsqueeze(-1), value, torch.zeros_like(value)))
     return torch.stack(corners)
@@ -240,7 +239,7 @@ def backward(
         share = torch.where(
             samples.inside[k], corner_weight[k] * point_weight, torch.zeros_like(point_weight)
         )
-        index = samples.index[k].unsqueeze(-1).expand(-1, -1, -1, depth)
+        index = samples.pixel[k].unsqueeze(-1).expand(-1, -1, -1, depth)
         contribution = torch.where(
             samples.inside[k].unsqueeze(-1), share.unsqueeze(-1) * grad, torch.zeros_like(grad)
         )

@@ -1,4 +1,5 @@
-// Where a sampling point reads: the maths of ops_dcnv3/reference.py for one point. See dcnv3_params.h.
+// Where a sampling point reads: the maths of ops_dcnv3/reference.py for one point. See
+// dcnv3_params.h.
 #pragma once
 
 #include "dcnv3_scalar.h"
@@ -17,13 +18,15 @@ DCNV3_HOST_DEVICE int64_t half_extent(int64_t kernel, int64_t dilation) {
 DCNV3_HOST_DEVICE GridPoint grid_point(const Params& params, int64_t point) {
   const int64_t center = (params.kernel_w / 2) * params.kernel_h + params.kernel_h / 2;
   const int64_t index = point + (params.remove_center && point >= center ? 1 : 0);
-  return {(index / params.kernel_h) * params.dilation_w - half_extent(params.kernel_w, params.dilation_w),
-          (index % params.kernel_h) * params.dilation_h - half_extent(params.kernel_h, params.dilation_h)};
+  return {(index / params.kernel_h) * params.dilation_w -
+              half_extent(params.kernel_w, params.dilation_w),
+          (index % params.kernel_h) * params.dilation_h -
+              half_extent(params.kernel_h, params.dilation_h)};
 }
 
 // The middle of the kernel for output column or row `index`, in input pixels.
-DCNV3_HOST_DEVICE int64_t kernel_center(int64_t index, int64_t stride, int64_t padding, int64_t kernel,
-                                        int64_t dilation) {
+DCNV3_HOST_DEVICE int64_t kernel_center(int64_t index, int64_t stride, int64_t padding,
+                                        int64_t kernel, int64_t dilation) {
   return index * stride - padding + half_extent(kernel, dilation);
 }
 
@@ -43,15 +46,16 @@ struct ScalarLane {
 
 template <typename Lane>
 struct Location {
-  typename Lane::index_t y, x;           // upper left corner; (-2, -2) for a point that contributes nothing
+  typename Lane::index_t y, x;  // upper left corner; (-2, -2) for a point that contributes nothing
   typename Lane::float_t frac_y, frac_x;  // distance from it, 0-1
-  typename Lane::float_t weight;          // the point's weight; 0 for a point that contributes nothing
+  typename Lane::float_t weight;  // the point's weight; 0 for a point that contributes nothing
 };
 
 // Note [Borders] in reference.py: NaN fails every comparison and so contributes nothing.
 template <typename Lane>
 DCNV3_HOST_DEVICE Location<Lane> locate(typename Lane::float_t py, typename Lane::float_t px,
-                                        typename Lane::float_t weight, typename Lane::limit_t height,
+                                        typename Lane::float_t weight,
+                                        typename Lane::limit_t height,
                                         typename Lane::limit_t width) {
   using float_t = typename Lane::float_t;
   using limit_t = typename Lane::limit_t;

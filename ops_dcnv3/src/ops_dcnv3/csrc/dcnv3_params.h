@@ -1,7 +1,8 @@
-// What the kernels are told, on every device. No torch header may be included here or in anything that the
-// kernels include: the same files serve the CPU, CUDA and TensorRT builds.
+// What the kernels are told, on every device. No torch header may be included here or in anything
+// that the kernels include: the same files serve the CPU, CUDA and TensorRT builds.
 //
-// Shape legend: N batch, H W input, Ho Wo output, C channels, G groups, D = C/G, P sampling points a group.
+// Shape legend: N batch, H W input, Ho Wo output, C channels, G groups, D = C/G, P sampling points
+// a group.
 #pragma once
 
 #include <stdint.h>
@@ -34,7 +35,8 @@ struct Params {
   bool remove_center;
   bool softmax;  // the weights are logits, normalised over the P points of each group
 
-  // Offsets and weights may be slices of one packed tensor: elements from one output pixel to the next.
+  // Offsets and weights may be slices of one packed tensor: elements from one output pixel to the
+  // next.
   int64_t offset_stride;
   int64_t mask_stride;
 
@@ -65,8 +67,9 @@ struct BackwardArgs {
   void* grad_mask;
   int64_t grad_offset_stride;  // elements from one output pixel to the next
   int64_t grad_mask_stride;
-  int64_t chunks;  // the CPU splits the output rows of one image and group into so many items of work
-  void* partial;   // (chunks, N, H, W, C) in the type of calculation, if chunks > 1
+  int64_t
+      chunks;  // the CPU splits the output rows of one image and group into so many items of work
+  void* partial;  // (chunks, N, H, W, C) in the type of calculation, if chunks > 1
 };
 
 }  // namespace dcnv3

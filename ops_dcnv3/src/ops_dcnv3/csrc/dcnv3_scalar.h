@@ -79,8 +79,9 @@ DCNV3_HOST_DEVICE scalar_t from_compute(acc_t value) {
 }
 
 // e^x for x <= 0, relative error below 2e-7; branch-free, so that loops over it become vector code.
-// Note [Exponential]: x = n ln2 + r with |r| <= ln2/2, e^r by its Taylor polynomial of degree 7, and n added
-// to the exponent field. Adding 1.5 * 2^23 leaves n in the low bits of the sum, which avoids a conversion.
+// Note [Exponential]: x = n ln2 + r with |r| <= ln2/2, e^r by its Taylor polynomial of degree 7,
+// and n added to the exponent field. Adding 1.5 * 2^23 leaves n in the low bits of the sum, which
+// avoids a conversion.
 DCNV3_HOST_DEVICE float exp_nonpositive(float x) {
   const float magic = 12582912.0f;
   const float shifted = x * 1.442695041f + magic;

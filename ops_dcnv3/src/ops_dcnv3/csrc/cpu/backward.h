@@ -1,12 +1,14 @@
-// Backward pass on the CPU. A thread takes one group of one image at a time, and works on copies of its value and
-// of its gradient: contiguous, in the type of calculation, with a border of zeros.
+// Backward pass on the CPU. A thread takes one group of one image at a time, and works on copies of
+// its value and of its gradient: contiguous, in the type of calculation, with a border of zeros.
 //
-// Note [Border]: rows -2 to H and columns -2 to W. Contributing points have their upper left corner in
-// [-1, H-1] x [-1, W-1], all others are put at (-2, -2), where all four corners are zeros. So the inner loop has
-// neither branches nor masks, and what it adds to the border is dropped.
+// Note [Border]: rows -2 to H and columns -2 to W. Contributing points have their upper left corner
+// in
+// [-1, H-1] x [-1, W-1], all others are put at (-2, -2), where all four corners are zeros. So the
+// inner loop has neither branches nor masks, and what it adds to the border is dropped.
 //
-// Each (image, group) has one owner: no atomics, and the same result at every run. Where there are fewer of them
-// than threads, output rows are split as well, and the partial gradients are added in a fixed order.
+// Each (image, group) has one owner: no atomics, and the same result at every run. Where there are
+// fewer of them than threads, output rows are split as well, and the partial gradients are added in
+// a fixed order.
 #pragma once
 
 #include "points.h"
@@ -44,8 +46,8 @@ struct BackwardScratch {
   acc_t* point_weight;  // weight, or 0 where the point contributes nothing
   acc_t* corner_weight[4];
   int32_t* index32;
-  int64_t* index;  // of the upper left corner in `value`, elements
-  acc_t* dot;      // (points, 4): the gradient of the output times the value at each corner
+  int64_t* index;      // of the upper left corner in `value`, elements
+  acc_t* dot;          // (points, 4): the gradient of the output times the value at each corner
   acc_t* grad_offset;  // (points, 2)
   acc_t* grad_weight;
 
@@ -80,9 +82,11 @@ struct BackwardScratch {
 };
 
 template <typename acc_t, typename scalar_t>
-void read_plane(const scalar_t* input, const Params& params, const BackwardScratch<acc_t>& scratch) {
+void read_plane(const scalar_t* input, const Params& params,
+                const BackwardScratch<acc_t>& scratch) {
   for (int64_t y = 0; y < params.height; ++y) {
-    acc_t* row = scratch.value + (y + kBorderBefore) * scratch.row_stride + kBorderBefore * scratch.depth;
+    acc_t* row =
+        scratch.value + (y + kBorderBefore) * scratch.row_stride + kBorderBefore * scratch.depth;
     for (int64_t x = 0; x < params.width; ++x) {
       const scalar_t* pixel = input + (y * params.width + x) * params.channels();
       for (int64_t c = 0; c < params.depth; ++c) row[x * scratch.depth + c] = to_compute(pixel[c]);
@@ -91,12 +95,15 @@ void read_plane(const scalar_t* input, const Params& params, const BackwardScrat
 }
 
 template <typename scalar_t, typename acc_t>
-void write_plane(const BackwardScratch<acc_t>& scratch, const Params& params, scalar_t* grad_input) {
+void write_plane(const BackwardScratch<acc_t>& scratch, const Params& params,
+                 scalar_t* grad_input) {
   for (int64_t y = 0; y < params.height; ++y) {
-    const acc_t* row = scratch.grad_value + (y + kBorderBefore) * scratch.row_stride + kBorderBefore * scratch.depth;
+    const acc_t* row = scratch.grad_value + (y + kBorderBefore) * scratch.row_stride +
+                       kBorderBefore * scratch.depth;
     for (int64_t x = 0; x < params.width; ++x) {
       scalar_t* pixel = grad_input + (y * params.width + x) * params.channels();
-      for (int64_t c = 0; c < params.depth; ++c) pixel[c] = from_compute<scalar_t>(row[x * scratch.depth + c]);
+      for (int64_t c = 0; c < params.depth; ++c)
+        pixel[c] = from_compute<scalar_t>(row[x * scratch.depth + c]);
     }
   }
 }
@@ -137,15 +144,16 @@ void find_points(const Batch<acc_t>& batch, int64_t count, const BackwardScratch
     scratch.corner_weight[1][k] = upper * at.frac_x;
     scratch.corner_weight[2][k] = lower - lower * at.frac_x;
     scratch.corner_weight[3][k] = lower * at.frac_x;
-    scratch.index[k] = (at.y + kBorderBefore) * scratch.row_stride + (at.x + kBorderBefore) * scratch.depth;
+    scratch.index[k] =
+        (at.y + kBorderBefore) * scratch.row_stride + (at.x + kBorderBefore) * scratch.depth;
   }
 }
 
-// The inner loop, for the points of one cell from `first` on: the four dot products of each, and its share of the
-// gradient of the value. kVectors = 0 stands for any number.
+// The inner loop, for the points of one cell from `first` on: the four dot products of each, and
+// its share of the gradient of the value. kVectors = 0 stands for any number.
 template <int kLanes, int kVectors, int kPoints, typename acc_t>
-DCNV3_HOST_DEVICE void accumulate_cell(const BackwardScratch<acc_t>& scratch, const acc_t* grad, int64_t first,
-                                       int64_t num_points) {
+DCNV3_HOST_DEVICE void accumulate_cell(const BackwardScratch<acc_t>& scratch, const acc_t* grad,
+                                       int64_t first, int64_t num_points) {
   using V = Vector<acc_t, kLanes>;
   const int64_t points = kPoints > 0 ? kPoints : num_points;
   const int64_t vectors = kVectors > 0 ? kVectors : scratch.depth / kLanes;
@@ -162,7 +170,8 @@ DCNV3_HOST_DEVICE void accumulate_cell(const BackwardScratch<acc_t>& scratch, co
       for (int corner = 0; corner < 4; ++corner) {
         const int64_t at = corner_offset[corner] + v * kLanes;
         dot[corner] += g * load<kLanes>(value + at);
-        store<kLanes>(grad_value + at, load<kLanes>(grad_value + at) + scratch.corner_weight[corner][p] * g);
+        store<kLanes>(grad_value + at,
+                      load<kLanes>(grad_value + at) + scratch.corner_weight[corner][p] * g);
       }
     }
     store_sums<kLanes>(scratch.dot + 4 * p, dot[0], dot[1], dot[2], dot[3]);
@@ -170,8 +179,8 @@ DCNV3_HOST_DEVICE void accumulate_cell(const BackwardScratch<acc_t>& scratch, co
 }
 
 template <int kPoints, typename acc_t>
-DCNV3_HOST_DEVICE void accumulate(const BackwardScratch<acc_t>& scratch, const acc_t* grad, int64_t first,
-                                  int64_t num_points) {
+DCNV3_HOST_DEVICE void accumulate(const BackwardScratch<acc_t>& scratch, const acc_t* grad,
+                                  int64_t first, int64_t num_points) {
   constexpr int kWide = kMaxLanes<acc_t>;
   if (scratch.depth == kWide)
     accumulate_cell<kWide, 1, kPoints>(scratch, grad, first, num_points);
@@ -195,7 +204,8 @@ void finish_points(acc_t scale, int64_t count, const BackwardScratch<acc_t>& scr
   for (int64_t k = 0; k < count; ++k) {
     const acc_t upper = dot[4 * k] + frac_x[k] * (dot[4 * k + 1] - dot[4 * k]);
     const acc_t lower = dot[4 * k + 2] + frac_x[k] * (dot[4 * k + 3] - dot[4 * k + 2]);
-    const acc_t upper_slope = dot[4 * k + 1] - dot[4 * k], lower_slope = dot[4 * k + 3] - dot[4 * k + 2];
+    const acc_t upper_slope = dot[4 * k + 1] - dot[4 * k],
+                lower_slope = dot[4 * k + 3] - dot[4 * k + 2];
     const acc_t factor = scale * point_weight[k];
     grad_weight[k] = upper + frac_y[k] * (lower - upper);
     grad_offset[2 * k] = factor * (upper_slope + frac_y[k] * (lower_slope - upper_slope));
@@ -216,9 +226,11 @@ void softmax_gradient(int64_t num_points, int64_t cells, const BackwardScratch<a
   }
 }
 
-// One cell's gradient in whole vectors of the type of calculation: in place if it is stored so, else copied.
+// One cell's gradient in whole vectors of the type of calculation: in place if it is stored so,
+// else copied.
 template <typename scalar_t, typename acc_t>
-DCNV3_HOST_DEVICE const acc_t* padded(const scalar_t* grad, int64_t depth, const BackwardScratch<acc_t>& scratch) {
+DCNV3_HOST_DEVICE const acc_t* padded(const scalar_t* grad, int64_t depth,
+                                      const BackwardScratch<acc_t>& scratch) {
   if constexpr (sizeof(scalar_t) == sizeof(acc_t)) {
     if (depth == scratch.depth) return grad;
   }
@@ -228,8 +240,8 @@ DCNV3_HOST_DEVICE const acc_t* padded(const scalar_t* grad, int64_t depth, const
 
 // Output rows [first_row, last_row) of group g of image n; adds to scratch.grad_value.
 template <int kPoints, typename scalar_t, typename acc_t>
-void backward_rows(const BackwardArgs& args, int64_t n, int64_t g, int64_t first_row, int64_t last_row,
-                   const BackwardScratch<acc_t>& scratch) {
+void backward_rows(const BackwardArgs& args, int64_t n, int64_t g, int64_t first_row,
+                   int64_t last_row, const BackwardScratch<acc_t>& scratch) {
   const ForwardArgs& forward = args.forward;
   const Params& params = forward.params;
   const int64_t points = kPoints > 0 ? kPoints : params.num_points();
@@ -251,14 +263,17 @@ void backward_rows(const BackwardArgs& args, int64_t n, int64_t g, int64_t first
       const int64_t pixel = (n * params.out_height + y) * params.out_width + x;
       batch.base_x = static_cast<acc_t>(
           kernel_center(x, params.stride_w, params.padding_w, params.kernel_w, params.dilation_w));
-      collect<2 * kPoints>(forward.offset, forward.offset_dtype, pixel * params.offset_stride + g * points * 2,
-                           params.offset_stride, cells, 2 * points, scratch.offset);
-      collect<kPoints>(forward.mask, forward.mask_dtype, pixel * params.mask_stride + g * points, params.mask_stride,
-                       cells, points, params.softmax ? scratch.logit : scratch.weight);
+      collect<2 * kPoints>(forward.offset, forward.offset_dtype,
+                           pixel * params.offset_stride + g * points * 2, params.offset_stride,
+                           cells, 2 * points, scratch.offset);
+      collect<kPoints>(forward.mask, forward.mask_dtype, pixel * params.mask_stride + g * points,
+                       params.mask_stride, cells, points,
+                       params.softmax ? scratch.logit : scratch.weight);
       if (params.softmax) {
         exponentials<kPoints>(scratch.logit, points, cells, scratch.weight, scratch.inverse_sum);
         for (int64_t cell = 0; cell < cells; ++cell)
-          for (int64_t p = 0; p < points; ++p) scratch.weight[cell * points + p] *= scratch.inverse_sum[cell];
+          for (int64_t p = 0; p < points; ++p)
+            scratch.weight[cell * points + p] *= scratch.inverse_sum[cell];
       }
       find_points(batch, count, scratch);
       for (int64_t cell = 0; cell < cells; ++cell) {
@@ -269,10 +284,11 @@ void backward_rows(const BackwardArgs& args, int64_t n, int64_t g, int64_t first
       finish_points(batch.scale, count, scratch);
       if (params.softmax) softmax_gradient<kPoints>(points, cells, scratch);
       distribute<2 * kPoints>(scratch.grad_offset, cells, 2 * points, forward.offset_dtype,
-                              pixel * args.grad_offset_stride + g * points * 2, args.grad_offset_stride,
-                              args.grad_offset);
+                              pixel * args.grad_offset_stride + g * points * 2,
+                              args.grad_offset_stride, args.grad_offset);
       distribute<kPoints>(scratch.grad_weight, cells, points, forward.mask_dtype,
-                          pixel * args.grad_mask_stride + g * points, args.grad_mask_stride, args.grad_mask);
+                          pixel * args.grad_mask_stride + g * points, args.grad_mask_stride,
+                          args.grad_mask);
     }
   }
 }
@@ -283,7 +299,8 @@ void backward_items(const BackwardArgs& args, int64_t begin, int64_t end, Arena 
   using acc_t = typename Compute<scalar_t>::type;
   const Params& params = args.forward.params;
   const BackwardScratch<acc_t> scratch(params, arena);
-  fill_grid(params, cells_per_batch(params.num_points()), params.stride_w, scratch.grid_x, scratch.grid_y);
+  fill_grid(params, cells_per_batch(params.num_points()), params.stride_w, scratch.grid_x,
+            scratch.grid_y);
   for (int64_t c = 0; c < scratch.depth; ++c) scratch.grad_output[c] = 0;
   for (int64_t k = 0; k < scratch.plane_size; ++k) scratch.value[k] = 0;  // the border stays so
   const int64_t image_size = params.height * params.width * params.channels();
@@ -298,7 +315,8 @@ void backward_items(const BackwardArgs& args, int64_t begin, int64_t end, Arena 
     if (args.chunks == 1)
       write_plane(scratch, params, static_cast<scalar_t*>(args.grad_input) + plane);
     else
-      write_plane(scratch, params, static_cast<acc_t*>(args.partial) + chunk * params.batch * image_size + plane);
+      write_plane(scratch, params,
+                  static_cast<acc_t*>(args.partial) + chunk * params.batch * image_size + plane);
   }
 }
 

@@ -1,5 +1,5 @@
-// Registers the CPU kernels with PyTorch through LibTorch's stable ABI. Schemas stand in ops.py; the checks
-// here are for memory safety alone, user errors are caught in Python.
+// Registers the CPU kernels with PyTorch through LibTorch's stable ABI. Schemas stand in ops.py;
+// the checks here are for memory safety alone, user errors are caught in Python.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -14,11 +14,11 @@
 #include "dispatch.h"
 
 // The static arguments of every schema in ops.py, in its order.
-#define GEOMETRY_PARAMETERS                                                                          \
-  int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w, int64_t padding_h,         \
-      int64_t padding_w, int64_t dilation_h, int64_t dilation_w, int64_t groups, double offset_scale, \
-      bool remove_center, bool softmax
-#define GEOMETRY_ARGUMENTS                                                                   \
+#define GEOMETRY_PARAMETERS                                                                  \
+  int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w, int64_t padding_h, \
+      int64_t padding_w, int64_t dilation_h, int64_t dilation_w, int64_t groups,             \
+      double offset_scale, bool remove_center, bool softmax
+#define GEOMETRY_ARGUMENTS                                                                      \
   kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups, \
       offset_scale, remove_center, softmax
 
@@ -38,7 +38,8 @@ dcnv3::DType dtype_of(const Tensor& tensor) {
     case ScalarType::Half:
       return dcnv3::DType::kFloat16;
     default:
-      STD_TORCH_CHECK(false, "ops_dcnv3: expected a tensor of float64, float32, bfloat16 or float16");
+      STD_TORCH_CHECK(false,
+                      "ops_dcnv3: expected a tensor of float64, float32, bfloat16 or float16");
   }
 }
 
@@ -46,7 +47,8 @@ dcnv3::DType dtype_of(const Tensor& tensor) {
 class Scratch {
  public:
   explicit Scratch(uintptr_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
-    STD_TORCH_CHECK(memory_ != nullptr, "ops_dcnv3: out of memory, ", bytes, " bytes of scratch memory a thread");
+    STD_TORCH_CHECK(memory_ != nullptr, "ops_dcnv3: out of memory, ", bytes,
+                    " bytes of scratch memory a thread");
   }
   ~Scratch() { std::free(memory_); }
   Scratch(const Scratch&) = delete;
@@ -64,8 +66,9 @@ struct Pixels {
 
   explicit Pixels(const Tensor& source) : tensor(source), stride(source.size(3)) {
     if (source.is_contiguous()) return;
-    const bool even = source.stride(3) == 1 && source.stride(1) == source.size(2) * source.stride(2) &&
-                      source.stride(0) == source.size(1) * source.stride(1) && source.stride(2) >= source.size(3);
+    const bool even =
+        source.stride(3) == 1 && source.stride(1) == source.size(2) * source.stride(2) &&
+        source.stride(0) == source.size(1) * source.stride(1) && source.stride(2) >= source.size(3);
     if (even)
       stride = source.stride(2);
     else
@@ -74,9 +77,11 @@ struct Pixels {
 };
 
 dcnv3::Params make_params(const Tensor& input, const Tensor& points, GEOMETRY_PARAMETERS) {
-  STD_TORCH_CHECK(input.dim() == 4 && points.dim() == 4, "ops_dcnv3: expected tensors of 4 dimensions");
-  STD_TORCH_CHECK(groups > 0 && input.size(3) % groups == 0 && kernel_h > 0 && kernel_w > 0 && stride_h > 0 &&
-                      stride_w > 0 && dilation_h > 0 && dilation_w > 0 && points.size(0) == input.size(0),
+  STD_TORCH_CHECK(input.dim() == 4 && points.dim() == 4,
+                  "ops_dcnv3: expected tensors of 4 dimensions");
+  STD_TORCH_CHECK(groups > 0 && input.size(3) % groups == 0 && kernel_h > 0 && kernel_w > 0 &&
+                      stride_h > 0 && stride_w > 0 && dilation_h > 0 && dilation_w > 0 &&
+                      points.size(0) == input.size(0),
                   "ops_dcnv3: the arguments do not fit the input");
   dcnv3::Params params{};
   params.batch = input.size(0);
@@ -121,7 +126,9 @@ dcnv3::DType point_dtype(const Tensor& tensor, const Tensor& input) {
 }
 
 void* advance(void* base, dcnv3::DType dtype, int64_t elements) {
-  const int64_t bytes = dtype == dcnv3::DType::kFloat64 ? 8 : dtype == dcnv3::DType::kFloat32 ? 4 : 2;
+  const int64_t bytes = dtype == dcnv3::DType::kFloat64   ? 8
+                        : dtype == dcnv3::DType::kFloat32 ? 4
+                                                          : 2;
   return static_cast<char*>(base) + elements * bytes;
 }
 
@@ -187,23 +194,29 @@ Tensor packed_forward(const Tensor& input, const Tensor& offset_mask, GEOMETRY_P
   return run_forward(packed_args(input, both, GEOMETRY_ARGUMENTS), input);
 }
 
-// Runs the backward pass into grad_offset and grad_mask, which `args` leads to; returns the gradient of the input.
-Tensor run_backward(const dcnv3::BackwardArgs& partial_args, const Tensor& grad_output, const Tensor& input) {
+// Runs the backward pass into grad_offset and grad_mask, which `args` leads to; returns the
+// gradient of the input.
+Tensor run_backward(const dcnv3::BackwardArgs& partial_args, const Tensor& grad_output,
+                    const Tensor& input) {
   const Tensor contiguous_input = input.is_contiguous() ? input : torch::stable::contiguous(input);
-  const Tensor contiguous_grad = grad_output.is_contiguous() ? grad_output : torch::stable::contiguous(grad_output);
+  const Tensor contiguous_grad =
+      grad_output.is_contiguous() ? grad_output : torch::stable::contiguous(grad_output);
   dcnv3::BackwardArgs args = partial_args;
   const dcnv3::Params& params = args.forward.params;
-  check_same_shape(grad_output, {params.batch, params.out_height, params.out_width, params.channels()});
+  check_same_shape(grad_output,
+                   {params.batch, params.out_height, params.out_width, params.channels()});
   args.forward.dtype = dtype_of(input);
-  STD_TORCH_CHECK(dtype_of(grad_output) == args.forward.dtype, "ops_dcnv3: grad_output has another dtype");
+  STD_TORCH_CHECK(dtype_of(grad_output) == args.forward.dtype,
+                  "ops_dcnv3: grad_output has another dtype");
   args.forward.input = contiguous_input.const_data_ptr();
   args.grad_output = contiguous_grad.const_data_ptr();
-  Tensor grad_input =
-      torch::stable::new_empty(input, {params.batch, params.height, params.width, params.channels()});
+  Tensor grad_input = torch::stable::new_empty(
+      input, {params.batch, params.height, params.width, params.channels()});
   if (params.batch == 0) return grad_input;
   args.grad_input = grad_input.mutable_data_ptr();
 
-  // Rows are split only where images and groups are too few for the threads: each chunk costs a buffer.
+  // Rows are split only where images and groups are too few for the threads: each chunk costs a
+  // buffer.
   constexpr int64_t kMaxChunks = 8;
   const int64_t items = params.batch * params.groups;
   const int64_t threads = torch::stable::get_num_threads();
@@ -223,18 +236,22 @@ Tensor run_backward(const dcnv3::BackwardArgs& partial_args, const Tensor& grad_
     kernels.backward(args, begin, end, scratch.get());
   });
   if (args.chunks > 1)
-    torch::stable::parallel_for(0, input.numel(), 1 << 16,
-                                [&](int64_t begin, int64_t end) { kernels.add_partial(args, begin, end); });
+    torch::stable::parallel_for(0, input.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+      kernels.add_partial(args, begin, end);
+    });
   return grad_input;
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input, const Tensor& offset,
-                                            const Tensor& mask, GEOMETRY_PARAMETERS) {
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input,
+                                            const Tensor& offset, const Tensor& mask,
+                                            GEOMETRY_PARAMETERS) {
   dcnv3::BackwardArgs args{};
   const Pixels offsets(offset), weights(mask);
   args.forward = separate_args(input, offsets, weights, GEOMETRY_ARGUMENTS);
-  Tensor grad_offset = torch::stable::new_empty(offset, {offset.size(0), offset.size(1), offset.size(2), offset.size(3)});
-  Tensor grad_mask = torch::stable::new_empty(mask, {mask.size(0), mask.size(1), mask.size(2), mask.size(3)});
+  Tensor grad_offset = torch::stable::new_empty(
+      offset, {offset.size(0), offset.size(1), offset.size(2), offset.size(3)});
+  Tensor grad_mask =
+      torch::stable::new_empty(mask, {mask.size(0), mask.size(1), mask.size(2), mask.size(3)});
   args.grad_offset = grad_offset.mutable_data_ptr();
   args.grad_mask = grad_mask.mutable_data_ptr();
   args.grad_offset_stride = offset.size(3);
@@ -243,15 +260,16 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   return {grad_input, grad_offset, grad_mask};
 }
 
-std::tuple<Tensor, Tensor> packed_backward(const Tensor& grad_output, const Tensor& input, const Tensor& offset_mask,
-                                           GEOMETRY_PARAMETERS) {
+std::tuple<Tensor, Tensor> packed_backward(const Tensor& grad_output, const Tensor& input,
+                                           const Tensor& offset_mask, GEOMETRY_PARAMETERS) {
   dcnv3::BackwardArgs args{};
   const Pixels both(offset_mask);
   args.forward = packed_args(input, both, GEOMETRY_ARGUMENTS);
-  Tensor grad = torch::stable::new_empty(
-      offset_mask, {offset_mask.size(0), offset_mask.size(1), offset_mask.size(2), offset_mask.size(3)});
+  Tensor grad = torch::stable::new_empty(offset_mask, {offset_mask.size(0), offset_mask.size(1),
+                                                       offset_mask.size(2), offset_mask.size(3)});
   args.grad_offset = grad.mutable_data_ptr();
-  args.grad_mask = advance(args.grad_offset, args.forward.mask_dtype, 2 * groups * args.forward.params.num_points());
+  args.grad_mask = advance(args.grad_offset, args.forward.mask_dtype,
+                           2 * groups * args.forward.params.num_points());
   args.grad_offset_stride = args.grad_mask_stride = offset_mask.size(3);
   Tensor grad_input = run_backward(args, grad_output, input);
   return {grad_input, grad};

@@ -68,7 +68,8 @@ const char* ops_dcnv3_cpu_levels() {
     int count = 0;
     const dcnv3::Level* all = dcnv3::levels(&count);
     for (int k = 0; k < count; ++k)
-      if (all[k].supported) joined += (joined.empty() ? "" : " ") + std::string(all[k].kernels->level);
+      if (all[k].supported)
+        joined += (joined.empty() ? "" : " ") + std::string(all[k].kernels->level);
     return joined;
   }();
   return names.c_str();

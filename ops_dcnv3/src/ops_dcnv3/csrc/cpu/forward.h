@@ -6,9 +6,9 @@
 namespace dcnv3 {
 namespace DCNV3_LEVEL {
 
-// What the geometry leaves for the sums: four weights and four addresses a point, one array after another for
-// the four corners. The distance between those arrays is a constant for the usual kernels, so that one register
-// addresses all of them.
+// What the geometry leaves for the sums: four weights and four addresses a point, one array after
+// another for the four corners. The distance between those arrays is a constant for the usual
+// kernels, so that one register addresses all of them.
 template <typename acc_t>
 struct Corners {
   acc_t* weight;    // bilinear weight times the point's weight
@@ -56,12 +56,13 @@ struct Image {
   int64_t zeros;  // from the image's start to the row of zeros
 };
 
-// Note [Outside corners]: a row or column outside adds 2 * kOutside to the index. Then any corner outside has an
-// index of at least kOutside, negative ones included as they wrap, and no other has. A second loop widens
-// the indices and leads those corners to the zeros.
+// Note [Outside corners]: a row or column outside adds 2 * kOutside to the index. Then any corner
+// outside has an index of at least kOutside, negative ones included as they wrap, and no other has.
+// A second loop widens the indices and leads those corners to the zeros.
 constexpr uint32_t kOutside = uint32_t(1) << 29;
 
-// Finds the corners of the kLanes points from number k on; for images of less than kOutside elements.
+// Finds the corners of the kLanes points from number k on; for images of less than kOutside
+// elements.
 template <int kLanes>
 DCNV3_HOST_DEVICE void find_corners_lanes(const Batch<float>& batch, const Image& image, int64_t k,
                                           const Corners<float>& corners) {
@@ -80,9 +81,11 @@ DCNV3_HOST_DEVICE void find_corners_lanes(const Batch<float>& batch, const Image
   const I column = at.x * pixel_stride, row = at.y * row_stride;
   using U = Vector<uint32_t, kLanes>;  // the sums wrap
   const U left = bit_cast<U>(at.x >= 0 ? column : outside);
-  const U right = bit_cast<U>(at.x < static_cast<int32_t>(image.columns) - 1 ? column + pixel_stride : outside);
+  const U right =
+      bit_cast<U>(at.x < static_cast<int32_t>(image.columns) - 1 ? column + pixel_stride : outside);
   const U top = bit_cast<U>(at.y >= 0 ? row : outside);
-  const U bottom = bit_cast<U>(at.y < static_cast<int32_t>(image.rows) - 1 ? row + row_stride : outside);
+  const U bottom =
+      bit_cast<U>(at.y < static_cast<int32_t>(image.rows) - 1 ? row + row_stride : outside);
   int32_t* index = corners.index + k;
   store<kLanes>(index, bit_cast<I>(top + left));
   store<kLanes>(index + corners.pitch, bit_cast<I>(top + right));
@@ -92,7 +95,8 @@ DCNV3_HOST_DEVICE void find_corners_lanes(const Batch<float>& batch, const Image
 
 // The same for one point, any type and any size of image.
 template <typename acc_t>
-void find_corners_one(const Batch<acc_t>& batch, const Image& image, int64_t k, const Corners<acc_t>& corners) {
+void find_corners_one(const Batch<acc_t>& batch, const Image& image, int64_t k,
+                      const Corners<acc_t>& corners) {
   const auto at = locate_one(batch, k);
   for (int corner = 0; corner < 4; ++corner) {
     const int64_t y = at.y + corner / 2, x = at.x + corner % 2;
@@ -106,19 +110,23 @@ void find_corners_one(const Batch<acc_t>& batch, const Image& image, int64_t k, 
 }
 
 template <typename acc_t>
-void find_corners(const Batch<acc_t>& batch, const Image& image, int64_t count, const Corners<acc_t>& corners) {
+void find_corners(const Batch<acc_t>& batch, const Image& image, int64_t count,
+                  const Corners<acc_t>& corners) {
   if constexpr (sizeof(acc_t) == 4) {
     constexpr int kLanes = kMaxLanes<acc_t>;
     if (count >= kLanes && image.rows * image.row_stride < static_cast<int64_t>(kOutside)) {
-      for (int64_t k = 0; k < count; k += kLanes)  // the last vector overlaps the one before: no read past the end
+      for (int64_t k = 0; k < count;
+           k += kLanes)  // the last vector overlaps the one before: no read past the end
         find_corners_lanes<kLanes>(batch, image, k + kLanes <= count ? k : count - kLanes, corners);
       for (int corner = 0; corner < 4; ++corner) {
         const int32_t* __restrict index = corners.index + corner * corners.pitch;
         int64_t* __restrict to = corners.offset + corner * corners.pitch;
         const int64_t zeros = image.zeros;
-        const int64_t whole = round_up(count, kPointAlignment);  // what lies behind `count` is never used
+        const int64_t whole =
+            round_up(count, kPointAlignment);  // what lies behind `count` is never used
         for (int64_t k = 0; k < whole; ++k)
-          to[k] = static_cast<uint32_t>(index[k]) >= kOutside ? zeros : static_cast<int64_t>(index[k]);
+          to[k] =
+              static_cast<uint32_t>(index[k]) >= kOutside ? zeros : static_cast<int64_t>(index[k]);
       }
       return;
     }
@@ -135,8 +143,9 @@ DCNV3_HOST_DEVICE const scalar_t* at_offset(const scalar_t* base, int64_t elemen
 
 // Sums kVectors * kLanes channels of one cell, whose points `weight` and `offset` begin with.
 template <int kLanes, int kVectors, int kPoints, typename scalar_t, typename acc_t>
-DCNV3_HOST_DEVICE void sum_channels(const scalar_t* image, const acc_t* weight, const int64_t* offset, int64_t pitch,
-                                    int64_t num_points, acc_t factor, scalar_t* output) {
+DCNV3_HOST_DEVICE void sum_channels(const scalar_t* image, const acc_t* weight,
+                                    const int64_t* offset, int64_t pitch, int64_t num_points,
+                                    acc_t factor, scalar_t* output) {
   using V = Vector<acc_t, kLanes>;
   const int64_t points = kPoints > 0 ? kPoints : num_points;
   const int64_t stride = kPoints > 0 ? kBatchPoints : pitch;
@@ -156,28 +165,34 @@ DCNV3_HOST_DEVICE void sum_channels(const scalar_t* image, const acc_t* weight, 
     }
   }
 #pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) store<kLanes>(output + v * kLanes, (even[v] + odd[v]) * factor);
+  for (int v = 0; v < kVectors; ++v)
+    store<kLanes>(output + v * kLanes, (even[v] + odd[v]) * factor);
 }
 
 template <int kPoints, typename scalar_t, typename acc_t>
-DCNV3_HOST_DEVICE void sum_cell(const scalar_t* image, const acc_t* weight, const int64_t* offset, int64_t pitch,
-                                int64_t num_points, int64_t depth, acc_t factor, scalar_t* output) {
+DCNV3_HOST_DEVICE void sum_cell(const scalar_t* image, const acc_t* weight, const int64_t* offset,
+                                int64_t pitch, int64_t num_points, int64_t depth, acc_t factor,
+                                scalar_t* output) {
   constexpr int kWide = kMaxLanes<acc_t>;
   constexpr int kNarrow = kMinLanes<acc_t>;
   int64_t c = 0;
   for (; c + 4 * kWide <= depth; c += 4 * kWide)
-    sum_channels<kWide, 4, kPoints>(image + c, weight, offset, pitch, num_points, factor, output + c);
+    sum_channels<kWide, 4, kPoints>(image + c, weight, offset, pitch, num_points, factor,
+                                    output + c);
   for (; c + 2 * kWide <= depth; c += 2 * kWide)
-    sum_channels<kWide, 2, kPoints>(image + c, weight, offset, pitch, num_points, factor, output + c);
+    sum_channels<kWide, 2, kPoints>(image + c, weight, offset, pitch, num_points, factor,
+                                    output + c);
   for (; c + kWide <= depth; c += kWide)
-    sum_channels<kWide, 1, kPoints>(image + c, weight, offset, pitch, num_points, factor, output + c);
+    sum_channels<kWide, 1, kPoints>(image + c, weight, offset, pitch, num_points, factor,
+                                    output + c);
   for (; c + kNarrow <= depth; c += kNarrow)
     sum_channels<kNarrow, 1, 0>(image + c, weight, offset, pitch, num_points, factor, output + c);
   for (; c < depth; ++c) {
     acc_t sum = 0;
     for (int64_t p = 0; p < num_points; ++p)
       for (int corner = 0; corner < 4; ++corner)
-        sum += weight[corner * pitch + p] * to_compute(*at_offset(image + c, offset[corner * pitch + p]));
+        sum += weight[corner * pitch + p] *
+               to_compute(*at_offset(image + c, offset[corner * pitch + p]));
     output[c] = from_compute<scalar_t>(sum * factor);
   }
 }
@@ -217,10 +232,11 @@ void forward_pixels(const ForwardArgs& args, int64_t begin, int64_t end, Arena a
     for (int64_t g = 0; g < params.groups; g += batch_cells) {
       const int64_t cells = params.groups - g < batch_cells ? params.groups - g : batch_cells;
       const int64_t count = cells * points;
-      batch.offset = widen(args.offset, args.offset_dtype, pixel * params.offset_stride + g * points * 2,
-                           2 * count, scratch.offsets);
-      batch.weight = widen(args.mask, args.mask_dtype, pixel * params.mask_stride + g * points, count,
-                           scratch.logits);
+      batch.offset =
+          widen(args.offset, args.offset_dtype, pixel * params.offset_stride + g * points * 2,
+                2 * count, scratch.offsets);
+      batch.weight = widen(args.mask, args.mask_dtype, pixel * params.mask_stride + g * points,
+                           count, scratch.logits);
       if (params.softmax) {
         exponentials<kPoints>(batch.weight, points, cells, scratch.weights, scratch.inverse_sum);
         batch.weight = scratch.weights;
@@ -229,8 +245,9 @@ void forward_pixels(const ForwardArgs& args, int64_t begin, int64_t end, Arena a
       for (int64_t cell = 0; cell < cells; ++cell) {
         const int64_t channel = (g + cell) * params.depth;
         const acc_t factor = params.softmax ? scratch.inverse_sum[cell] : acc_t(1);
-        sum_cell<kPoints>(input + channel, corners.weight + cell * points, corners.offset + cell * points,
-                          corners.pitch, points, params.depth, factor, output + channel);
+        sum_cell<kPoints>(input + channel, corners.weight + cell * points,
+                          corners.offset + cell * points, corners.pitch, points, params.depth,
+                          factor, output + channel);
       }
     }
     if (++x == params.out_width) {

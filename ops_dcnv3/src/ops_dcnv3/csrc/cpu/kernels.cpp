@@ -1,10 +1,10 @@
-// The kernels of one instruction-set level. The build compiles this file once for each level, with DCNV3_LEVEL
-// naming the level and its namespace; nothing from the standard library may come in, since the linker would keep
-// one level's copy of a shared inline function for all.
+// The kernels of one instruction-set level. The build compiles this file once for each level, with
+// DCNV3_LEVEL naming the level and its namespace; nothing from the standard library may come in,
+// since the linker would keep one level's copy of a shared inline function for all.
 
+#include "kernels.h"
 #include "backward.h"
 #include "forward.h"
-#include "kernels.h"
 
 namespace dcnv3 {
 namespace DCNV3_LEVEL {
@@ -24,7 +24,8 @@ auto with_scalar(DType dtype, F function) {
   }
 }
 
-// Calls `function` with the number of points of the 3x3 kernel that every released model has, or 0 for any other.
+// Calls `function` with the number of points of the 3x3 kernel that every released model has, or 0
+// for any other.
 template <int kPoints>
 struct Points {
   static constexpr int value = kPoints;
@@ -47,7 +48,9 @@ uintptr_t scratch_size(DType dtype, const Params& params) {
   return arena.size();
 }
 
-uintptr_t forward_scratch(const ForwardArgs& args) { return scratch_size<ForwardScratch>(args.dtype, args.params); }
+uintptr_t forward_scratch(const ForwardArgs& args) {
+  return scratch_size<ForwardScratch>(args.dtype, args.params);
+}
 
 void forward(const ForwardArgs& args, int64_t begin, int64_t end, void* scratch) {
   with_scalar(args.dtype, [&](auto zero) {
@@ -70,7 +73,8 @@ void backward(const BackwardArgs& args, int64_t begin, int64_t end, void* scratc
 }
 
 void add_partial(const BackwardArgs& args, int64_t begin, int64_t end) {
-  with_scalar(args.forward.dtype, [&](auto zero) { add_partial<decltype(zero)>(args, begin, end); });
+  with_scalar(args.forward.dtype,
+              [&](auto zero) { add_partial<decltype(zero)>(args, begin, end); });
 }
 
 }  // namespace DCNV3_LEVEL
@@ -81,12 +85,8 @@ void add_partial(const BackwardArgs& args, int64_t begin, int64_t end) {
 #define DCNV3_STRING(level) DCNV3_STRING_(level)
 
 extern const Kernels DCNV3_NAME(DCNV3_LEVEL) = {
-    DCNV3_STRING(DCNV3_LEVEL),
-    DCNV3_LEVEL::forward_scratch,
-    DCNV3_LEVEL::forward,
-    DCNV3_LEVEL::backward_scratch,
-    DCNV3_LEVEL::backward,
-    DCNV3_LEVEL::add_partial,
+    DCNV3_STRING(DCNV3_LEVEL),     DCNV3_LEVEL::forward_scratch, DCNV3_LEVEL::forward,
+    DCNV3_LEVEL::backward_scratch, DCNV3_LEVEL::backward,        DCNV3_LEVEL::add_partial,
 };
 
 }  // namespace dcnv3

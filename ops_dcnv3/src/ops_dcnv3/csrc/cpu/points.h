@@ -1,5 +1,5 @@
-// The part of a kernel that works on points alone: weights, positions, corners. Plain loops over arrays of
-// points that the compiler turns into vector code; no channel is touched here.
+// The part of a kernel that works on points alone: weights, positions, corners. Plain loops over
+// arrays of points that the compiler turns into vector code; no channel is touched here.
 #pragma once
 
 #include "../dcnv3_geometry.h"
@@ -9,8 +9,9 @@
 namespace dcnv3 {
 namespace DCNV3_LEVEL {
 
-// A cell is one output pixel of one group, and owns P consecutive points in every array below. Cells are
-// handled in batches of about this many points: enough to fill vectors, few enough to stay in the L1 cache.
+// A cell is one output pixel of one group, and owns P consecutive points in every array below.
+// Cells are handled in batches of about this many points: enough to fill vectors, few enough to
+// stay in the L1 cache.
 constexpr int64_t kBatchPoints = 96;
 constexpr int64_t kPointAlignment = 16;  // arrays of points hold a multiple of this
 
@@ -22,7 +23,8 @@ DCNV3_HOST_DEVICE int64_t cells_per_batch(int64_t num_points) {
   return num_points >= kBatchPoints ? 1 : kBatchPoints / num_points;
 }
 
-// Returns `count` values from element `first` on as acc_t: in place if they are stored so, else converted.
+// Returns `count` values from element `first` on as acc_t: in place if they are stored so, else
+// converted.
 template <typename acc_t>
 const acc_t* widen(const void* base, DType dtype, int64_t first, int64_t count, acc_t* converted) {
   switch (dtype) {
@@ -46,10 +48,11 @@ void round_to(const acc_t* from, int64_t count, scalar_t* to) {
   for (int64_t k = 0; k < count; ++k) to[k] = from_compute<scalar_t>(static_cast<float>(from[k]));
 }
 
-// Collects the points of `cells` cells that lie `stride` elements apart: `count` values each, a constant if
-// kCount is positive.
+// Collects the points of `cells` cells that lie `stride` elements apart: `count` values each, a
+// constant if kCount is positive.
 template <int kCount, typename acc_t>
-void collect(const void* base, DType dtype, int64_t first, int64_t stride, int64_t cells, int64_t count, acc_t* to) {
+void collect(const void* base, DType dtype, int64_t first, int64_t stride, int64_t cells,
+             int64_t count, acc_t* to) {
   const int64_t values = kCount > 0 ? kCount : count;
   if (dtype == DType::kBFloat16 || dtype == DType::kFloat16) {
     for (int64_t cell = 0; cell < cells; ++cell)
@@ -63,8 +66,8 @@ void collect(const void* base, DType dtype, int64_t first, int64_t stride, int64
 
 // The way back, rounding to the type that the tensor has.
 template <int kCount, typename acc_t>
-void distribute(const acc_t* from, int64_t cells, int64_t count, DType dtype, int64_t first, int64_t stride,
-                void* base) {
+void distribute(const acc_t* from, int64_t cells, int64_t count, DType dtype, int64_t first,
+                int64_t stride, void* base) {
   const int64_t values = kCount > 0 ? kCount : count;
   if (dtype == DType::kBFloat16) {
     for (int64_t cell = 0; cell < cells; ++cell)
@@ -108,23 +111,25 @@ template <int kLanes>
 DCNV3_HOST_DEVICE Location<VectorLane<kLanes>> locate_lanes(const Batch<float>& batch, int64_t k) {
   Vector<float, kLanes> dx, dy;
   deinterleave<kLanes>(batch.offset + 2 * k, &dx, &dy);
-  return locate<VectorLane<kLanes>>(batch.base_y + (load<kLanes>(batch.grid_y + k) + batch.scale * dy),
-                                    batch.base_x + (load<kLanes>(batch.grid_x + k) + batch.scale * dx),
-                                    load<kLanes>(batch.weight + k), batch.height, batch.width);
+  return locate<VectorLane<kLanes>>(
+      batch.base_y + (load<kLanes>(batch.grid_y + k) + batch.scale * dy),
+      batch.base_x + (load<kLanes>(batch.grid_x + k) + batch.scale * dx),
+      load<kLanes>(batch.weight + k), batch.height, batch.width);
 }
 
 template <typename acc_t>
-DCNV3_HOST_DEVICE Location<ScalarLane<acc_t, int64_t>> locate_one(const Batch<acc_t>& batch, int64_t k) {
+DCNV3_HOST_DEVICE Location<ScalarLane<acc_t, int64_t>> locate_one(const Batch<acc_t>& batch,
+                                                                  int64_t k) {
   return locate<ScalarLane<acc_t, int64_t>>(
       batch.base_y + (batch.grid_y[k] + batch.scale * batch.offset[2 * k + 1]),
-      batch.base_x + (batch.grid_x[k] + batch.scale * batch.offset[2 * k]), batch.weight[k], batch.height,
-      batch.width);
+      batch.base_x + (batch.grid_x[k] + batch.scale * batch.offset[2 * k]), batch.weight[k],
+      batch.height, batch.width);
 }
 
 // Softmax over the points of each cell, short of the division: exponentials, and 1 / their sum.
 template <int kPoints, typename acc_t>
-void exponentials(const acc_t* __restrict logit, int64_t num_points, int64_t cells, acc_t* __restrict exponential,
-                  acc_t* __restrict inverse_sum) {
+void exponentials(const acc_t* __restrict logit, int64_t num_points, int64_t cells,
+                  acc_t* __restrict exponential, acc_t* __restrict inverse_sum) {
   const int64_t points = kPoints > 0 ? kPoints : num_points;
   for (int64_t cell = 0; cell < cells; ++cell) {
     const acc_t* row = logit + cell * points;

@@ -1,5 +1,6 @@
-// Vectors of the instruction set that this translation unit is compiled for: loads, stores, conversions and
-// sums. GNU vector types (gcc, clang) in native widths only: wider ones are split badly by gcc.
+// Vectors of the instruction set that this translation unit is compiled for: loads, stores,
+// conversions and sums. GNU vector types (gcc, clang) in native widths only: wider ones are split
+// badly by gcc.
 #pragma once
 
 #if defined(__x86_64__)
@@ -49,7 +50,9 @@ struct VectorLane {
     const index_t truncated = __builtin_convertvector(x, index_t);
     return truncated + (to_float(truncated) > x);  // a true comparison is -1
   }
-  static DCNV3_HOST_DEVICE float_t to_float(index_t index) { return __builtin_convertvector(index, float_t); }
+  static DCNV3_HOST_DEVICE float_t to_float(index_t index) {
+    return __builtin_convertvector(index, float_t);
+  }
 };
 
 // Reads kLanes stored values as the type they are calculated in.
@@ -71,7 +74,8 @@ template <int kLanes>
 DCNV3_HOST_DEVICE Vector<float, kLanes> load(const Float16* from) {
 #if defined(__F16C__)
   if constexpr (kLanes == 4) {
-    return bit_cast<Vector<float, 4>>(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+    return bit_cast<Vector<float, 4>>(
+        _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
   } else if constexpr (kLanes == 8) {
     return bit_cast<Vector<float, 8>>(_mm256_cvtph_ps(load_unaligned<__m128i>(from)));
   } else {
@@ -101,16 +105,19 @@ DCNV3_HOST_DEVICE void store(int32_t* to, Vector<int32_t, kLanes> value) {
   __builtin_memcpy(to, &value, sizeof(value));
 }
 template <int kLanes>
-DCNV3_HOST_DEVICE void store(BFloat16* to, Vector<float, kLanes> value) {  // as from_compute<BFloat16>
+DCNV3_HOST_DEVICE void store(BFloat16* to,
+                             Vector<float, kLanes> value) {  // as from_compute<BFloat16>
   using Wide = Vector<uint32_t, kLanes>;
   const Wide bits = bit_cast<Wide>(value);
   const Wide rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const Wide nan = Wide{} + 0x7fc0u;
-  const auto narrow = __builtin_convertvector(value != value ? nan : rounded, Vector<uint16_t, kLanes>);
+  const auto narrow =
+      __builtin_convertvector(value != value ? nan : rounded, Vector<uint16_t, kLanes>);
   __builtin_memcpy(to, &narrow, sizeof(narrow));
 }
 template <int kLanes>
-DCNV3_HOST_DEVICE void store(Float16* to, Vector<float, kLanes> value) {  // as from_compute<Float16>
+DCNV3_HOST_DEVICE void store(Float16* to,
+                             Vector<float, kLanes> value) {  // as from_compute<Float16>
 #if defined(__AVX512F__)
   if constexpr (kLanes == 16) {
     const __m256i narrow = _mm512_cvtps_ph(bit_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT);
@@ -130,7 +137,8 @@ DCNV3_HOST_DEVICE void store(Float16* to, Vector<float, kLanes> value) {  // as 
 
 // Parts (x0, y0, x1, y1, ...) into (x0, x1, ...) and (y0, y1, ...).
 template <int kLanes>
-DCNV3_HOST_DEVICE void deinterleave(const float* from, Vector<float, kLanes>* x, Vector<float, kLanes>* y) {
+DCNV3_HOST_DEVICE void deinterleave(const float* from, Vector<float, kLanes>* x,
+                                    Vector<float, kLanes>* y) {
   const auto a = load<kLanes>(from), b = load<kLanes>(from + kLanes);
   if constexpr (kLanes == 16) {
     *x = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -159,7 +167,8 @@ DCNV3_HOST_DEVICE void store_sums(acc_t* to, Vector<acc_t, kLanes> a, Vector<acc
       const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(vc, vd), _mm512_unpackhi_ps(vc, vd));
       const __m512 abcd =
           _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
-      const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+      const __m256 half =
+          _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
       quad = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
     }
 #endif
