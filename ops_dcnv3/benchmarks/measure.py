@@ -43,10 +43,21 @@ def _sample(run: Callable[[], object], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def medians(contenders: Mapping[str, Callable[[], object]], effort: Effort) -> dict[str, float]:
-    """Median seconds of each contender, sampled in turns after one warm-up call."""
+def medians(
+    contenders: Mapping[str, Callable[[], object]],
+    effort: Effort,
+    prepare: Callable[[str], None] = lambda name: None,
+) -> dict[str, float]:
+    """Median seconds of each contender, sampled in turns after one warm-up call.
+
+    Args:
+        contenders: What to run, by name.
+        effort: How long.
+        prepare: Called with the name before each sample of that contender, outside the timing.
+    """
     calls = {}
     for name, run in contenders.items():
+        prepare(name)
         run()
         calls[name] = max(1, round(SHORTEST_SAMPLE / max(_sample(run, 1), 1e-6)))
     samples: dict[str, list[float]] = {name: [] for name in contenders}
@@ -55,6 +66,7 @@ def medians(contenders: Mapping[str, Callable[[], object]], effort: Effort) -> d
         if done >= effort.least_rounds and time.perf_counter() > deadline:
             break
         for name, run in contenders.items():
+            prepare(name)
             samples[name].append(_sample(run, calls[name]))
     return {name: statistics.median(values) for name, values in samples.items()}
 
@@ -118,7 +130,7 @@ def describe_machine(threads: int) -> str:
     return "\n".join(
         [
             f"- CPU: {cpu}; {threads} thread(s) unless said otherwise",
-            f"- levels of instructions: {', '.join(info['cpu_levels'])}; default {info['cpu_level']}",
+            f"- instruction sets: {', '.join(info['cpu_levels'])}; default {info['cpu_level']}",
             f"- ops_dcnv3 {info['version']}, PyTorch {torch.__version__}, "
             f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
         ]

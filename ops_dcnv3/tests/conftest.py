@@ -69,6 +69,12 @@ def native(request: pytest.FixtureRequest, _keep_level: None) -> Operator:
     return ops_dcnv3.dcnv3
 
 
+@pytest.fixture
+def compiled(_keep_level: None) -> None:
+    """For tests that need the compiled kernels, whatever the level."""
+    use_level(LEVELS[-1])
+
+
 @pytest.fixture(params=["reference", *(LEVELS if LEVELS != (NO_LEVEL,) else ["fallback"])])
 def operator(request: pytest.FixtureRequest, _keep_level: None) -> Operator:
     """The reference, then `ops_dcnv3.dcnv3` in every form it has here."""

@@ -81,7 +81,7 @@ def test_extension_info_tells_what_runs_and_why_the_rest_does_not():
         assert info["cpu_levels"] == () and info["cpu_level"] is None
 
 
-def test_the_best_level_is_chosen_by_default(native, tmp_path):
+def test_the_best_level_is_chosen_by_default(compiled, tmp_path):
     info = report(tmp_path)["info"]
     assert info["cpu_level"] == info["cpu_levels"][-1]
 
@@ -93,7 +93,7 @@ def test_the_reference_can_be_forced_and_does_not_warn_of_what_was_asked_for(tmp
     assert told["warnings"] == []
 
 
-def test_the_compiled_kernels_can_be_forced(native, tmp_path):
+def test_the_compiled_kernels_can_be_forced(compiled, tmp_path):
     told = report(tmp_path, OPS_DCNV3_BACKEND="native")
     assert told["info"]["backends"][0] == "cpu"
     assert told["warnings"] == []
@@ -141,7 +141,7 @@ def test_an_unknown_backend_fails_on_import(tmp_path):
     assert "got 'gpu'" in done.stderr
 
 
-def test_an_unknown_level_fails_on_import(native, tmp_path):
+def test_an_unknown_level_fails_on_import(compiled, tmp_path):
     done = start(tmp_path, OPS_DCNV3_CPU_LEVEL="v9")
     assert done.returncode != 0
     assert "expected OPS_DCNV3_CPU_LEVEL in" in done.stderr and "got 'v9'" in done.stderr

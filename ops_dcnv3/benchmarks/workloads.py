@@ -1,0 +1,92 @@
+"""The shapes of InternImage-T, and calls of an operator with and without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STAGES = ((64, 4), (128, 8), (256, 16), (512, 32))  # channels, groups
+SIZES = {
+    "224 px": ((56, 56), (28, 28), (14, 14), (7, 7)),
+    "800x1280": ((200, 320), (100, 160), (50, 80), (25, 40)),
+}
+SETTINGS = (("224 px", 1), ("224 px", 8), ("800x1280", 1))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One stage of InternImage-T at one image size."""
+
+    image_size: str
+    batch: int
+    stage: int  # 0-3
+
+    def __str__(self) -> str:
+        """As a row's name."""
+        return f"{self.image_size}, N={self.batch}, stage {self.stage + 1}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return SIZES[self.image_size][self.stage]
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return STAGES[self.stage][1]
+
+    @property
+    def cells(self) -> int:
+        """(pixel, group) pairs: N * H * W * G."""
+        return self.batch * self.size[0] * self.size[1] * self.groups
+
+    def tensors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+        """Input (N, H, W, C), offset (N, H, W, G*9*2), logits (N, H, W, G*9)."""
+        generator = torch.Generator().manual_seed(0)
+        widths = (STAGES[self.stage][0], self.groups * 18, self.groups * 9)
+        return tuple(
+            torch.randn((self.batch, *self.size, width), generator=generator).to(dtype)
+            for width in widths
+        )  # type: ignore[return-value]
+
+
+def shapes() -> Iterator[tuple[int, Shape]]:
+    """Every shape, with the index of its setting."""
+    for setting, (image_size, batch) in enumerate(SETTINGS):
+        for stage in range(len(STAGES)):
+            yield setting, Shape(image_size, batch, stage)
+
+
+def normalised(logits: Tensor, groups: int) -> Tensor:
+    """Softmax over the points of each group, (N, H, W, G*P)."""
+    return logits.unflatten(-1, (groups, -1)).softmax(-1).flatten(-2)
+
+
+Operation = Callable[..., Tensor]
+
+
+def forward_only(operation: Operation, *tensors: Tensor) -> Callable[[], object]:
+    """A call without gradients."""
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        return operation(*tensors)
+
+    return run
+
+
+def forward_backward(operation: Operation, *tensors: Tensor) -> Callable[[], object]:
+    """A call and the gradients of all its tensors."""
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    grad_output = torch.randn_like(operation(*leaves))
+
+    def run() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(operation(*leaves), leaves, grad_output)
+
+    return run
+
+
+PASSES = {"forward": forward_only, "forward+backward": forward_backward}
