@@ -32,7 +32,7 @@ def _build_norm(norm_layer: str, channels: int) -> nn.Sequential:
     if norm_layer == "LN":
         return nn.Sequential(_ToChannelsLast(), nn.LayerNorm(channels, eps=_NORM_EPS))
     if norm_layer == "BN":
-        return nn.Sequential(nn.BatchNorm2d(channels, eps=_NORM_EPS), _ToChannelsLast())
+        return nn.Sequential(nn.BatchNorm2d(channels), _ToChannelsLast())
     raise ValueError(f"DCNv3: expected norm_layer in ('LN', 'BN'), got {norm_layer!r}")
 
 
