@@ -1,4 +1,4 @@
-"""What the benchmark compares with computes the same numbers; else its ratios would mean nothing."""
+"""What the benchmark compares with computes the same numbers: only then its ratios mean much."""
 
 from __future__ import annotations
 

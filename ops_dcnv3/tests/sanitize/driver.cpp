@@ -1,8 +1,9 @@
-// Runs the CPU kernels of one instruction-set level on random shapes and hostile values, without PyTorch, so that
-// AddressSanitizer and UndefinedBehaviorSanitizer see every access: each tensor is a heap block of exactly its
-// size. Built by test_sanitizers.py.
+// Runs the CPU kernels of one instruction-set level on random shapes and hostile values, without
+// PyTorch, so that AddressSanitizer and UndefinedBehaviorSanitizer see every access: each tensor is
+// a heap block of exactly its size. Built by test_sanitizers.py.
 //
-//   driver SEED ROUNDS [short]    `short` makes the offsets one element too few, which must be caught
+//   driver SEED ROUNDS [short]    `short` makes the offsets one element too few, which must be
+//   caught
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -28,7 +29,9 @@ using namespace dcnv3;
 
 std::mt19937_64 random_bits;
 
-int64_t between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_bits); }
+int64_t between(int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(random_bits);
+}
 double normal() { return std::normal_distribution<double>()(random_bits); }
 template <typename T>
 T one_of(std::initializer_list<T> values) {
@@ -43,13 +46,17 @@ int64_t bytes_of(DType dtype) {
 class Block {
  public:
   Block(DType dtype, int64_t count)
-      : dtype_(dtype), count_(count), memory_(std::malloc(static_cast<size_t>(count * bytes_of(dtype)))) {}
+      : dtype_(dtype),
+        count_(count),
+        memory_(std::malloc(static_cast<size_t>(count * bytes_of(dtype)))) {}
   ~Block() { std::free(memory_); }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
   void* get() const { return memory_; }
-  void* at(int64_t element) const { return static_cast<char*>(memory_) + element * bytes_of(dtype_); }
+  void* at(int64_t element) const {
+    return static_cast<char*>(memory_) + element * bytes_of(dtype_);
+  }
   int64_t count() const { return count_; }
 
   void set(int64_t k, double value) {
@@ -107,7 +114,9 @@ struct Free {
 };
 using Scratch = std::unique_ptr<void, Free>;
 
-Scratch make_scratch(uintptr_t bytes) { return Scratch(std::aligned_alloc(64, (bytes + 63) / 64 * 64)); }
+Scratch make_scratch(uintptr_t bytes) {
+  return Scratch(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+}
 
 double hostile_offset(const Params& params) {
   const double infinity = std::numeric_limits<double>::infinity();
@@ -115,9 +124,11 @@ double hostile_offset(const Params& params) {
     case 0:
       return one_of({std::nan(""), infinity, -infinity});
     case 1:
-      return one_of({1e30, -1e30, 1e300, -1e300, 1e-300, 2147483648.0, -2147483649.0, 9.3e18, -9.3e18});
+      return one_of(
+          {1e30, -1e30, 1e300, -1e300, 1e-300, 2147483648.0, -2147483649.0, 9.3e18, -9.3e18});
     case 2:
-      return one_of({-1.0, 0.0, 1.0, double(params.height), double(params.width), -double(params.height)});
+      return one_of(
+          {-1.0, 0.0, 1.0, double(params.height), double(params.width), -double(params.height)});
     case 3:
       return normal() * 100;
     case 4:  // exactly on the lattice
@@ -134,7 +145,8 @@ Params random_params() {
     params.height = one_of<int64_t>({1, 2, 3, 5, 8, 11});
     params.width = one_of<int64_t>({1, 2, 3, 6, 7, 13});
     params.groups = one_of<int64_t>({1, 2, 3, 5, 12});
-    params.depth = one_of<int64_t>({1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 48, 64, 65, 128, 130});
+    params.depth =
+        one_of<int64_t>({1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 48, 64, 65, 128, 130});
     params.kernel_h = one_of<int64_t>({1, 2, 3, 3, 3, 5, 7});
     params.kernel_w = between(0, 2) ? params.kernel_h : one_of<int64_t>({1, 2, 3, 5, 11});
     params.stride_h = between(1, 3);
@@ -159,9 +171,10 @@ Params random_params() {
 }
 
 void fail(const char* what, const Params& params, DType dtype) {
-  std::fprintf(stderr, "%s: dtype %d, N %ld, H %ld, W %ld, G %ld, D %ld, K %ld x %ld\n", what, int(dtype),
-               long(params.batch), long(params.height), long(params.width), long(params.groups), long(params.depth),
-               long(params.kernel_h), long(params.kernel_w));
+  std::fprintf(stderr, "%s: dtype %d, N %ld, H %ld, W %ld, G %ld, D %ld, K %ld x %ld\n", what,
+               int(dtype), long(params.batch), long(params.height), long(params.width),
+               long(params.groups), long(params.depth), long(params.kernel_h),
+               long(params.kernel_w));
   std::exit(1);
 }
 
@@ -235,7 +248,8 @@ void run_once(const Kernels& kernels, bool too_short) {
   }
   if (backward.chunks > 1) {
     const std::vector<int64_t> elements = random_cuts(input.count());
-    for (size_t k = 0; k + 1 < elements.size(); ++k) kernels.add_partial(backward, elements[k], elements[k + 1]);
+    for (size_t k = 0; k + 1 < elements.size(); ++k)
+      kernels.add_partial(backward, elements[k], elements[k + 1]);
   }
   if (!grad_input.all_finite()) fail("the gradient of the input is not finite", params, args.dtype);
   if (!grad_masks.all_finite()) fail("the gradient of the mask is not finite", params, args.dtype);
