@@ -184,7 +184,7 @@ def check_geometry(
         raise ValueError(f"{function}: expected groups >= 1, got {groups}")
     if not isinstance(offset_scale, (int, float)):
         raise TypeError(f"{function}: expected offset_scale = a number, got {offset_scale!r}")
-    if not math.isfinite(offset_scale):
+    if not -math.inf < offset_scale < math.inf:  # torch.compile cannot trace math.isfinite
         raise ValueError(f"{function}: expected offset_scale = a finite number, got {offset_scale}")
     if remove_center and (kernel_h % 2 == 0 or kernel_w % 2 == 0 or kernel_h * kernel_w == 1):
         raise ValueError(
