@@ -45,7 +45,7 @@ def composition(module: nn.Module, x: Tensor, **given) -> Tensor:
     if given.get("norm_layer") == "BN":
         mean, variance = s["dw_conv.1.0.running_mean"], s["dw_conv.1.0.running_var"]
         weight, bias = s["dw_conv.1.0.weight"], s["dw_conv.1.0.bias"]
-        control = F.batch_norm(control, mean, variance, weight, bias, eps=1e-6)
+        control = F.batch_norm(control, mean, variance, weight, bias)
         control = control.permute(0, 2, 3, 1)
     else:
         weight, bias = s["dw_conv.1.1.weight"], s["dw_conv.1.1.bias"]
