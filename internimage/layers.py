@@ -23,12 +23,23 @@ NORM_EPS = 1e-6
 ACTIVATIONS: dict[str, type[nn.Module]] = {"GELU": nn.GELU, "ReLU": nn.ReLU, "SiLU": nn.SiLU}
 
 
+def channels_first(x: Tensor) -> Tensor:
+    """View ``(N, H, W, C)`` as ``(N, C, H, W)``, for a convolution.
+
+    Under a compiler it is a copy: inductor of torch 2.13 cannot lower a convolution whose input is
+    such a view when H and W are dynamic (``ValueRangeError: Invalid ranges [0:-1]``). The copy can
+    go when `tests/internimage/test_compile_export.py` passes without it.
+    """
+    x = x.permute(0, 3, 1, 2)
+    return x.contiguous() if torch.compiler.is_compiling() else x
+
+
 class ToChannelsFirst(nn.Module):
     """View ``(N, H, W, C)`` as ``(N, C, H, W)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Permute without a copy."""
-        return x.permute(0, 3, 1, 2)
+        """Permute, without a copy unless a compiler is at work."""
+        return channels_first(x)
 
 
 class ToChannelsLast(nn.Module):
@@ -148,7 +159,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Downsample a channels-last map."""
-        return self.norm(self.conv(x.permute(0, 3, 1, 2)))
+        return self.norm(self.conv(channels_first(x)))
 
 
 class Mlp(nn.Module):

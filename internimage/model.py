@@ -28,7 +28,7 @@ from internimage.architecture import (
     trunk_norm_block_ids,
 )
 from internimage.blocks import BlockSettings, InternImageBlock, InternImageStage
-from internimage.layers import AttentionPool, Stem, build_activation, build_norm
+from internimage.layers import AttentionPool, Stem, build_activation, build_norm, channels_first
 from ops_dcnv3.modules import DCNv3
 
 CLS_SCALE = 1.5
@@ -320,12 +320,12 @@ class InternImage(nn.Module):
         maps = self._run_stages(x, wanted[-1] if intermediates_only else self.num_stages - 1)
         chosen = [maps[i] for i in wanted]
         if output_fmt == "NCHW":
-            chosen = [_channels_first(y) for y in chosen]
+            chosen = [_to_nchw(y) for y in chosen]
         return chosen if intermediates_only else (self._to_head(maps), chosen)
 
     def _features(self, x: Tensor, indices: Sequence[int]) -> list[Tensor]:
         maps = self._run_stages(x, indices[-1])
-        return [_channels_first(maps[i]) for i in indices]
+        return [_to_nchw(maps[i]) for i in indices]
 
     def _run_stages(self, x: Tensor, last: int) -> list[Tensor]:
         """Run the stem and the stages 0..last; return their maps, channels last."""
@@ -343,8 +343,8 @@ class InternImage(nn.Module):
     def _to_head(self, maps: list[Tensor]) -> Tensor:
         """Turn the maps of all stages into what the head takes, channels first."""
         if self.features_only or not self.use_clip_projector:
-            return maps[-1].permute(0, 3, 1, 2)
-        x3, x4 = maps[-2].permute(0, 3, 1, 2), maps[-1].permute(0, 3, 1, 2)
+            return channels_first(maps[-1])
+        x3, x4 = channels_first(maps[-2]), channels_first(maps[-1])
         return self.dcnv3_head_x4(x4) + self.dcnv3_head_x3(x3)
 
     def _check_input(self, x: Tensor) -> None:
@@ -445,5 +445,5 @@ def _classifier(in_features: int, num_classes: int) -> nn.Module:
     return nn.Linear(in_features, num_classes) if num_classes else nn.Identity()
 
 
-def _channels_first(x: Tensor) -> Tensor:
+def _to_nchw(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2).contiguous()
