@@ -152,7 +152,12 @@ class DCNv3(nn.Module):
 
     def control(self, input: Tensor) -> Tensor:
         """Features that offsets, weights and gates are read from: (N, H, W, C) -> (N, H, W, C)."""
-        return self.dw_conv(input.permute(0, 3, 1, 2))
+        channels_first = input.permute(0, 3, 1, 2)
+        if torch.compiler.is_compiling():
+            # inductor of torch 2.13 cannot lower a convolution of such a view with dynamic H and W
+            # ("ValueRangeError: Invalid ranges [0:-1]"); the copy can go when it can
+            channels_first = channels_first.contiguous()
+        return self.dw_conv(channels_first)
 
     def offsets_and_logits(self, control: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets (N, H, W, G*P*2) and logits (N, H, W, G*P), for plots and studies."""
