@@ -24,7 +24,8 @@ HAVE_COMPILER := $(shell command -v '$(COMPILER)' 2>/dev/null)
 OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native,reference)
 
 OPERATOR_SOURCES := $(shell find ops_dcnv3/src -path '*/csrc/*' -type f 2>/dev/null)
-CXX_SOURCES := $(filter %.cpp %.h %.cu %.cuh,$(OPERATOR_SOURCES))
+CXX_SOURCES := $(shell find ops_dcnv3/src ops_dcnv3/tests -type f \
+    \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
 
 # pip shows nothing of a build that went on without the kernels, so say it here, once.
 REPORT_MISSING = import ops_dcnv3, sys; \
