@@ -1,7 +1,7 @@
 """Packaging of ``internimage``, the backbone; the operator ``ops_dcnv3`` is a project of its own.
 
 The names of the dependencies are here, with the lowest version that works; the versions that the
-tests ran with are in ``requirements/``. The version of the package is in ``internimage/__init__.py``.
+tests ran with are in ``requirements/``. The package's version: ``internimage/__init__.py``.
 """
 
 import re
