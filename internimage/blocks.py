@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from internimage.layers import Downsample, DropPath, Mlp, build_norm
+from internimage.layers import Downsample, DropPath, Mlp
 from ops_dcnv3 import modules as dcnv3_modules
+from ops_dcnv3.layers import build_norm
 
 CORE_OPS = ("DCNv3", "DCNv3_pytorch")
 """Operator modules by the names that configs use; the second always runs the plain PyTorch path."""

@@ -9,95 +9,11 @@ an ``nn.Sequential`` whose index depends on the layouts around it (``patch_embed
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Layout = Literal["channels_first", "channels_last"]
-
-NORM_EPS = 1e-6
-"""Epsilon of every LayerNorm of the trunk, as released (PyTorch's default is 1e-5)."""
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"GELU": nn.GELU, "ReLU": nn.ReLU, "SiLU": nn.SiLU}
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """View ``(N, H, W, C)`` as ``(N, C, H, W)``, for a convolution.
-
-    Under a compiler it is a copy: inductor of torch 2.13 cannot lower a convolution whose input is
-    such a view when H and W are dynamic (``ValueRangeError: Invalid ranges [0:-1]``). The copy can
-    go when `tests/internimage/test_compile_export.py` passes without it.
-    """
-    x = x.permute(0, 3, 1, 2)
-    return x.contiguous() if torch.compiler.is_compiling() else x
-
-
-class ToChannelsFirst(nn.Module):
-    """View ``(N, H, W, C)`` as ``(N, C, H, W)``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Permute, without a copy unless a compiler is at work."""
-        return channels_first(x)
-
-
-class ToChannelsLast(nn.Module):
-    """View ``(N, C, H, W)`` as ``(N, H, W, C)``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Permute without a copy."""
-        return x.permute(0, 2, 3, 1)
-
-
-def build_norm(
-    channels: int,
-    norm_layer: str = "LN",
-    *,
-    input_layout: Layout = "channels_last",
-    output_layout: Layout = "channels_last",
-    eps: float = NORM_EPS,
-) -> nn.Sequential:
-    """Build a norm with the permutes that it needs around it.
-
-    Args:
-        channels: C.
-        norm_layer: ``"LN"`` or ``"BN"``.
-        input_layout: layout of what comes in.
-        output_layout: layout of what goes out.
-        eps: epsilon of the LayerNorm. BatchNorm keeps PyTorch's default, as the released models do.
-
-    Raises:
-        ValueError: the norm is unknown.
-    """
-    layers: list[nn.Module] = []
-    if norm_layer == "LN":
-        if input_layout == "channels_first":
-            layers.append(ToChannelsLast())
-        layers.append(nn.LayerNorm(channels, eps=eps))
-        if output_layout == "channels_first":
-            layers.append(ToChannelsFirst())
-    elif norm_layer == "BN":
-        if input_layout == "channels_last":
-            layers.append(ToChannelsFirst())
-        layers.append(nn.BatchNorm2d(channels))
-        if output_layout == "channels_last":
-            layers.append(ToChannelsLast())
-    else:
-        raise ValueError(f"build_norm: expected norm_layer = 'LN' or 'BN', got {norm_layer!r}")
-    return nn.Sequential(*layers)
-
-
-def build_activation(act_layer: str) -> nn.Module:
-    """Build an activation by name.
-
-    Raises:
-        ValueError: the name is none of :data:`ACTIVATIONS`.
-    """
-    if act_layer not in ACTIVATIONS:
-        names = ", ".join(sorted(ACTIVATIONS))
-        raise ValueError(f"build_activation: expected act_layer in {{{names}}}, got {act_layer!r}")
-    return ACTIVATIONS[act_layer]()
+from ops_dcnv3.layers import build_activation, build_norm, channels_first
 
 
 class DropPath(nn.Module):

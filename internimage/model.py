@@ -28,7 +28,8 @@ from internimage.architecture import (
     trunk_norm_block_ids,
 )
 from internimage.blocks import BlockSettings, InternImageBlock, InternImageStage
-from internimage.layers import AttentionPool, Stem, build_activation, build_norm, channels_first
+from internimage.layers import AttentionPool, Stem
+from ops_dcnv3.layers import build_activation, build_norm, channels_first
 from ops_dcnv3.modules import DCNv3
 
 CLS_SCALE = 1.5

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from internimage.layers import AttentionPool, build_activation, build_norm
+from internimage.layers import AttentionPool
+from ops_dcnv3.layers import build_activation, build_norm
 
 
 @pytest.mark.parametrize("norm_layer", ["LN", "BN"])

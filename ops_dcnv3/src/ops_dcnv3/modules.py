@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import reference
+from .layers import build_activation, build_norm, channels_first
 from .ops import check_geometry, dcnv3_packed
-
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "GELU": nn.GELU,
-    "ReLU": lambda: nn.ReLU(inplace=True),
-    "SiLU": lambda: nn.SiLU(inplace=True),
-}
-_NORM_EPS = 1e-6
-
-
-class _ToChannelsLast(nn.Module):
-    """(N, C, H, W) -> (N, H, W, C), as a view."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 2, 3, 1)
-
-
-def _build_norm(norm_layer: str, channels: int) -> nn.Sequential:
-    """Norm of a channels-first map that leaves channels last, under the released keys."""
-    if norm_layer == "LN":
-        return nn.Sequential(_ToChannelsLast(), nn.LayerNorm(channels, eps=_NORM_EPS))
-    if norm_layer == "BN":
-        return nn.Sequential(nn.BatchNorm2d(channels), _ToChannelsLast())
-    raise ValueError(f"DCNv3: expected norm_layer in ('LN', 'BN'), got {norm_layer!r}")
 
 
 class DCNv3(nn.Module):
@@ -94,10 +71,6 @@ class DCNv3(nn.Module):
                 f"DCNv3: expected channels % group = 0 with group = {group}, "
                 f"got channels = {channels}"
             )
-        if act_layer not in _ACTIVATIONS:
-            raise ValueError(
-                f"DCNv3: expected act_layer in {tuple(_ACTIVATIONS)}, got {act_layer!r}"
-            )
         if stride != 1 or 2 * pad != dilation * (kernel_size - 1):
             raise ValueError(
                 "DCNv3: expected stride = 1 and 2 * pad = dilation * (kernel_size - 1), so that "
@@ -126,8 +99,8 @@ class DCNv3(nn.Module):
                 padding=(dw_kernel_size - 1) // 2,
                 groups=channels,
             ),
-            _build_norm(norm_layer, channels),
-            _ACTIVATIONS[act_layer](),
+            build_norm(channels, norm_layer, input_layout="channels_first", function="DCNv3"),
+            build_activation(act_layer, function="DCNv3"),
         )
         self.offset = nn.Linear(channels, points * 2)
         self.mask = nn.Linear(channels, points)
@@ -152,12 +125,7 @@ class DCNv3(nn.Module):
 
     def control(self, input: Tensor) -> Tensor:
         """Features that offsets, weights and gates are read from: (N, H, W, C) -> (N, H, W, C)."""
-        channels_first = input.permute(0, 3, 1, 2)
-        if torch.compiler.is_compiling():
-            # inductor of torch 2.13 cannot lower a convolution of such a view with dynamic H and W
-            # ("ValueRangeError: Invalid ranges [0:-1]"); the copy can go when it can
-            channels_first = channels_first.contiguous()
-        return self.dw_conv(channels_first)
+        return self.dw_conv(channels_first(input))
 
     def offsets_and_logits(self, control: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets (N, H, W, G*P*2) and logits (N, H, W, G*P), for plots and studies."""
