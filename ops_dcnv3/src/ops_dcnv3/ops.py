@@ -155,6 +155,8 @@ def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: boo
 
 
 def _pair(function: str, name: str, value: IntPair, minimum: int) -> tuple[int, int]:
+    if type(value) is int and value >= minimum:  # the usual case, worth its own way out
+        return value, value
     pair = (value, value) if isinstance(value, int) else value
     if not (
         isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(v, int) for v in pair)
