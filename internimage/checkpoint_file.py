@@ -8,21 +8,19 @@ their packages are needed.
 
 from __future__ import annotations
 
-import io
-import os
 import pickle
-import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, safe_open, save
+from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
+
+from internimage.files import write_atomically
 
 METADATA_KEY = "internimage"
 """Where both formats keep the JSON text of :class:`internimage.metadata.CheckpointMetadata`."""
@@ -89,8 +87,7 @@ def open_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], str | None]:
     if start.lstrip().startswith(_TEXT_STARTS):
         raise ValueError(
             f"open_checkpoint: expected a checkpoint, got text in {path}: a Git LFS pointer or a "
-            f"web page "
-            "was saved in its place; download the file itself"
+            "web page was saved in its place; download the file itself"
         )
     if start.startswith(_PICKLE_STARTS):
         return _open_pickle(path)
@@ -122,8 +119,8 @@ def _open_pickle(path: Path) -> tuple[Mapping[str, Any], str | None]:
             name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "code"
             raise ValueError(
                 f"open_checkpoint: expected tensors and plain containers, got {path} with the "
-                f"pickled object "
-                f"{name}, which will not be loaded; save the weights alone, or as safetensors"
+                f"pickled object {name}, which will not be loaded; save the weights alone, or as "
+                "safetensors"
             ) from error
         raise ValueError(_unreadable(path, error)) from error
     except (
@@ -172,38 +169,32 @@ def write_checkpoint(
         ValueError: another suffix.
     """
     path = Path(path)
-    # Contiguous copies on the CPU: safetensors refuses views and tensors that share memory.
-    tensors = {
-        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for key, value in state_dict.items()
-    }
+    if path.suffix not in (".safetensors", ".pth"):
+        raise ValueError(f"save_checkpoint: expected *.safetensors or *.pth, got {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = _storable(state_dict)
     if path.suffix == ".safetensors":
         labels = {"format": "pt"} | ({METADATA_KEY: metadata} if metadata is not None else {})
-        write_atomically(path, lambda file: file.write(save(tensors, labels)))
-    elif path.suffix == ".pth":
+        write_atomically(path, lambda file: save_file(tensors, file, labels))
+    else:
         content: dict[str, Any] = {"model": tensors}
         if metadata is not None:
             content[METADATA_KEY] = metadata
         write_atomically(path, lambda file: torch.save(content, file))
-    else:
-        raise ValueError(f"save_checkpoint: expected *.safetensors or *.pth, got {path}")
 
 
-def write_atomically(path: Path, write: Callable[[io.BufferedWriter], object]) -> None:
-    """Call ``write`` with a temporary file, then rename it: nobody ever reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; give it the mode that open() would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+def _storable(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give every tensor contiguous memory of its own on the CPU, copying only those without it.
+
+    safetensors refuses tensors that share memory, and a pickled view takes its whole storage along.
+    """
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in state_dict.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        tensors[key] = tensor
+    return tensors
