@@ -20,14 +20,17 @@ import ops_dcnv3
 
 PROJECT = Path(__file__).resolve().parents[1]
 TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
+PIP = [sys.executable, "-m", "pip"]
+OFFLINE = ["--no-build-isolation", "--no-deps", "--no-index", "--no-cache-dir"]
 LARGEST_WHEEL = 5 * 2**20  # bytes
 
 pytestmark = pytest.mark.slow
 
 
-def check(command: list[str], cwd: Path, **variables: str) -> str:
-    """Run a command that must succeed; its output."""
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def attempt(command: list[str], cwd: Path, **variables: str) -> tuple[int, str]:
+    """Exit status and output of a command."""
+    dropped = ("PYTHONPATH", "OPS_DCNV3_REQUIRE_NATIVE")
+    kept = {k: v for k, v in os.environ.items() if k not in dropped}
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -36,16 +39,39 @@ def check(command: list[str], cwd: Path, **variables: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}"
-    return done.stdout
+    return done.returncode, done.stdout
+
+
+def check(command: list[str], cwd: Path, **variables: str) -> str:
+    """Run a command that must succeed; its output."""
+    status, printed = attempt(command, cwd, **variables)
+    assert status == 0, f"{command}\n{printed[-4000:]}"
+    return printed
+
+
+def copy_sources(folder: Path) -> Path:
+    """A copy of the project without anything built, so that the checkout stays clean."""
+    copy = folder / "ops_dcnv3"
+    ignored = shutil.ignore_patterns("*.so", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(PROJECT, copy, ignore=ignored)
+    return copy
+
+
+def make_environment(folder: Path) -> Path:
+    """The Python of a fresh environment that sees this one's PyTorch but not its editables."""
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    site = Path(check([str(python), "-c", code], folder).strip())
+    # A path file inside the environment: the editable installs of this one are not seen through it.
+    (site / "pytorch.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return python
 
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution, built from a copy so that the checkout stays clean."""
-    copy = tmp_path_factory.mktemp("sdist") / "ops_dcnv3"
-    ignored = shutil.ignore_patterns("*.so", "build", "dist", "*.egg-info", "__pycache__")
-    shutil.copytree(PROJECT, copy, ignore=ignored)
+    """The source distribution, built from a copy."""
+    copy = copy_sources(tmp_path_factory.mktemp("sdist"))
     code = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
     check([sys.executable, "-c", code], copy)
     (archive,) = (copy / "dist").glob("*.tar.gz")
@@ -56,24 +82,17 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the source distribution alone."""
     target = tmp_path_factory.mktemp("wheel")
-    options = ["--no-build-isolation", "--no-deps", "--no-index", "--no-cache-dir"]
-    check([sys.executable, "-m", "pip", "wheel", *options, "-w", str(target), str(sdist)], target)
+    check([*PIP, "wheel", *OFFLINE, "-w", str(target), str(sdist)], target)
     (archive,) = target.glob("*.whl")
     return archive
 
 
 @pytest.fixture(scope="module")
 def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a fresh environment that has the wheel, and PyTorch from this one."""
+    """The Python of a fresh environment that has the wheel."""
     folder = tmp_path_factory.mktemp("outside")
-    venv.create(folder / "venv", with_pip=False)
-    python = folder / "venv" / "bin" / "python"
-    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-    site = Path(check([str(python), "-c", code], folder).strip())
-    # A path file inside the environment: the editable installs of this one are not seen through it.
-    (site / "pytorch.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(python)]
-    check([*pip, "install", "--no-deps", "--no-index", str(wheel)], folder)
+    python = make_environment(folder)
+    check([*PIP, "--python", str(python), "install", *OFFLINE, str(wheel)], folder)
     return python
 
 
@@ -159,3 +178,36 @@ def test_a_library_that_needs_unstable_symbols_would_be_noticed():
     found = unstable(undefined_symbols(TORCH_LIBRARIES / "libtorch_python.so"))
     assert any(s.startswith("Py") for s in found)
     assert any("3c10" in s for s in found) and any("2at" in s for s in found)
+
+
+@pytest.mark.parametrize("compiler", ["/bin/false", "no-such-compiler"])
+def test_with_a_compiler_that_fails_the_wheel_is_pure_python(tmp_path, compiler):
+    copy = copy_sources(tmp_path)
+    check([*PIP, "wheel", *OFFLINE, "-w", str(tmp_path), str(copy)], tmp_path, CXX=compiler)
+    (archive,) = tmp_path.glob("*.whl")
+    assert archive.name == f"ops_dcnv3-{ops_dcnv3.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(archive) as wheel:
+        assert not any(n.endswith(".so") for n in wheel.namelist())
+
+
+@pytest.mark.parametrize("compiler", ["/bin/false", "no-such-compiler"])
+def test_with_a_compiler_that_fails_an_editable_install_runs_on_the_reference(tmp_path, compiler):
+    copy, python = copy_sources(tmp_path), make_environment(tmp_path)
+    install = [*PIP, "--python", str(python), "install", *OFFLINE, "-e", str(copy)]
+    check(install, tmp_path, CXX=compiler)
+    code = "import ops_dcnv3; print(ops_dcnv3.__file__, ops_dcnv3.extension_info()['backends'])"
+    printed = check([str(python), "-c", code], tmp_path)
+    assert f"{copy / 'src/ops_dcnv3/__init__.py'} ('reference',)" in printed
+    assert "RuntimeWarning: ops_dcnv3: the package was installed without its compiled" in printed
+
+
+@pytest.mark.parametrize("compiler", ["/bin/false", "no-such-compiler"])
+@pytest.mark.parametrize("command", [["wheel"], ["install", "-e"]], ids=" ".join)
+def test_where_kernels_are_required_a_compiler_that_fails_is_an_error(tmp_path, compiler, command):
+    copy, python = copy_sources(tmp_path), make_environment(tmp_path)
+    build = [*PIP, "--python", str(python), command[0], *OFFLINE, *command[1:], str(copy)]
+    variables = {"CXX": compiler, "OPS_DCNV3_REQUIRE_NATIVE": "1"}
+    status, printed = attempt(build, tmp_path, **variables)
+    assert status != 0
+    assert compiler in printed
+    assert not list(tmp_path.rglob("*.whl")) and not list(tmp_path.rglob("*.so"))
