@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ops_dcnv3 import reference
+
 Operator = Callable[..., Tensor]
 IntOrPair = int | tuple[int, int]
 
@@ -67,6 +69,13 @@ class Case:
             self.offset_scale,
             self.remove_center,
         )
+
+    @property
+    def static_arguments(self) -> reference.Geometry:
+        """The same settings as the package keeps them, in the order of its schema."""
+        g = self.geometry
+        sizes = (*g.kernel_size, *g.stride, *g.padding, *g.dilation)
+        return reference.Geometry(*sizes, g.groups, g.offset_scale, g.remove_center)
 
     def tensors(
         self, dtype: torch.dtype = torch.float64, *, seed: int = 0, spread: float = 1.5

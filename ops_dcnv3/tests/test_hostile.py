@@ -15,6 +15,9 @@ import pytest
 import torch
 from dcnv3_cases import Case, assert_all_close, run, run_oracle
 
+import ops_dcnv3
+from ops_dcnv3 import reference
+
 HOSTILE = [math.nan, math.inf, -math.inf, 1e30, -1e30, 2.0**31, -(2.0**31), 2.0**63, 1e6]
 CASE = Case(batch=2, height=6, width=7, groups=2, group_channels=16)
 POINT = (1, 3, 2, 1, 4)  # n, y, x, g, p
@@ -171,3 +174,89 @@ def test_softmax_survives_large_and_infinite_logits(operator, dtype):
     assert all(torch.isfinite(r).all() for r in results)
     first = results[3].view(*mask.shape[:3], case.groups, -1)[..., 0]
     assert first.abs().max() == 0
+
+
+@dtypes
+@pytest.mark.parametrize("logit", [math.nan, -math.inf, math.inf])
+@pytest.mark.parametrize("points", ["one logit", "all logits"])
+def test_points_all_outside_give_zero_whatever_their_logits_are(operator, dtype, logit, points):
+    """A softmax of NaN or of nothing but -inf has no weights, and none is needed there."""
+    case = Case(batch=2, height=6, width=7, group_channels=19, softmax=True)
+    image, offset, mask = case.tensors(dtype)
+    cell = POINT[:4]
+    offset_view(offset, case)[cell] = 64
+    logits = mask.view(*mask.shape[:3], case.groups, -1)
+    logits[cell if points == "all logits" else POINT] = logit
+    tensors, grad_output = (image, offset, mask), case.grad_output(dtype)
+    results = run(operator, tensors, grad_output, case.settings)
+    shape = (*mask.shape[:3], case.groups, -1)
+    assert results[0].view(shape)[cell].abs().max() == 0
+    assert results[2].view(shape)[cell].abs().max() == 0
+    assert all(torch.isfinite(r).all() for r in results[:3])
+    mask[:] = torch.nan_to_num(mask, nan=0.0, posinf=1.0, neginf=-1.0)
+    benign = run(operator, tensors, grad_output, case.settings)
+    assert all(torch.equal(r, b) for r, b in zip(results[:3], benign[:3], strict=True))
+    others = torch.ones(shape[:4], dtype=torch.bool)
+    others[cell] = False
+    assert torch.equal(results[3].view(shape)[others], benign[3].view(shape)[others])
+
+
+def with_infinite_gradients(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """A gradient of the output as after an overflow, and the pixels that have an infinity."""
+    grad_output = case.grad_output(dtype)
+    grad_output[0, 1, 2, 3] = math.inf
+    grad_output[1, 3:5, :, 5] = -math.inf
+    grad_output[1, 0, 0] = math.nan
+    return grad_output, ~torch.isfinite(grad_output).all(-1)
+
+
+@dtypes
+@pytest.mark.parametrize("softmax", [False, True])
+def test_an_infinite_gradient_does_not_reach_points_that_contribute_nothing(
+    operator, dtype, softmax
+):
+    """As a loss scaled too far gives it in float16; 0 * inf would be NaN."""
+    case = Case(batch=2, height=6, width=7, group_channels=16, softmax=softmax)
+    image, offset, mask = case.tensors(dtype)
+    places = offset_view(offset, case)
+    places[..., 2, :], places[..., 5, 0], places[1, 3] = 64, math.nan, -64  # every point of a row
+    contributes = (places.abs() < 60).all(-1)  # NaN is not
+    grad_output, bad = with_infinite_gradients(case, dtype)
+    results = run(operator, (image, offset, mask), grad_output, case.settings)
+    grad_offset, grad_mask = offset_view(results[2], case), results[3].view(contributes.shape)
+    assert grad_offset[~contributes].abs().max() == 0
+    assert torch.isfinite(results[2].view(*bad.shape, -1)[~bad]).all()
+    assert torch.isfinite(results[3].view(*bad.shape, -1)[~bad]).all()
+    assert grad_mask[1, 3].abs().max() == 0  # with a softmax too: no point of these cells counts
+    if not softmax:
+        assert grad_mask[~contributes].abs().max() == 0
+
+
+@dtypes
+@pytest.mark.parametrize("softmax", [False, True])
+def test_an_infinite_gradient_spoils_what_it_spoils_in_the_reference(operator, dtype, softmax):
+    """A scaler of losses looks for exactly this: something not finite where it should be."""
+    case = Case(batch=2, height=6, width=7, group_channels=16, softmax=softmax)
+    tensors = case.tensors(dtype)
+    grad_output, _ = with_infinite_gradients(case, dtype)
+    results = run(operator, tensors, grad_output, case.settings)
+    expected = run(ops_dcnv3.dcnv3_reference, tensors, grad_output, case.settings)
+    written_out = reference.backward(grad_output, *tensors, case.static_arguments, softmax)
+    for ours, formula, theirs in zip(results[1:], written_out, expected[1:], strict=True):
+        assert torch.equal(torch.isfinite(ours), torch.isfinite(theirs))
+        assert torch.equal(torch.isfinite(formula), torch.isfinite(theirs))
+        assert not torch.isfinite(theirs).all()
+
+
+@dtypes
+def test_the_written_out_gradients_of_points_that_contribute_nothing_are_zero(dtype):
+    """The path without kernels: `reference.backward` beside autograd through its forward."""
+    case = Case(batch=2, height=6, width=7, group_channels=16)
+    image, offset, mask = case.tensors(dtype)
+    offset_view(offset, case)[..., 4, :] = 64
+    grad_output, _ = with_infinite_gradients(case, dtype)
+    _, grad_offset, grad_mask = reference.backward(
+        grad_output, image, offset, mask, case.static_arguments, False
+    )
+    assert offset_view(grad_offset, case)[..., 4, :].abs().max() == 0
+    assert grad_mask.view(*mask.shape[:3], case.groups, -1)[..., 4].abs().max() == 0

@@ -8,28 +8,12 @@ from dcnv3_cases import Case, run
 
 import ops_dcnv3
 from ops_dcnv3.ops import dcnv3_packed
-from ops_dcnv3.reference import Geometry
 
 CASES = [
     Case(height=4, width=5, group_channels=4),
     Case(height=5, width=5, group_channels=3, stride=2, softmax=True, remove_center=True),
 ]
 NAMES = ["dcnv3", "dcnv3_backward", "dcnv3_packed", "dcnv3_packed_backward"]
-
-
-def static_arguments(case: Case) -> tuple:
-    """The schema's numbers, in its order."""
-    g = case.geometry
-    geometry = Geometry(
-        *g.kernel_size,
-        *g.stride,
-        *g.padding,
-        *g.dilation,
-        g.groups,
-        g.offset_scale,
-        g.remove_center,
-    )
-    return (*geometry, case.softmax)
 
 
 def samples(name: str, case: Case, dtype: torch.dtype) -> tuple:
@@ -41,7 +25,7 @@ def samples(name: str, case: Case, dtype: torch.dtype) -> tuple:
         tensors.insert(0, case.grad_output(dtype))
     else:
         tensors = [t.requires_grad_() for t in tensors]
-    return (*tensors, *static_arguments(case))
+    return (*tensors, *case.static_arguments, case.softmax)
 
 
 def registered_names() -> list[str]:
@@ -71,9 +55,8 @@ def test_the_packed_operator_equals_the_plain_one(case, contiguous):
     packed = torch.cat([offset, mask], -1)
     if not contiguous:
         packed = packed.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    *geometry, softmax = static_arguments(case)
     leaves = [image.requires_grad_(), packed.detach().requires_grad_()]
-    output = dcnv3_packed(*leaves, Geometry(*geometry), softmax)
+    output = dcnv3_packed(*leaves, case.static_arguments, case.softmax)
     grad_input, grad_packed = torch.autograd.grad(output, leaves, case.grad_output())
     for ours, theirs in (
         (output, expected[0]),
