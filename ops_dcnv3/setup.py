@@ -9,7 +9,9 @@ Environment:
 import os
 import platform
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +21,10 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 CSRC = Path("src/ops_dcnv3/csrc")
-VERSION = re.search(
-    r'__version__ = "([^"]+)"', (HERE / "src/ops_dcnv3/_version.py").read_text()
-).group(1)
+VERSION_FILE = (HERE / "src/ops_dcnv3/_version.py").read_text()
+VERSION = re.search(r'__version__ = "([^"]+)"', VERSION_FILE).group(1)
+INTERFACE = re.search(r"INTERFACE = (\d+)", VERSION_FILE).group(1)
+os.environ.setdefault("CXX", "c++")  # setuptools reads it too
 REQUIRE_NATIVE = os.environ.get("OPS_DCNV3_REQUIRE_NATIVE", "0") == "1"
 
 # The lowest torch that the binary runs on; its C interface is stable from there on. No Python
@@ -50,13 +53,44 @@ def kernel_levels() -> list[str]:
     return ["v2", "v3", "v4"] if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
 
 
+# What the kernels ask of a compiler, in short: C++17, vector types, and the names of the
+# instruction sets (gcc >= 11, clang >= 12).
+TRIAL = """
+typedef float Floats __attribute__((vector_size(16)));
+typedef int Ints __attribute__((vector_size(16)));
+Ints truncate(Floats x) { return __builtin_convertvector(x, Ints); }
+template <int n> int f() { if constexpr (n > 0) return n; else return -n; }
+int g() { return f<1>(); }
+"""
+
+
 def why_not_native() -> str:
     """The reason why the extension cannot be built here; empty if it can."""
     if sys.platform == "win32":
         return "the CPU kernels need gcc or clang, which this build does not look for on Windows"
-    compiler = os.environ.get("CXX", "c++").split()[0]
-    if shutil.which(compiler) is None:
-        return f"no C++ compiler: {compiler!r} is not on the PATH (set CXX to name another)"
+    compiler = shlex.split(os.environ["CXX"])
+    if shutil.which(compiler[0]) is None:
+        return f"no C++ compiler: {compiler[0]!r} is not on the PATH (set CXX to name another)"
+    trial = subprocess.run(
+        [
+            *compiler,
+            "-std=c++17",
+            *LEVEL_FLAGS[kernel_levels()[-1]],
+            "-x",
+            "c++",
+            "-c",
+            "-",
+            "-o",
+            os.devnull,
+        ],
+        input=TRIAL,
+        capture_output=True,
+        text=True,
+    )
+    if trial.returncode:
+        lines = trial.stderr.strip().splitlines() or [f"exit code {trial.returncode}"]
+        name = " ".join(compiler)
+        return f"{name!r} cannot compile the kernels (gcc >= 11, clang >= 12 can): {lines[0]}"
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -68,23 +102,13 @@ class BuildKernels(build_ext):
     """Compiles one source several times with other flags, which setuptools alone cannot."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Builds ``ext``, or warns that the package goes without it."""
-        try:
-            self._compile_and_link(ext)
-        except Exception as error:
-            if REQUIRE_NATIVE:
-                raise
-            self.warn(
-                f"ops_dcnv3 is installed WITHOUT its compiled kernels, which did not build: {error}"
-            )
-
-    def _compile_and_link(self, ext: Extension) -> None:
+        """Compiles and links ``ext``."""
         from torch.utils.cpp_extension import include_paths, library_paths
 
         common = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-g0"]
         jobs = [
             (CSRC / "cpu/binding.cpp", "", ["-O2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]),
-            (CSRC / "cpu/dispatch.cpp", "", ["-O2", f'-DOPS_DCNV3_VERSION="{VERSION}"']),
+            (CSRC / "cpu/dispatch.cpp", "", ["-O2", f"-DOPS_DCNV3_INTERFACE={INTERFACE}"]),
         ]
         for level in kernel_levels():
             # gcc 12 warns of its own AVX-512 header (-Wmaybe-uninitialized)

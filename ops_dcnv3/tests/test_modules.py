@@ -87,7 +87,6 @@ def build(layer: type[nn.Module], given: dict) -> nn.Module:
     return module
 
 
-@pytest.mark.filterwarnings("ignore:.*power of two")
 @pytest.mark.parametrize("given", SETTINGS, ids=str)
 def test_the_layer_equals_its_formula(layer, given):
     module = build(layer, given)
@@ -97,7 +96,6 @@ def test_the_layer_equals_its_formula(layer, given):
     torch.testing.assert_close(output, composition(module, x, **given), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:.*power of two")
 @pytest.mark.parametrize("given", SETTINGS, ids=str)
 def test_both_layers_have_the_same_gradients(given):
     x = torch.randn(2, 7, 6, given.get("channels", 64), dtype=torch.float64)
@@ -190,8 +188,3 @@ def test_the_layer_takes_a_permuted_input(layer):
 def test_settings_that_cannot_work_are_named(layer, given, named):
     with pytest.raises(ValueError, match=rf"^DCNv3: expected .*{named}.*, got "):
         layer(**given)
-
-
-def test_a_group_width_that_is_no_power_of_two_warns(layer):
-    with pytest.warns(UserWarning, match="24 is not a power of two"):
-        layer(channels=48, group=2)

@@ -1,3 +1,6 @@
-"""The one place of the version number; setup.py and the compiled extension read it."""
+"""The version, and the number of the interface between Python and the compiled extension."""
 
 __version__ = "0.1.0"
+
+INTERFACE = 1
+"""To be raised with every change of a schema in ops.py or of a C entry in csrc/cpu/dispatch.cpp."""

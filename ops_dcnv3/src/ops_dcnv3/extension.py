@@ -9,14 +9,16 @@ import warnings
 from functools import cache
 from typing import Any
 
-import torch
-
-from ._version import __version__
+from ._version import INTERFACE, __version__
 
 BACKEND_ENV = "OPS_DCNV3_BACKEND"
 LEVEL_ENV = "OPS_DCNV3_CPU_LEVEL"
 _BACKENDS = ("auto", "native", "reference")
-_REBUILD = "pip install --force-reinstall --no-build-isolation ops_dcnv3 (needs a C++17 compiler)"
+_LEVELS = ("baseline", "v2", "v3", "v4")
+_REBUILD = (
+    "`make setup`, or from a checkout `pip install --force-reinstall --no-deps "
+    "--no-build-isolation ./ops_dcnv3`, with gcc >= 11 or clang >= 12"
+)
 
 
 class _State:
@@ -33,52 +35,61 @@ def load() -> None:
     Raises:
         ValueError: If ``OPS_DCNV3_BACKEND`` is none of auto, native, reference, or
             ``OPS_DCNV3_CPU_LEVEL`` names an instruction set that this build or CPU lacks.
-        ImportError: If the native backend is forced and cannot be loaded.
+        ImportError: If the native backend is forced and cannot be loaded, or the extension is of
+            another version of the package.
     """
-    backend = os.environ.get(BACKEND_ENV, "auto").lower()
+    backend = os.environ.get(BACKEND_ENV, "").lower() or "auto"
     if backend not in _BACKENDS:
         raise ValueError(f"ops_dcnv3: expected {BACKEND_ENV} in {_BACKENDS}, got {backend!r}")
+    level = os.environ.get(LEVEL_ENV, "")
+    if level and level not in _LEVELS:
+        raise ValueError(f"ops_dcnv3: expected {LEVEL_ENV} in {_LEVELS}, got {level!r}")
     if backend == "reference":
         _State.reason = f"{BACKEND_ENV}=reference"
-        return
-    spec = importlib.util.find_spec("ops_dcnv3._C")
-    if spec is None or spec.origin is None:
-        _State.reason = "the package was installed without its compiled extension"
     else:
-        try:
-            torch.ops.load_library(spec.origin)
-            _State.library = ctypes.CDLL(spec.origin)
-            _State.path = spec.origin
-        except OSError as error:
-            _State.reason = f"the compiled extension does not load: {error}"
+        _open_extension()
     if _State.library is not None:
-        _declare(_State.library)
-        if level := os.environ.get(LEVEL_ENV):
+        if level:
             set_cpu_level(level)
         return
     if backend == "native":
         raise ImportError(
             f"ops_dcnv3: {BACKEND_ENV}=native, but {_State.reason}. To build it: {_REBUILD}"
         )
-    warnings.warn(
-        f"ops_dcnv3: {_State.reason}; using the PyTorch reference, which is right but many times "
-        f"slower. To build it: {_REBUILD}",
-        RuntimeWarning,
-        stacklevel=3,
-    )
+    if level:
+        _warn(f"{LEVEL_ENV}={level} has no effect: {_State.reason}")
+    if backend == "auto":
+        _warn(
+            f"{_State.reason}; using the PyTorch reference, which is right but many times slower. "
+            f"To build it: {_REBUILD}"
+        )
 
 
-def _declare(library: ctypes.CDLL) -> None:
-    library.ops_dcnv3_version.restype = ctypes.c_char_p
+def _warn(message: str) -> None:
+    warnings.warn(f"ops_dcnv3: {message}", RuntimeWarning, stacklevel=4)
+
+
+def _open_extension() -> None:
+    """Fills the state with the extension, or with the reason why there is none."""
+    spec = importlib.util.find_spec("ops_dcnv3._C")
+    if spec is None or spec.origin is None:
+        _State.reason = "the package was installed without its compiled extension"
+        return
+    try:
+        library = ctypes.CDLL(spec.origin)  # registers its kernels
+    except OSError as error:
+        _State.reason = f"the compiled extension does not load: {error}"
+        return
+    if (found := library.ops_dcnv3_interface()) != INTERFACE:
+        # its kernels are registered by now and would be called with wrong arguments
+        raise ImportError(
+            f"ops_dcnv3: expected a compiled extension with interface {INTERFACE}, got {found} in "
+            f"{spec.origin}. To build it anew: {_REBUILD}"
+        )
     library.ops_dcnv3_cpu_levels.restype = ctypes.c_char_p
     library.ops_dcnv3_cpu_level.restype = ctypes.c_char_p
     library.ops_dcnv3_set_cpu_level.argtypes = [ctypes.c_char_p]
-    library.ops_dcnv3_set_cpu_level.restype = ctypes.c_int
-
-
-def is_native() -> bool:
-    """Whether the compiled CPU kernels are in use."""
-    return _State.library is not None
+    _State.library, _State.path = library, spec.origin
 
 
 def cpu_levels() -> tuple[str, ...]:
@@ -98,7 +109,7 @@ def set_cpu_level(level: str) -> None:
         ValueError: If this build or this CPU does not have ``level``.
     """
     if level not in cpu_levels():
-        raise ValueError(f"set_cpu_level: expected {LEVEL_ENV} in {cpu_levels()}, got {level!r}")
+        raise ValueError(f"ops_dcnv3: expected {LEVEL_ENV} in {cpu_levels()}, got {level!r}")
     assert _State.library is not None
     _State.library.ops_dcnv3_set_cpu_level(level.encode())
 
@@ -109,9 +120,8 @@ def extension_info() -> dict[str, Any]:
     Returns:
         A dict with ``version``; ``backends``, best first, of ``"cpu"`` (the compiled CPU kernels)
         and ``"reference"`` (plain PyTorch, always there); ``cpu_level`` and ``cpu_levels`` (the
-        instruction set in use and those to choose from); ``cuda_archs`` (the SM list of the
-        compiled CUDA kernels); ``path`` of the extension; ``missing``, a dict from an absent
-        backend to the reason.
+        instruction set in use and those to choose from); ``path`` of the extension; ``missing``, a
+        dict from an absent backend to the reason.
     """
     native = _State.library is not None
     missing = {"cuda": "this version has no CUDA kernels: CUDA tensors take the PyTorch reference"}
@@ -124,7 +134,6 @@ def extension_info() -> dict[str, Any]:
         if _State.library is not None
         else None,
         "cpu_levels": cpu_levels(),
-        "cuda_archs": (),
         "path": _State.path,
         "missing": missing,
     }

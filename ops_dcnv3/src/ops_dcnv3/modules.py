@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,6 +54,18 @@ class DCNv3(nn.Module):
         remove_center: bool = False,
     ) -> None:
         super().__init__()
+        dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
+        for name, value, minimum in (
+            ("channels", channels, 1),
+            ("kernel_size", kernel_size, 1),
+            ("dw_kernel_size", dw_kernel_size, 1),
+            ("stride", stride, 1),
+            ("pad", pad, 0),
+            ("dilation", dilation, 1),
+            ("group", group, 1),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+                raise ValueError(f"DCNv3: expected {name} = an int >= {minimum}, got {value!r}")
         self.geometry = check_geometry(
             "DCNv3",
             kernel_size=kernel_size,
@@ -77,17 +87,8 @@ class DCNv3(nn.Module):
                 f"the output has the input's size, got stride = {stride}, pad = {pad}, "
                 f"dilation = {dilation}, kernel_size = {kernel_size}"
             )
-        dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
         if dw_kernel_size % 2 == 0:
-            raise ValueError(
-                f"DCNv3: expected dw_kernel_size = an odd number, got {dw_kernel_size}"
-            )
-        depth = channels // group
-        if depth & (depth - 1):
-            warnings.warn(
-                f"DCNv3: channels / group = {depth} is not a power of two, which is slower",
-                stacklevel=2,
-            )
+            raise ValueError(f"DCNv3: expected dw_kernel_size = an odd int, got {dw_kernel_size}")
         points = group * self.geometry.num_points
         self.channels = channels
         self.center_feature_scale = center_feature_scale
@@ -132,7 +133,13 @@ class DCNv3(nn.Module):
         return self.offset(control), self.mask(control)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Runs the layer: (N, H, W, C) -> (N, H, W, C)."""
+        """Runs the layer: (N, H, W, C) -> (N, H, W, C).
+
+        Raises:
+            ValueError: If the input has another rank or number of channels, no pixels, or another
+                dtype than the weights outside of autocast.
+        """
+        self._check_input(input)
         value = self.input_proj(input)
         control = self.control(input)
         output = self._sample(value, control)
@@ -143,6 +150,19 @@ class DCNv3(nn.Module):
             gate = gate.sigmoid().repeat_interleave(self.channels // self.geometry.groups, dim=-1)
             output = output * (1 - gate) + value * gate
         return self.output_proj(output)
+
+    def _check_input(self, input: Tensor) -> None:
+        shape = tuple(input.shape)
+        if len(shape) != 4 or shape[3] != self.channels or shape[1] < 1 or shape[2] < 1:
+            raise ValueError(
+                f"DCNv3: expected input of shape (N, H, W, {self.channels}), H and W >= 1, "
+                f"got {shape}"
+            )
+        dtype, device_type = self.input_proj.weight.dtype, input.device.type
+        if input.dtype != dtype and not (
+            device_type != "meta" and torch.is_autocast_enabled(device_type)
+        ):
+            raise ValueError(f"DCNv3: expected input of dtype {dtype}, got {input.dtype}")
 
     def _sample(self, value: Tensor, control: Tensor) -> Tensor:
         # one GEMM for offsets and logits; the parameters stay apart because their names are a file

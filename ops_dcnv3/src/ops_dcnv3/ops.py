@@ -9,10 +9,12 @@ which takes both as they leave one linear layer and so needs no copy to part the
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import reference
 from .extension import warn_slow_device
@@ -82,19 +84,10 @@ def dcnv3(
         ValueError: If a rank, shape, dtype or device does not fit, or the output would be empty.
     """
     geometry = _check(
-        "dcnv3",
-        input,
-        offset,
-        mask,
-        kernel_size,
-        stride,
-        padding,
-        dilation,
-        groups,
-        offset_scale,
-        remove_center,
-    )
-    return _call(torch.ops.ops_dcnv3.dcnv3.default, (input, offset, mask), geometry, bool(softmax))
+        "dcnv3", input, offset, mask, kernel_size, stride, padding, dilation, groups,
+        offset_scale, remove_center, softmax,
+    )  # fmt: skip
+    return _call(torch.ops.ops_dcnv3.dcnv3.default, (input, offset, mask), geometry, softmax)
 
 
 def dcnv3_packed(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax: bool) -> Tensor:
@@ -132,14 +125,22 @@ def dcnv3_reference(
     """
     geometry = _check(
         "dcnv3_reference", input, offset, mask, kernel_size, stride, padding, dilation, groups,
-        offset_scale, remove_center,
+        offset_scale, remove_center, softmax,
     )  # fmt: skip
-    return reference.forward(input, offset, mask, geometry, bool(softmax))
+    return reference.forward(input, offset, mask, geometry, softmax)
 
 
 def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: bool) -> Tensor:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling():
         return op(*tensors, *geometry, softmax)
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        # The kernels know the first reverse-mode derivative alone. torch.func's transforms and
+        # forward-mode derivatives go to the reference, which PyTorch differentiates itself.
+        input, *points = tensors
+        if len(points) == 1:
+            points = list(_split(points[0], geometry.groups, geometry.num_points))
+        offset, mask = points
+        return reference.forward(input, offset, mask, geometry, softmax)
     # Plain eager calls skip the dispatcher's way through Python, which costs as much as a small
     # layer's kernel.
     device_type = tensors[0].device.type
@@ -157,14 +158,17 @@ def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: boo
 def _pair(function: str, name: str, value: IntPair, minimum: int) -> tuple[int, int]:
     if type(value) is int and value >= minimum:  # the usual case, worth its own way out
         return value, value
-    pair = (value, value) if isinstance(value, int) else value
-    if not (
-        isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(v, int) for v in pair)
-    ):
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or not all(_is_int(side) for side in pair):
         raise TypeError(f"{function}: expected {name} = an int or a pair of ints, got {value!r}")
     if min(pair) < minimum:
         raise ValueError(f"{function}: expected {name} >= {minimum}, got {value!r}")
-    return pair[0], pair[1]
+    return int(pair[0]), int(pair[1])
+
+
+def _is_int(value: object) -> bool:
+    """Whether it is a whole number; NumPy's are, True and False are not."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_geometry(
@@ -180,14 +184,16 @@ def check_geometry(
 ) -> Geometry:
     """Checks the arguments that are no tensors; raises what :func:`dcnv3` documents."""
     kernel_h, kernel_w = _pair(function, "kernel_size", kernel_size, 1)
-    if not isinstance(groups, int):
+    if not _is_int(groups):
         raise TypeError(f"{function}: expected groups = an int, got {groups!r}")
     if groups < 1:
         raise ValueError(f"{function}: expected groups >= 1, got {groups}")
-    if not isinstance(offset_scale, (int, float)):
+    if not isinstance(offset_scale, numbers.Real) or isinstance(offset_scale, bool):
         raise TypeError(f"{function}: expected offset_scale = a number, got {offset_scale!r}")
     if not -math.inf < offset_scale < math.inf:  # torch.compile cannot trace math.isfinite
         raise ValueError(f"{function}: expected offset_scale = a finite number, got {offset_scale}")
+    if not isinstance(remove_center, bool):
+        raise TypeError(f"{function}: expected remove_center = a bool, got {remove_center!r}")
     if remove_center and (kernel_h % 2 == 0 or kernel_w % 2 == 0 or kernel_h * kernel_w == 1):
         raise ValueError(
             f"{function}: expected kernel_size = odd numbers and more than one point with "
@@ -199,9 +205,9 @@ def check_geometry(
         *_pair(function, "stride", stride, 1),
         *_pair(function, "padding", padding, 0),
         *_pair(function, "dilation", dilation, 1),
-        groups,
+        int(groups),
         float(offset_scale),
-        bool(remove_center),
+        remove_center,
     )
 
 
@@ -217,7 +223,10 @@ def _check(
     groups: int,
     offset_scale: float,
     remove_center: bool,
+    softmax: bool,
 ) -> Geometry:
+    if not isinstance(softmax, bool):
+        raise TypeError(f"{function}: expected softmax = a bool, got {softmax!r}")
     for name, tensor in (("input", input), ("offset", offset), ("mask", mask)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{function}: expected {name} = a tensor, got {type(tensor).__name__}")

@@ -225,12 +225,9 @@ def backward(
     )
     grad_offset = grad_offset.reshape(n, out_h, out_w, g.num_points, g.groups, 2).transpose(3, 4)
 
-    grad_mask = (
-        (corner_weight * dot)
-        .sum(0)
-        .reshape(n, out_h, out_w, g.num_points, g.groups)
-        .transpose(3, 4)
-    )
+    grad_weight = (corner_weight * dot).sum(0)
+    grad_weight = torch.where(samples.contributes, grad_weight, torch.zeros_like(grad_weight))
+    grad_mask = grad_weight.reshape(n, out_h, out_w, g.num_points, g.groups).transpose(3, 4)
     if softmax:
         grad_mask = weight * (grad_mask - (weight * grad_mask).sum(-1, keepdim=True))
 

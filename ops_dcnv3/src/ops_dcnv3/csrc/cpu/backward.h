@@ -44,6 +44,7 @@ struct BackwardScratch {
   acc_t* frac_y;
   acc_t* frac_x;
   acc_t* point_weight;  // weight, or 0 where the point contributes nothing
+  acc_t* contributes;   // 1 or 0
   acc_t* corner_weight[4];
   int32_t* index32;
   int64_t* index;      // of the upper left corner in `value`, elements
@@ -51,7 +52,6 @@ struct BackwardScratch {
   acc_t* grad_offset;  // (points, 2)
   acc_t* grad_weight;
 
-  acc_t* inverse_sum;  // for the cells of a batch
   acc_t* grad_output;  // for one cell, padded
 
   BackwardScratch(const Params& params, Arena& arena) {
@@ -69,6 +69,7 @@ struct BackwardScratch {
     frac_y = arena.array<acc_t>(points);
     frac_x = arena.array<acc_t>(points);
     point_weight = arena.array<acc_t>(points);
+    contributes = arena.array<acc_t>(points);
     grad_weight = arena.array<acc_t>(points);
     for (int corner = 0; corner < 4; ++corner) corner_weight[corner] = arena.array<acc_t>(points);
     offset = arena.array<acc_t>(2 * points);
@@ -76,7 +77,6 @@ struct BackwardScratch {
     dot = arena.array<acc_t>(4 * points);
     index32 = arena.array<int32_t>(points);
     index = arena.array<int64_t>(points);
-    inverse_sum = arena.array<acc_t>(cells);
     grad_output = arena.array<acc_t>(depth);
   }
 };
@@ -123,6 +123,8 @@ void find_points(const Batch<acc_t>& batch, int64_t count, const BackwardScratch
         store<kLanes>(scratch.frac_y + k, at.frac_y);
         store<kLanes>(scratch.frac_x + k, at.frac_x);
         store<kLanes>(scratch.point_weight + k, at.weight);
+        store<kLanes>(scratch.contributes + k,
+                      at.y < -1 ? Vector<float, kLanes>{} : Vector<float, kLanes>{} + 1.0f);
         store<kLanes>(scratch.corner_weight[0] + k, upper - upper_right);
         store<kLanes>(scratch.corner_weight[1] + k, upper_right);
         store<kLanes>(scratch.corner_weight[2] + k, lower - lower_right);
@@ -140,6 +142,7 @@ void find_points(const Batch<acc_t>& batch, int64_t count, const BackwardScratch
     scratch.frac_y[k] = at.frac_y;
     scratch.frac_x[k] = at.frac_x;
     scratch.point_weight[k] = at.weight;
+    scratch.contributes[k] = at.y < -1 ? acc_t(0) : acc_t(1);
     scratch.corner_weight[0][k] = upper - upper * at.frac_x;
     scratch.corner_weight[1][k] = upper * at.frac_x;
     scratch.corner_weight[2][k] = lower - lower * at.frac_x;
@@ -192,24 +195,29 @@ DCNV3_HOST_DEVICE void accumulate(const BackwardScratch<acc_t>& scratch, const a
     accumulate_cell<kMinLanes<acc_t>, 0, kPoints>(scratch, grad, first, num_points);
 }
 
-// From the dot products to the gradients of offsets and weights.
+// From the dot products to the gradients of offsets and weights. A point that contributes nothing
+// gets zeros even where the gradient of the output is infinite, as it is after an overflow.
 template <typename acc_t>
 void finish_points(acc_t scale, int64_t count, const BackwardScratch<acc_t>& scratch) {
   const acc_t* __restrict dot = scratch.dot;
   const acc_t* __restrict frac_y = scratch.frac_y;
   const acc_t* __restrict frac_x = scratch.frac_x;
   const acc_t* __restrict point_weight = scratch.point_weight;
+  const acc_t* __restrict contributes = scratch.contributes;
   acc_t* __restrict grad_offset = scratch.grad_offset;
   acc_t* __restrict grad_weight = scratch.grad_weight;
   for (int64_t k = 0; k < count; ++k) {
-    const acc_t upper = dot[4 * k] + frac_x[k] * (dot[4 * k + 1] - dot[4 * k]);
-    const acc_t lower = dot[4 * k + 2] + frac_x[k] * (dot[4 * k + 3] - dot[4 * k + 2]);
-    const acc_t upper_slope = dot[4 * k + 1] - dot[4 * k],
-                lower_slope = dot[4 * k + 3] - dot[4 * k + 2];
+    const acc_t upper_slope = dot[4 * k + 1] - dot[4 * k];
+    const acc_t lower_slope = dot[4 * k + 3] - dot[4 * k + 2];
+    const acc_t upper = dot[4 * k] + frac_x[k] * upper_slope;
+    const acc_t lower = dot[4 * k + 2] + frac_x[k] * lower_slope;
     const acc_t factor = scale * point_weight[k];
-    grad_weight[k] = upper + frac_y[k] * (lower - upper);
-    grad_offset[2 * k] = factor * (upper_slope + frac_y[k] * (lower_slope - upper_slope));
-    grad_offset[2 * k + 1] = factor * (lower - upper);
+    const acc_t along_weight = upper + frac_y[k] * (lower - upper);
+    const acc_t along_x = factor * (upper_slope + frac_y[k] * (lower_slope - upper_slope));
+    const acc_t along_y = factor * (lower - upper);
+    grad_weight[k] = contributes[k] > 0 ? along_weight : acc_t(0);
+    grad_offset[2 * k] = contributes[k] > 0 ? along_x : acc_t(0);
+    grad_offset[2 * k + 1] = contributes[k] > 0 ? along_y : acc_t(0);
   }
 }
 
@@ -269,12 +277,7 @@ void backward_rows(const BackwardArgs& args, int64_t n, int64_t g, int64_t first
       collect<kPoints>(forward.mask, forward.mask_dtype, pixel * params.mask_stride + g * points,
                        params.mask_stride, cells, points,
                        params.softmax ? scratch.logit : scratch.weight);
-      if (params.softmax) {
-        exponentials<kPoints>(scratch.logit, points, cells, scratch.weight, scratch.inverse_sum);
-        for (int64_t cell = 0; cell < cells; ++cell)
-          for (int64_t p = 0; p < points; ++p)
-            scratch.weight[cell * points + p] *= scratch.inverse_sum[cell];
-      }
+      if (params.softmax) softmax<kPoints>(scratch.logit, points, cells, scratch.weight);
       find_points(batch, count, scratch);
       for (int64_t cell = 0; cell < cells; ++cell) {
         const scalar_t* grad = static_cast<const scalar_t*>(args.grad_output) +

@@ -60,7 +60,8 @@ const Kernels& kernels() { return *current().load(std::memory_order_relaxed); }
 // The plain C entries that extension.py reads through ctypes.
 extern "C" {
 
-const char* ops_dcnv3_version() { return OPS_DCNV3_VERSION; }
+// Compared with INTERFACE of _version.py before any kernel is called.
+int ops_dcnv3_interface() { return OPS_DCNV3_INTERFACE; }
 
 const char* ops_dcnv3_cpu_levels() {
   static const std::string names = [] {

@@ -126,24 +126,25 @@ DCNV3_HOST_DEVICE Location<ScalarLane<acc_t, int64_t>> locate_one(const Batch<ac
       batch.height, batch.width);
 }
 
-// Softmax over the points of each cell, short of the division: exponentials, and 1 / their sum.
+// Softmax over the points of each cell.
 template <int kPoints, typename acc_t>
-void exponentials(const acc_t* __restrict logit, int64_t num_points, int64_t cells,
-                  acc_t* __restrict exponential, acc_t* __restrict inverse_sum) {
+void softmax(const acc_t* __restrict logit, int64_t num_points, int64_t cells,
+             acc_t* __restrict weight) {
   const int64_t points = kPoints > 0 ? kPoints : num_points;
   for (int64_t cell = 0; cell < cells; ++cell) {
     const acc_t* row = logit + cell * points;
     acc_t largest = row[0];
     for (int64_t p = 1; p < points; ++p) largest = row[p] > largest ? row[p] : largest;
-    for (int64_t p = 0; p < points; ++p) exponential[cell * points + p] = row[p] - largest;
+    for (int64_t p = 0; p < points; ++p) weight[cell * points + p] = row[p] - largest;
   }
   const int64_t count = cells * points;
-  for (int64_t k = 0; k < count; ++k) exponential[k] = exp_nonpositive(exponential[k]);
+  for (int64_t k = 0; k < count; ++k) weight[k] = exp_nonpositive(weight[k]);
   for (int64_t cell = 0; cell < cells; ++cell) {
-    const acc_t* row = exponential + cell * points;
+    acc_t* row = weight + cell * points;
     acc_t sum = row[0];
     for (int64_t p = 1; p < points; ++p) sum += row[p];
-    inverse_sum[cell] = acc_t(1) / sum;
+    const acc_t inverse = acc_t(1) / sum;
+    for (int64_t p = 0; p < points; ++p) row[p] *= inverse;
   }
 }
 

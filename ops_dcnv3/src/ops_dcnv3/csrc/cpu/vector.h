@@ -135,20 +135,28 @@ DCNV3_HOST_DEVICE void store(Float16* to,
   for (int lane = 0; lane < kLanes; ++lane) to[lane] = from_compute<Float16>(value[lane]);
 }
 
+// Lanes of `a` and `b` together by number; gcc has clang's form only from version 12 on.
+#if defined(__clang__)
+#define DCNV3_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define DCNV3_SHUFFLE(a, b, ...) \
+  __builtin_shuffle(a, b, Vector<int32_t, sizeof(a) / sizeof(int32_t)>{__VA_ARGS__})
+#endif
+
 // Parts (x0, y0, x1, y1, ...) into (x0, x1, ...) and (y0, y1, ...).
 template <int kLanes>
 DCNV3_HOST_DEVICE void deinterleave(const float* from, Vector<float, kLanes>* x,
                                     Vector<float, kLanes>* y) {
   const auto a = load<kLanes>(from), b = load<kLanes>(from + kLanes);
   if constexpr (kLanes == 16) {
-    *x = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    *y = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    *x = DCNV3_SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    *y = DCNV3_SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
   } else if constexpr (kLanes == 8) {
-    *x = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-    *y = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+    *x = DCNV3_SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+    *y = DCNV3_SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
   } else {
-    *x = __builtin_shufflevector(a, b, 0, 2, 4, 6);
-    *y = __builtin_shufflevector(a, b, 1, 3, 5, 7);
+    *x = DCNV3_SHUFFLE(a, b, 0, 2, 4, 6);
+    *y = DCNV3_SHUFFLE(a, b, 1, 3, 5, 7);
   }
 }
 
