@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from internimage.checkpoint_file import open_checkpoint, write_checkpoint
 from internimage.checkpoint_layouts import (
+    ANCHOR,
+    check_state_dict,
     drop_center_points,
     has_center_points,
     select_1k_head,
     select_state_dict,
+    strip_wrappers,
     to_model_keys,
 )
 from internimage.hub import RELEASED, download, find_release
@@ -40,12 +43,10 @@ class Checkpoint:
 
     Args:
         state_dict: weights by key.
-        container: where in the file they were; ``""`` for the top.
         metadata: model, classes and preprocessing, if the file says.
     """
 
     state_dict: dict[str, Tensor]
-    container: str
     metadata: CheckpointMetadata | None
 
 
@@ -97,13 +98,12 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = False) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is broken, holds code, or holds no weights of the kind asked for.
+        ValueError: the file is broken, holds code, holds no weights of the kind asked for, or its
+            metadata is broken.
     """
     content, metadata = open_checkpoint(path)
-    weights, container = select_state_dict(content, use_ema=use_ema)
     return Checkpoint(
-        state_dict=to_model_keys(weights),
-        container=container,
+        state_dict=to_model_keys(select_state_dict(content, use_ema=use_ema)),
         metadata=None if metadata is None else CheckpointMetadata.from_json(metadata),
     )
 
@@ -119,11 +119,12 @@ def load_checkpoint(
     """Load weights from a file or a released model's name.
 
     A 21,841-class head becomes one of 1,000 classes if that is what the model has; a model without
-    a middle sampling point takes weights with one; a model without a head leaves the checkpoint's
-    head alone. The report says so.
+    a middle sampling point takes weights with one; a model without a head, or without its last
+    linear layer (``num_classes=0``), leaves the checkpoint's alone. The report says so.
 
     Args:
-        model: what to load into.
+        model: what to load into: an InternImage, or any module that was saved by
+            :func:`save_checkpoint`.
         path_or_name: a file, or a name of ``list_models()``, which is downloaded.
         strict: raise unless every key and shape agrees. Otherwise load what fits and warn about the
             rest.
@@ -135,10 +136,9 @@ def load_checkpoint(
         ConnectionError: a released name, and no way to download it.
         ValueError: the file is unreadable, keys differ under ``strict``, or not one key fits.
     """
-    checkpoint = read_checkpoint(_find(path_or_name), use_ema=use_ema)
-    return load_weights(
-        model, checkpoint.state_dict, strict, reset_head=reset_head, origin=str(path_or_name)
-    )
+    content, _ = open_checkpoint(_find(path_or_name))
+    weights = select_state_dict(content, use_ema=use_ema)
+    return load_weights(model, weights, strict, reset_head=reset_head, origin=str(path_or_name))
 
 
 def load_weights(
@@ -159,12 +159,16 @@ def load_weights(
         origin: how errors call the weights.
 
     Raises:
-        ValueError: keys differ under ``strict``, or not one key fits.
+        ValueError: keys differ under ``strict``, not one key fits, or ``state_dict`` is no mapping
+            of names to tensors.
     """
     model = _unwrap(model)
     target = model.state_dict()
     shapes = {key: value.shape for key, value in target.items()}
-    weights, adaptations = _adapt(model, to_model_keys(state_dict), shapes)
+    check_state_dict("load_checkpoint", state_dict)
+    # A module around a backbone has keys of its own; the layouts are those of the backbone alone.
+    known = to_model_keys(state_dict) if ANCHOR in shapes else strip_wrappers(state_dict)
+    weights, adaptations = _adapt(model, known, shapes)
     left_out: set[str] = set()
     if reset_head:
         left_out = {key for key in shapes if key.startswith(CLASSIFIER_PREFIXES)}
@@ -211,27 +215,31 @@ def save_checkpoint(
     *,
     metadata: CheckpointMetadata | None = None,
 ) -> None:
-    """Save weights, whole or not at all.
+    """Save all weights of a model, whole or not at all.
 
     Args:
-        model: a model (data-parallel and compiled wrappers are seen through) or a state dict.
+        model: any module or state dict. Data-parallel and compiled wrappers are seen through: the
+            prefixes ``module.`` and ``_orig_mod.`` come off where every key has them.
         path: ``*.safetensors`` or ``*.pth``.
         metadata: model, classes and preprocessing, so that ``internimage predict`` needs the file
             alone.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or not a mapping of names to tensors.
     """
     weights = model.state_dict() if isinstance(model, nn.Module) else model
-    write_checkpoint(to_model_keys(weights), path, None if metadata is None else metadata.to_json())
+    check_state_dict("save_checkpoint", weights)
+    write_checkpoint(
+        strip_wrappers(weights), path, None if metadata is None else metadata.to_json()
+    )
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
     """See through data-parallel (``module``) and compiled (``_orig_mod``) wrappers."""
+    children = dict(model.named_children())
     for name in ("module", "_orig_mod"):
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Module):
-            return _unwrap(inner)
+        if list(children) == [name]:
+            return _unwrap(children[name])
     return model
 
 
@@ -240,14 +248,15 @@ def _adapt(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Fit weights to a model where a rule says how; say what was done."""
     done: list[str] = []
-    if isinstance(model, InternImage) and model.features_only:
-        prefixes = HEAD_PREFIXES + META_PREFIXES
+    if isinstance(model, InternImage) and model.num_classes == 0:
+        prefixes = (*(HEAD_PREFIXES if model.features_only else ("head.",)), *META_PREFIXES)
         kept = {key: value for key, value in weights.items() if not key.startswith(prefixes)}
         if len(kept) < len(weights):
             done.append("head left out")
         weights = kept
     head = weights.get("head.bias")
-    if head is not None and head.shape[0] == NUM_22K_CLASSES and shapes.get("head.bias") == (1000,):
+    has_22k_classes = head is not None and head.shape == (NUM_22K_CLASSES,)
+    if has_22k_classes and shapes.get("head.bias") == (1000,):
         weights = select_1k_head(weights)
         done.append("1,000 of 21,841 classes selected")
     if has_center_points(weights, shapes):
@@ -258,11 +267,11 @@ def _adapt(
 
 def _find(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
-    if path.exists():
+    if path.is_file():
         return path
     name = str(path_or_name)
     if find_release(name) is not None:
         return download(name)
-    if path.suffix or len(path.parts) > 1:
+    if path.suffix or len(path.parts) > 1 or path.exists():
         raise FileNotFoundError(f"load_checkpoint: expected an existing file, got {name}")
     raise FileNotFoundError(unknown_name("load_checkpoint", name, list(RELEASED)))

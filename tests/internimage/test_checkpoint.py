@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -130,19 +132,58 @@ def test_wrapped_models_save_and_load_as_bare_ones(filled_model, tmp_path):
     assert internimage.load_checkpoint(nn.DataParallel(fresh()), path).complete
 
 
+class Detector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = fresh(features_only=True)
+        self.neck = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("wrap", [lambda m: m, nn.DataParallel, torch.compile])
+def test_a_model_around_a_backbone_is_saved_and_loaded_whole(wrap, suffix, tmp_path):
+    path = tmp_path / f"detector{suffix}"
+    source, target = Detector(), Detector()
+    internimage.save_checkpoint(wrap(source), path)
+    report = internimage.load_checkpoint(wrap(target), path)
+    assert report.complete
+    assert set(report.loaded) == set(source.state_dict())
+    torch.testing.assert_close(dict(target.state_dict()), dict(source.state_dict()), rtol=0, atol=0)
+    # The backbone alone is found in it as well.
+    assert internimage.load_checkpoint(fresh(features_only=True), path).complete
+
+
+def test_a_part_called_like_a_wrapper_is_none_beside_other_parts(tmp_path):
+    path = tmp_path / "model.safetensors"
+    source = nn.ModuleDict({"module": nn.Linear(2, 2), "neck": nn.Linear(2, 2)})
+    internimage.save_checkpoint(source, path)
+    assert set(internimage.read_checkpoint(path).state_dict) == set(source.state_dict())
+    assert internimage.load_checkpoint(source, path).complete
+
+
+@pytest.mark.parametrize(
+    ("key", "twin"),
+    [
+        ("module.head.bias", "head.bias"),
+        ("module.levels.0.blocks.0.layer_scale1", "module.levels.0.blocks.0.gamma1"),
+    ],
+)
+def test_two_tensors_of_one_name_are_refused(key, twin, weights):
+    state = prefixed(weights, "module.") | {key: torch.zeros(7), twin: torch.ones(7)}
+    with pytest.raises(ValueError, match="load_checkpoint: expected one tensor for .* got .* and"):
+        load_weights(fresh(), state)
+
+
 def test_a_failed_save_leaves_the_old_file_alone(tmp_path, weights):
     path = tmp_path / "model.pth"
     internimage.save_checkpoint(weights, path)
     before = path.read_bytes()
-    broken = {"model": torch.nn.Parameter(torch.zeros(1)), "thread": NotSavable()}
-    with pytest.raises(AttributeError):
-        internimage.save_checkpoint(broken, path)
+    with pytest.raises(ValueError, match="save_checkpoint: expected .* got 'lr' with float"):
+        internimage.save_checkpoint({"weight": torch.zeros(1), "lr": 0.1}, path)
+    with pytest.raises(NotImplementedError, match="meta"):
+        internimage.save_checkpoint({"weight": torch.zeros(1, device="meta")}, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-class NotSavable:
-    """Has no ``detach``."""
 
 
 def test_another_suffix_is_refused(weights, tmp_path):
@@ -220,6 +261,36 @@ def test_a_backbone_leaves_the_head_of_a_checkpoint_alone(weights):
     torch.testing.assert_close(
         model.levels[3].blocks[0].gamma1, weights["levels.3.blocks.0.gamma1"]
     )
+
+
+def test_a_model_without_a_last_layer_leaves_that_of_a_checkpoint_alone(weights, tmp_path):
+    model = fresh(num_classes=0)
+    assert load_weights(model, weights).adaptations == ("head left out",)
+    torch.testing.assert_close(model.conv_head[0].weight, weights["conv_head.0.weight"])
+
+
+def test_a_file_comes_before_a_release_and_a_release_before_a_folder(
+    weights, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    name = "internimage_t_1k_224"
+    internimage.save_checkpoint(weights, tmp_path / "downloaded.pth")
+    downloads = []
+
+    def download(name: str) -> Path:
+        downloads.append(name)
+        return tmp_path / "downloaded.pth"
+
+    monkeypatch.setattr("internimage.checkpoint.download", download)
+    (tmp_path / name).mkdir()
+    assert internimage.load_checkpoint(fresh(), name).complete
+    assert downloads == [name]
+    (tmp_path / name).rmdir()
+    (tmp_path / "downloaded.pth").rename(tmp_path / name)
+    assert internimage.load_checkpoint(fresh(), name).complete
+    assert downloads == [name]
+    with pytest.raises(FileNotFoundError, match="expected an existing file, got "):
+        internimage.load_checkpoint(fresh(), tmp_path)
 
 
 def test_middle_points_are_removed_by_their_place_in_the_kernel(fill):
