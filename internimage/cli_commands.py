@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from internimage.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from internimage.checkpoint_layouts import count_classes
 from internimage.complexity import count_complexity
 from internimage.factory import create_model, list_models
 from internimage.hub import HUB_URL, PTH_REPOSITORY, RELEASED, find_release
@@ -113,16 +114,11 @@ def run_convert(options: argparse.Namespace) -> None:
     """Rewrite a checkpoint."""
     saved = read_checkpoint(options.source, use_ema=options.use_ema)
     if options.model is not None:
-        head = saved.state_dict.get("head.bias")
-        load_weights(
-            create_model(
-                options.model,
-                num_classes=None if head is None else head.shape[0],
-                features_only=head is None,
-            ),
-            saved.state_dict,
-            origin=str(options.source),
+        num_classes = count_classes(saved.state_dict)
+        model = create_model(
+            options.model, num_classes=num_classes, features_only=num_classes is None
         )
+        load_weights(model, saved.state_dict, origin=str(options.source))
     save_checkpoint(saved.state_dict, options.target, metadata=saved.metadata)
     checked = f", checked against {options.model}" if options.model else ""
     print(f"{options.target}: {len(saved.state_dict)} tensors{checked}")
@@ -142,7 +138,7 @@ def _predictor(options: argparse.Namespace, class_names: tuple[str, ...] = ()) -
 
 def _device(name: str) -> str:
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()  # a stand-in such as "meta" holds no values
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"expected a device of this machine, got {name} ({reason})") from error

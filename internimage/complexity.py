@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from internimage.metaformer import SPATIAL_DIM, TEMPORAL_DIM, InternImageMetaFormer
+from internimage.metaformer import InternImageMetaFormer, with_unknown_meta
 from internimage.model import InternImage
 from ops_dcnv3.modules import DCNv3
 
@@ -58,7 +58,7 @@ def count_complexity(model: InternImage, image_size: int | tuple[int, int]) -> C
     stand_ins = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
     dtype = next(model.parameters()).dtype
     image = torch.empty(1, model.in_chans, height, width, device="meta", dtype=dtype)
-    x = _with_time_and_place(image) if isinstance(model, InternImageMetaFormer) else image
+    x = with_unknown_meta(image) if isinstance(model, InternImageMetaFormer) else image
     hooks = [
         module.register_forward_hook(count_sampling)
         for module in model.modules()
@@ -85,7 +85,3 @@ def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
         for parameter in model.parameters()
         if parameter.requires_grad or not trainable_only
     )
-
-
-def _with_time_and_place(image: Tensor) -> Any:
-    return image, image.new_empty(1, TEMPORAL_DIM), image.new_empty(1, SPATIAL_DIM)

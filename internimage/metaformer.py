@@ -98,6 +98,12 @@ class InternImageMetaFormer(InternImage):
         self.meta_head = meta_head.to(weight.device, weight.dtype)
 
 
+def with_unknown_meta(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Add the times (N, 4) and places (N, 3) that stand for unknown ones to images (N, 3, H, W)."""
+    n = images.shape[0]
+    return images, images.new_zeros(n, TEMPORAL_DIM), images.new_zeros(n, SPATIAL_DIM)
+
+
 def _encoder(in_features: int, features: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(in_features, features),

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from internimage.checkpoint import Checkpoint, load_weights, read_checkpoint
+from internimage.checkpoint_layouts import count_classes
 from internimage.factory import create_model
 from internimage.hub import download, find_release
 from internimage.image import load_image, preprocess
 from internimage.metadata import Preprocessing
-from internimage.metaformer import InternImageMetaFormer
+from internimage.metaformer import InternImageMetaFormer, with_unknown_meta
 from internimage.model import InternImage
 from internimage.variants import get_variant
 
@@ -122,7 +123,7 @@ def build_predictor(
         checkpoint: file with the weights. None downloads those of a release.
         class_names: one a class; none takes the checkpoint's.
         random_weights: no weights: the answers mean nothing.
-        use_ema: take the checkpoint's moving average.
+        use_ema: take the moving average of ``checkpoint``.
         image_size: side of the square image, pixels; None is the model's own.
         device: where the model runs.
 
@@ -133,6 +134,8 @@ def build_predictor(
     """
     if random_weights and checkpoint is not None:
         raise ValueError("build_predictor: expected a checkpoint or random weights, got both")
+    if use_ema and checkpoint is None:
+        raise ValueError("build_predictor: expected a checkpoint beside use_ema, got none")
     saved = None if checkpoint is None else read_checkpoint(checkpoint, use_ema=use_ema)
     if model_name is None:
         if saved is None or saved.metadata is None:
@@ -155,7 +158,7 @@ def build_predictor(
             )
         saved, weights = read_checkpoint(download(release.name)), release.name
 
-    model = create_model(model_name, **_model_arguments(model_name, saved))
+    model = _create_model(model_name, saved)
     if saved is None:
         weights = "random: the answers mean nothing"
     else:
@@ -199,6 +202,17 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     return names
 
 
+def _create_model(model_name: str, saved: Checkpoint | None) -> InternImage:
+    arguments = _model_arguments(model_name, saved)
+    try:
+        return create_model(model_name, **arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"build_predictor: expected overrides of {model_name} that create_model takes, got "
+            f"{arguments} in the checkpoint's metadata ({error})"
+        ) from error
+
+
 def _model_arguments(model_name: str, saved: Checkpoint | None) -> Mapping[str, Any]:
     """Arguments of ``create_model`` that the checkpoint decides."""
     if saved is None:
@@ -207,17 +221,16 @@ def _model_arguments(model_name: str, saved: Checkpoint | None) -> Mapping[str, 
         same = saved.metadata.model_name == model_name
         overrides = saved.metadata.overrides if same else {}
         return {**overrides, "num_classes": saved.metadata.num_classes}
-    head = saved.state_dict.get("head.bias")
-    if find_release(model_name) is not None or head is None:
+    num_classes = count_classes(saved.state_dict)
+    if find_release(model_name) is not None or num_classes is None:
         return {}
     # A bare size says nothing of the classes; the checkpoint's last layer does.
-    return {"num_classes": head.shape[0]}
+    return {"num_classes": num_classes}
 
 
 def _logits(model: InternImage, x: Tensor) -> Tensor:
     if isinstance(model, InternImageMetaFormer):
-        unknown = x.new_zeros
-        logits = model((x, unknown(len(x), 4), unknown(len(x), 3)))
+        logits = model(with_unknown_meta(x))
     else:
         logits = model(x)
     assert isinstance(logits, Tensor)  # predictors are made with a head

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -165,6 +166,15 @@ BAD = {
         ["photo.jpg", "--checkpoint", "model.safetensors", "--device", "abacus"],
         "expected a device of this machine, got abacus",
     ),
+    "device without values": (
+        ["photo.jpg", "--checkpoint", "model.safetensors", "--device", "meta"],
+        "expected a device of this machine, got meta",
+    ),
+    "huge image": (["photo.jpg", "--image-size", "1000000"], "<= 8192 pixels, got 1000000"),
+    "average of random weights": (
+        ["photo.jpg", "--model", SIZE, "--random-weights", "--use-ema"],
+        "expected a checkpoint beside use_ema",
+    ),
     "average": (
         ["photo.jpg", "--checkpoint", "training.pth", "--model", SIZE, "--use-ema"],
         "expected model_ema",
@@ -186,6 +196,45 @@ def test_every_bad_input_has_its_line(kind, folder, monkeypatch, capsys):
     assert message in err
     assert err.startswith("internimage predict: ")
     assert err.count("\n") == 1
+
+
+# Metadata of a checkpoint, and what the one line of the error must say.
+BAD_METADATA = {
+    "unknown override": ({"overrides": {"foo": 1}}, "expected overrides of .*'foo'"),
+    "override of another type": ({"overrides": {"channels": "x"}}, "expected channels .* got 'x'"),
+    "backbone": ({"overrides": {"features_only": True}}, "other than .*features_only"),
+    "list of names": ({"model_name": ["a"]}, r"expected model_name = text, got \['a'\]"),
+    "unknown model": ({"model_name": "internimage_q"}, "got 'internimage_q'; nearest"),
+    "huge image": ({"preprocessing": {"image_size": 10**6}}, "<= 8192 pixels, got 1000000"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_METADATA)
+def test_hostile_metadata_has_its_line(kind, folder, tmp_path, filled_model, monkeypatch, capsys):
+    fields, message = BAD_METADATA[kind]
+    whole = {"model_name": SIZE, "num_classes": 7, "preprocessing": {}}
+    weights = dict(filled_model(SIZE).state_dict())
+    path = tmp_path / "model.pth"
+    torch.save({"model": weights, "internimage": json.dumps(whole | fields)}, path)
+    code, out, err = call(
+        folder, monkeypatch, capsys, "predict", "photo.jpg", "--checkpoint", str(path)
+    )
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(message, err)
+
+
+@pytest.mark.parametrize(
+    "command", [("predict", "photo.jpg", "--model", SIZE, "--checkpoint"), ("convert",)]
+)
+def test_a_number_in_place_of_the_last_bias_has_its_line(
+    command, folder, tmp_path, filled_model, monkeypatch, capsys
+):
+    path = tmp_path / "model.pth"
+    torch.save(filled_model(SIZE).state_dict() | {"head.bias": torch.tensor(1.0)}, path)
+    rest = () if command[0] == "predict" else (str(tmp_path / "new.pth"), "--model", SIZE)
+    code, _, err = call(folder, monkeypatch, capsys, *command, str(path), *rest)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected head.bias of shape (classes,), got ()" in err
 
 
 @pytest.mark.parametrize("arguments", [["predict"], ["fly"], ["predict", "a.png", "--topk", "0"]])

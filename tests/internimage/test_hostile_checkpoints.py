@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 import internimage
 
 MODEL = "internimage_test_t"
+OFFSET = "levels.0.blocks.0.dcn.offset.bias"
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,6 @@ def test_a_pickled_config_of_a_training_run_does_not_stand_in_the_way(
     monkeypatch.setattr(yacs.CfgNode, "__init__", lambda *_: pytest.fail("the class was used"))
     monkeypatch.setattr(yacs.CfgNode, "__setitem__", lambda *_: pytest.fail("used"), raising=False)
     saved = internimage.read_checkpoint(path)
-    assert saved.container == "model"
     assert set(saved.state_dict) == set(weights)
 
 
@@ -152,6 +153,27 @@ def test_a_checkpoint_of_another_size_is_refused(saved):
         internimage.load_checkpoint(other, saved / "model.safetensors")
 
 
+# What the weights hold beside or instead of the whole, and what the error must say.
+MALFORMED_WEIGHTS = {
+    "head": ({"head.bias": torch.tensor(1.0)}, r"head.bias \(\) for \(7,\)"),
+    "offset": ({OFFSET: torch.tensor(1.0)}, r"offset.bias \(\) for"),
+    "point": ({OFFSET: torch.zeros(5)}, r"offset.bias \(5,\) for"),
+    "no point": ({OFFSET: torch.zeros(0)}, r"offset.bias \(0,\) for"),
+    "number as name": ({3: torch.zeros(2)}, "expected names with a tensor each, got 3"),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED_WEIGHTS)
+@pytest.mark.parametrize("remove_center", [False, True])
+def test_malformed_weights_are_a_value_error(kind, remove_center, filled_model, tmp_path):
+    changed, message = MALFORMED_WEIGHTS[kind]
+    path = tmp_path / "model.pth"
+    torch.save({"model": filled_model(MODEL).state_dict() | changed}, path)
+    model = internimage.create_model(MODEL, num_classes=7, remove_center=remove_center)
+    with pytest.raises(ValueError, match=message):
+        internimage.load_checkpoint(model, path)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"model_name": "x"}', '{"preprocessing": 3}'])
 def test_broken_metadata_is_refused(text):
     with pytest.raises(ValueError, match="CheckpointMetadata.from_json: expected"):
@@ -169,11 +191,57 @@ def test_broken_metadata_is_refused(text):
         {"interpolation": "cubic"},
         {"crop_ratio": 0.0},
         {"crop_ratio": 1.5},
+        {"crop_ratio": 1e-9},
+        {"image_size": 8193},
+        {"std": (1.0, 1.0, float("nan"))},
+        {"mean": (10**400, 0.5, 0.5)},
+        {"mean": None},
     ],
 )
 def test_impossible_preprocessing_is_refused(arguments):
     with pytest.raises(ValueError, match="Preprocessing: expected"):
         internimage.Preprocessing(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"model_name": ["a"]},
+        {"num_classes": 0},
+        {"num_classes": True},
+        {"class_names": "abc"},
+        {"class_names": (1, 2, 3)},
+        {"overrides": ["channels"]},
+        {"overrides": {"features_only": True}},
+        {"overrides": {"pretrained": True}},
+    ],
+)
+def test_impossible_metadata_is_refused(arguments):
+    with pytest.raises(ValueError, match="CheckpointMetadata: expected"):
+        internimage.CheckpointMetadata(**({"model_name": "n", "num_classes": 3} | arguments))
+
+
+def test_metadata_of_a_later_version_is_read_as_far_as_it_is_known():
+    metadata = internimage.CheckpointMetadata(model_name=MODEL, num_classes=3)
+    fields = json.loads(metadata.to_json())
+    fields |= {"licence": "MIT"}
+    fields["preprocessing"] |= {"colour_space": "sRGB"}
+    assert internimage.CheckpointMetadata.from_json(json.dumps(fields)) == metadata
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_broken_metadata_does_not_stand_in_the_way_of_the_weights(
+    suffix, filled_model, tmp_path, monkeypatch
+):
+    path = tmp_path / f"model.{suffix}"
+    metadata = internimage.CheckpointMetadata(model_name=MODEL, num_classes=7)
+    with monkeypatch.context() as patch:
+        patch.setattr(internimage.CheckpointMetadata, "to_json", lambda _: "{broken")
+        internimage.save_checkpoint(filled_model(MODEL), path, metadata=metadata)
+    with pytest.raises(ValueError, match="CheckpointMetadata.from_json: expected"):
+        internimage.read_checkpoint(path)
+    model = internimage.create_model(MODEL, num_classes=7)
+    assert internimage.load_checkpoint(model, path).complete
 
 
 def test_metadata_counts_its_class_names():
