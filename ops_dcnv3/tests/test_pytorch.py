@@ -1,11 +1,16 @@
-"""The operator under torch.compile, torch.export, autocast, vmap and gradient checkpointing."""
+"""The operator under torch.compile, torch.export, torch.func, autocast and checkpointing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
-from dcnv3_cases import Case, assert_all_close, run
+from dcnv3_cases import Case, assert_all_close, run, run_oracle
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import ops_dcnv3
@@ -139,15 +144,84 @@ def test_the_module_trains_under_autocast(dtype):
         assert torch.isfinite(parameter.grad).all()
 
 
-def test_vmap_of_the_compiled_operator_is_refused_or_right(operator):
-    tensors = tuple(torch.stack([t, t.flip(1)]) for t in CASE.tensors())
-    expected = torch.stack([operator(*(t[i] for t in tensors), **CASE.settings) for i in range(2)])
-    try:
-        actual = torch.vmap(lambda *t: operator(*t, **CASE.settings))(*tensors)
-    except RuntimeError as error:
-        assert "vmap" in str(error) or "Batching rule" in str(error)
-    else:
-        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+def tangents_by_func(function: Callable[..., Tensor], primals: tuple, tangents: tuple) -> Tensor:
+    """Directional derivative by torch.func.jvp."""
+    return torch.func.jvp(function, primals, tangents)[1]
+
+
+def tangents_by_dual_numbers(
+    function: Callable[..., Tensor], primals: tuple, tangents: tuple
+) -> Tensor:
+    """Directional derivative by torch.autograd.forward_ad."""
+    with forward_ad.dual_level():
+        duals = map(forward_ad.make_dual, primals, tangents)
+        return forward_ad.unpack_dual(function(*duals)).tangent
+
+
+@pytest.mark.parametrize("forward_mode", [tangents_by_func, tangents_by_dual_numbers])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_the_forward_derivative_is_that_of_the_reference(operator, forward_mode, softmax):
+    case = replace(CASE, softmax=softmax)
+    primals = case.tensors()
+    tangents = tuple(torch.randn_like(t) for t in primals)
+    actual = forward_mode(partial(operator, **case.settings), primals, tangents)
+    reference = partial(ops_dcnv3.dcnv3_reference, **case.settings)
+    expected = forward_mode(reference, primals, tangents)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    # <upstream, J tangent> = <J^T upstream, tangent>, where J^T is the oracle's
+    upstream = case.grad_output()
+    gradients = run_oracle(primals, upstream, case)[1:]
+    transposed = sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True))
+    torch.testing.assert_close((upstream * actual).sum(), transposed, rtol=1e-9, atol=1e-9)
+
+
+def test_the_forward_derivative_goes_through_the_layer():
+    module = ops_dcnv3.DCNv3(channels=16, group=2).double()
+    randomise(module)
+    x, tangent = torch.randn(2, 1, 5, 6, 16, dtype=torch.float64)
+    step = 1e-6 * tangent
+    difference = (module(x + step) - module(x - step)).detach() / 2e-6
+    for forward_mode in (tangents_by_func, tangents_by_dual_numbers):
+        actual = forward_mode(module, (x,), (tangent,))
+        torch.testing.assert_close(actual, difference, rtol=1e-6, atol=1e-6)
+
+
+def test_func_grad_gives_the_gradients_of_backward(operator):
+    tensors, grad_output = CASE.tensors(), CASE.grad_output()
+    expected = run(operator, tensors, grad_output, CASE.settings)[1:]
+
+    def loss(*leaves: Tensor) -> Tensor:
+        return (operator(*leaves, **CASE.settings) * grad_output).sum()
+
+    gradients = torch.func.grad(loss, argnums=(0, 1, 2))(*tensors)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0, 0), (1, 0, None)], ids=str)
+def test_vmap_equals_a_loop(operator, in_dims):
+    samples = [CASE.tensors(seed=seed) for seed in range(3)]
+    tensors = [
+        torch.stack([sample[k] for sample in samples], dim) if dim is not None else samples[0][k]
+        for k, dim in enumerate(in_dims)
+    ]
+    actual = torch.vmap(partial(operator, **CASE.settings), in_dims)(*tensors)
+    shared = [(*s[:2], samples[0][2]) if in_dims[2] is None else s for s in samples]
+    expected = torch.stack([operator(*sample, **CASE.settings) for sample in shared])
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_vmap_of_grad_gives_the_gradients_of_each_sample(operator):
+    tensors, grad_output = CASE.tensors(), CASE.grad_output()
+    expected = run(operator, tensors, grad_output, CASE.settings)[1]
+
+    def loss(image: Tensor, offset: Tensor, mask: Tensor, upstream: Tensor) -> Tensor:
+        one = (image[None], offset[None], mask[None])
+        return (operator(*one, **CASE.settings)[0] * upstream).sum()
+
+    actual = torch.vmap(torch.func.grad(loss))(*tensors, grad_output)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_inference_mode_and_no_grad_give_the_same_output(operator):
