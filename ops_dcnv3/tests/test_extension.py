@@ -126,6 +126,23 @@ def test_a_damaged_extension_gives_one_warning_and_the_same_numbers(
     assert "does not load" in warning and "_C.abi3.so" in warning
 
 
+@pytest.mark.parametrize("code", ["int ops_dcnv3_interface() { return -1; }", "int unrelated;"])
+def test_an_extension_of_another_version_fails_on_import(package_without_extension, tmp_path, code):
+    """It would be called with arguments that it does not expect."""
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no C++ compiler: {compiler!r}")
+    source = tmp_path / "other.c"
+    source.write_text(code)
+    library = package_without_extension / "_C.abi3.so"
+    command = [compiler, "-shared", "-fPIC", "-x", "c", str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    done = start(tmp_path, PYTHONPATH=str(package_without_extension.parent))
+    assert done.returncode != 0
+    assert "ImportError: ops_dcnv3: " in done.stderr
+    assert str(library) in done.stderr and "pip install" in done.stderr
+
+
 def test_forcing_kernels_that_are_not_there_fails_on_import(package_without_extension, tmp_path):
     path = str(package_without_extension.parent)
     done = start(tmp_path, PYTHONPATH=path, OPS_DCNV3_BACKEND="native")
@@ -141,10 +158,26 @@ def test_an_unknown_backend_fails_on_import(tmp_path):
     assert "got 'gpu'" in done.stderr
 
 
-def test_an_unknown_level_fails_on_import(compiled, tmp_path):
-    done = start(tmp_path, OPS_DCNV3_CPU_LEVEL="v9")
+@pytest.mark.parametrize("backend", ["auto", "native", "reference"])
+def test_an_unknown_level_fails_whatever_the_backend(tmp_path, backend):
+    done = start(tmp_path, OPS_DCNV3_BACKEND=backend, OPS_DCNV3_CPU_LEVEL="v9")
     assert done.returncode != 0
-    assert "expected OPS_DCNV3_CPU_LEVEL in" in done.stderr and "got 'v9'" in done.stderr
+    assert "ValueError: ops_dcnv3: expected OPS_DCNV3_CPU_LEVEL in" in done.stderr
+    assert "got 'v9'" in done.stderr
+
+
+def test_a_level_without_effect_warns(package_without_extension, tmp_path):
+    """Forcing the reference, or having no kernels, leaves nothing for the level to choose."""
+    told = report(tmp_path, OPS_DCNV3_BACKEND="reference", OPS_DCNV3_CPU_LEVEL="v3")
+    (warning,) = told["warnings"]
+    assert "OPS_DCNV3_CPU_LEVEL" in warning and "no effect" in warning
+    path = str(package_without_extension.parent)
+    warnings = report(tmp_path, PYTHONPATH=path, OPS_DCNV3_CPU_LEVEL="v3")["warnings"]
+    assert any("OPS_DCNV3_CPU_LEVEL" in text for text in warnings)
+
+
+def test_empty_variables_count_as_unset(tmp_path):
+    assert report(tmp_path, OPS_DCNV3_BACKEND="", OPS_DCNV3_CPU_LEVEL="") == report(tmp_path)
 
 
 @pytest.mark.slow
