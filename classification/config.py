@@ -6,13 +6,14 @@ misspelt setting cannot pass unnoticed; and every key below changes what a run d
 """
 
 import difflib
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from yacs.config import CfgNode
+
+from classification.rules import check_value
 
 BASE_KEY = "BASE"  # a list of parent files, relative to the file that names them
 
@@ -68,6 +69,7 @@ def get_default_config() -> CfgNode:
     config.TRAIN.OPTIMIZER.BETAS = (0.9, 0.999)  # of "adamw"
     config.TRAIN.OPTIMIZER.MOMENTUM = 0.9  # of "sgd"
     config.TRAIN.OPTIMIZER.DCN_LR_MUL = None  # learning-rate factor of the offset branches
+    config.TRAIN.OPTIMIZER.FREEZE_BACKBONE = None  # stages (from 0) that do not learn
     config.TRAIN.EMA = CfgNode()
     config.TRAIN.EMA.ENABLE = False  # True: the averaged weights are evaluated and saved
     config.TRAIN.EMA.DECAY = 0.9998
@@ -109,76 +111,6 @@ ARCH_OVERRIDES = {
     "REMOVE_CENTER": "remove_center",
 }
 
-# Key -> (rule in words, test of the rule).
-POSITIVE = ("> 0", lambda value: value > 0)
-NOT_NEGATIVE = (">= 0", lambda value: value >= 0)
-FRACTION = ("in [0, 1]", lambda value: 0 <= value <= 1)
-FRACTION_BELOW_1 = ("in [0, 1)", lambda value: 0 <= value < 1)
-THREE_NUMBERS = (
-    "three finite numbers",
-    lambda value: len(value) == 3 and math.isfinite(sum(value)),
-)
-RULES: dict[str, tuple[str, Any]] = {
-    "PRINT_FREQ": POSITIVE,
-    "SAVE_FREQ": POSITIVE,
-    "SAVE_CKPT_NUM": POSITIVE,
-    "EVAL_FREQ": POSITIVE,
-    "SEED": NOT_NEGATIVE,
-    "DATA.BATCH_SIZE": POSITIVE,
-    "DATA.IMG_SIZE": POSITIVE,
-    "DATA.NUM_WORKERS": NOT_NEGATIVE,
-    "MODEL.DROP_RATE": FRACTION_BELOW_1,
-    "MODEL.DROP_PATH_RATE": FRACTION_BELOW_1,
-    "MODEL.LABEL_SMOOTHING": FRACTION_BELOW_1,
-    "TRAIN.EPOCHS": POSITIVE,
-    "TRAIN.WARMUP_EPOCHS": NOT_NEGATIVE,
-    "TRAIN.BASE_LR": POSITIVE,
-    "TRAIN.WARMUP_LR": NOT_NEGATIVE,
-    "TRAIN.MIN_LR": NOT_NEGATIVE,
-    "TRAIN.WEIGHT_DECAY": NOT_NEGATIVE,
-    "TRAIN.CLIP_GRAD": NOT_NEGATIVE,
-    "TRAIN.ACCUMULATION_STEPS": POSITIVE,
-    "TRAIN.LR_LAYER_DECAY_RATIO": ("in (0, 1]", lambda value: 0 < value <= 1),
-    "TRAIN.LR_SCHEDULER.DECAY_EPOCHS": POSITIVE,
-    "TRAIN.LR_SCHEDULER.DECAY_RATE": POSITIVE,
-    "TRAIN.OPTIMIZER.EPS": POSITIVE,
-    "TRAIN.OPTIMIZER.BETAS": (
-        "two numbers in [0, 1)",
-        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
-    ),
-    "TRAIN.OPTIMIZER.MOMENTUM": FRACTION_BELOW_1,
-    "TRAIN.OPTIMIZER.DCN_LR_MUL": ("None or > 0", lambda value: value is None or value > 0),
-    "TRAIN.EMA.DECAY": FRACTION_BELOW_1,
-    "AUG.ROTATE": ("in [0, 180]", lambda value: 0 <= value <= 180),
-    "AUG.TRANSLATE": FRACTION,
-    "AUG.SCALE": FRACTION_BELOW_1,
-    "AUG.SHEAR": ("in [0, 90)", lambda value: 0 <= value < 90),
-    "AUG.REPROB": FRACTION,
-    "AUG.RECOUNT": POSITIVE,
-    "AUG.MIXUP": NOT_NEGATIVE,
-    "AUG.CUTMIX": NOT_NEGATIVE,
-    "AUG.MIXUP_PROB": FRACTION,
-    "AUG.MIXUP_SWITCH_PROB": FRACTION,
-    "AUG.MEAN": THREE_NUMBERS,
-    "AUG.STD": ("three numbers > 0", lambda value: len(value) == 3 and min(value) > 0),
-}
-
-# Key -> the values it may have.
-CHOICES = {
-    "DATA.INTERPOLATION": ("nearest", "bilinear", "bicubic", "lanczos"),
-    "TRAIN.LR_SCHEDULER.NAME": ("cosine", "linear", "step"),
-    "TRAIN.OPTIMIZER.NAME": ("adamw", "sgd"),
-    "AUG.REMODE": ("const", "rand", "pixel"),
-    "AUG.MIXUP_MODE": ("batch", "pair", "elem"),
-}
-
-# These are None by default or may become it; every other key has a value of its default's type.
-MAY_BE_NONE = {
-    "TRAIN.OPTIMIZER.DCN_LR_MUL",
-    "AUG.CUTMIX_MINMAX",
-    *(f"MODEL.INTERN_IMAGE.{key}" for key in ARCH_OVERRIDES),
-}
-
 
 def get_config(path: str | Path, options: Sequence[str] = ()) -> CfgNode:
     """Reads the settings of a run.
@@ -210,28 +142,17 @@ def check_config(config: CfgNode) -> None:
     Raises:
         ValueError: A value breaks its rule.
     """
-    for key, value in _flatten(config):
-        if value is None and key not in MAY_BE_NONE:
+    defaults = dict(flatten(get_default_config()))
+    for key, value in flatten(config):
+        if value is not None:
+            check_value(key, value)
+        elif defaults[key] is not None:
             raise ValueError(f"config: expected a value for {key}, got None")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"config: expected {key} finite, got {value}")
-        if key in RULES:
-            words, holds = RULES[key]
-            try:
-                kept = holds(value)
-            except TypeError:  # a text among numbers
-                kept = False
-            if not kept:
-                raise ValueError(f"config: expected {key} {words}, got {value}")
-        if key in CHOICES and value not in CHOICES[key]:
-            raise ValueError(f"config: expected {key} one of {CHOICES[key]}, got {value!r}")
     if config.TRAIN.WARMUP_EPOCHS > config.TRAIN.EPOCHS:
         raise ValueError(
             f"config: expected TRAIN.WARMUP_EPOCHS <= TRAIN.EPOCHS = {config.TRAIN.EPOCHS}, "
             f"got {config.TRAIN.WARMUP_EPOCHS}"
         )
-    if Path(config.MODEL.NAME).name != config.MODEL.NAME:
-        raise ValueError(f"config: expected MODEL.NAME a folder's name, got {config.MODEL.NAME!r}")
 
 
 def nearest_hint(word: str, known: Sequence[str]) -> str:
@@ -257,9 +178,14 @@ def _merge_file(config: CfgNode, path: Path, children: tuple[Path, ...]) -> None
     if not isinstance(content, dict):
         raise ValueError(f"config: expected a mapping in {path}, got {type(content).__name__}")
     parents = content.pop(BASE_KEY, [])
-    for parent in [parents] if isinstance(parents, str) else parents:
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
+        raise ValueError(
+            f"config: expected {BASE_KEY} a file or a list of files in {path}, got {parents!r}"
+        )
+    for parent in parents:
         _merge_file(config, path.parent / parent, (*children, path.resolve()))
-    for key, value in _flatten(content):
+    for key, value in flatten(content):
         _set(config, key, value, source=str(path))
 
 
@@ -276,7 +202,7 @@ def _merge_options(config: CfgNode, options: Sequence[str]) -> None:
 
 def _set(config: CfgNode, key: str, value: Any, *, source: str) -> None:
     """Sets one dotted key, with the type of its default."""
-    known = [name for name, _ in _flatten(get_default_config())]
+    known = [name for name, _ in flatten(get_default_config())]
     if key not in known:
         if isinstance(value, dict) or any(name.startswith(f"{key}.") for name in known):
             raise ValueError(f"config: expected keys under {key} in {source}, got {value!r}")
@@ -286,7 +212,7 @@ def _set(config: CfgNode, key: str, value: Any, *, source: str) -> None:
     node = config
     for name in filter(None, group.split(".")):
         node = node[name]
-    node[leaf] = _coerce(key, value, dict(_flatten(get_default_config()))[key], source=source)
+    node[leaf] = _coerce(key, value, dict(flatten(get_default_config()))[key], source=source)
 
 
 def _coerce(key: str, value: Any, default: Any, *, source: str) -> Any:
@@ -310,10 +236,10 @@ def _coerce(key: str, value: Any, default: Any, *, source: str) -> Any:
     return value
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields (dotted key, value) of every leaf."""
     for key, value in node.items():
         if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
