@@ -1,22 +1,51 @@
-"""Checkpoints of a run: written atomically, the newest kept, resumed at the start of an epoch."""
+"""States of a run: written whole, the newest kept, taken up at the start of an epoch."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from yacs.config import CfgNode
 
-from classification.files import write_atomically
+from classification.config import flatten, get_default_config
+from internimage.files import write_atomically
 
-# What a state must hold to be resumed.
-KEYS = {"model", "model_ema", "optimizer", "step", "epochs_done", "seconds", "rows"}
+# What a state must hold to be taken up.
+KEYS = {
+    *("model", "model_ema", "optimizer"),
+    *("epochs_done", "seconds", "rows"),
+    *("config", "world_size", "steps_per_epoch"),
+}
+
+# Settings that a run may go on with in another value than it was saved with, which then takes
+# effect. All others decide on what the saved weights, averages and epochs mean.
+MAY_CHANGE = {
+    # How long, how fast: the schedule is the new one from the first step on.
+    "TRAIN.EPOCHS",
+    "TRAIN.BASE_LR",
+    "TRAIN.MIN_LR",
+    "TRAIN.CLIP_GRAD",
+    # Where to and how often.
+    "OUTPUT",
+    "MODEL.NAME",
+    "MODEL.RESUME",
+    "PRINT_FREQ",
+    "SAVE_FREQ",
+    "SAVE_CKPT_NUM",
+    "EVAL_FREQ",
+    # Speed and memory.
+    "DATA.NUM_WORKERS",
+    "DATA.PIN_MEMORY",
+    "TRAIN.USE_CHECKPOINT",
+}
 
 
-def save_checkpoint(path: Path, state: dict[str, Any], *, num_kept: int) -> None:
-    """Saves the state after an epoch and removes the older checkpoints beside it.
+def save_state(path: Path, state: dict[str, Any], *, num_kept: int) -> None:
+    """Saves the state after an epoch and removes the older ones beside it.
 
     Args:
         path: ``ckpt_epoch_N.pth`` in the run's folder.
-        state: What ``load_checkpoint`` returns: tensors, numbers, text, lists and dicts.
+        state: What ``load_state`` returns: tensors, numbers, text, lists and dicts.
         num_kept: Checkpoints that stay, this one included.
 
     Raises:
@@ -36,24 +65,54 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("ckpt_epoch_*.pth"), key=lambda path: path.stat().st_mtime_ns)
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
+def load_state(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint to resume from.
 
     Raises:
         ValueError: The file is missing, damaged, or no checkpoint of a run.
     """
     if not Path(path).is_file():
-        raise ValueError(f"load_checkpoint: expected an existing file, got {path}")
+        raise ValueError(f"load_state: expected an existing file, got {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen types for a damaged file
         raise ValueError(
-            f"load_checkpoint: expected a whole checkpoint of a training run, got {path} "
+            f"load_state: expected a whole checkpoint of a training run, got {path} "
             f"({type(error).__name__} while reading it)"
         ) from error
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise ValueError(
-            f"load_checkpoint: expected a checkpoint of a training run, got {path} "
+            f"load_state: expected a checkpoint of a training run, got {path} "
             "(weights alone cannot be resumed)"
         )
     return state
+
+
+def check_same_run(
+    state: dict[str, Any], config: CfgNode, *, world_size: int, steps_per_epoch: int
+) -> None:
+    """Checks that a saved state means with these settings what it meant when it was saved.
+
+    Args:
+        state: What ``load_state`` returned.
+        config: The settings to go on with.
+        world_size: The number of ranks to go on with.
+        steps_per_epoch: Optimiser steps of an epoch of the run to go on with.
+
+    Raises:
+        ValueError: A setting outside ``MAY_CHANGE``, or one of the numbers, has changed.
+    """
+    # All through YAML, which makes lists of tuples.
+    default, saved, given = (
+        dict(flatten(yaml.safe_load(text)))
+        for text in (get_default_config().dump(), state["config"], config.dump())
+    )
+    saved = default | saved  # a setting that is younger than the checkpoint had its default
+    saved |= {"ranks": state["world_size"], "steps an epoch": state["steps_per_epoch"]}
+    given |= {"ranks": world_size, "steps an epoch": steps_per_epoch}
+    for key in given:
+        if key not in MAY_CHANGE and given[key] != saved[key]:
+            raise ValueError(
+                f"check_same_run: expected {key} = {saved[key]!r} as in the checkpoint, "
+                f"got {given[key]!r}"
+            )

@@ -1,13 +1,19 @@
-"""What the scripts of this folder share: flags to settings, mistakes as one line."""
+"""What the scripts of this folder share: flags to settings, mistakes as one line, stop signals."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from classification.config import nearest_hint
-from classification.distributed import report_to_launcher
+from classification.distributed import (
+    StoppedError,
+    end_ranks,
+    raise_on_stop_signals,
+    report_to_launcher,
+)
+from classification.engine import DivergedError
 
 BAD_INPUT = 2
 
@@ -49,14 +55,33 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def fail(name: str, text: str) -> int:
-    """Reports a mistake on the first rank and to torchrun; returns the exit code."""
-    report_to_launcher(f"error: {text}")  # whichever rank torchrun notices first
-    say(name, f"error: {text}")
-    return BAD_INPUT
+def run_script(
+    name: str, script: Callable[[], None], *, hint: Callable[[], str] = lambda: ""
+) -> int:
+    """Runs a script on this rank and returns its exit code.
+
+    Args:
+        name: The script's name.
+        script: All of its work. What it builds is out of use when it returns: see ``end_ranks``.
+        hint: What follows the line about a mistake or a stop.
+    """
+    raise_on_stop_signals()
+    try:
+        try:
+            script()
+        except (ValueError, OSError, DivergedError) as error:
+            text = f"error: {' '.join(str(error).split())}{hint()}"
+            report_to_launcher(text)  # whichever rank torchrun notices first
+            _say(name, text)
+            return BAD_INPUT
+    except StoppedError as stopped:
+        _say(name, f"{stopped}{hint()}")
+        return stopped.exit_code
+    end_ranks()
+    return 0
 
 
-def say(name: str, text: str) -> None:
+def _say(name: str, text: str) -> None:
     """Prints a line on the first rank: the others make the same mistakes."""
     if os.environ.get("RANK", "0") == "0":
         print(f"{name}: {text}", file=sys.stderr)

@@ -25,6 +25,7 @@ from classification.optim import (
     learning_rate_factor,
 )
 from internimage import InternImage
+from internimage.param_groups import freeze_stages
 
 
 class DivergedError(Exception):
@@ -102,6 +103,7 @@ class Engine:
         self.steps_per_epoch = len(data.train_loader) // self.accumulation_steps
         self.step = 0  # optimiser steps made so far
         self.model = model.to(ranks.device)
+        freeze_stages(self.model, config.TRAIN.OPTIMIZER.FREEZE_BACKBONE or ())
         self.mixup = build_mixup(config, num_classes=len(data.class_names))
         factor = learning_rate_factor(config, ranks.world_size)
         self.optimizer = build_optimizer(config, self.model, factor=factor)
@@ -122,7 +124,8 @@ class Engine:
         """Trains on every image once.
 
         Args:
-            epoch: Counted from 0; decides on the order of the images and the augmentation.
+            epoch: Counted from 0; decides on the order of the images, the augmentation and the
+                place in the schedule.
             on_step: Called after each step.
 
         Raises:
@@ -131,6 +134,7 @@ class Engine:
         seed_everything(self.config.SEED, self.ranks, epoch=epoch + 1)  # 0 made the weights
         self.data.train_sampler.set_epoch(epoch)
         self.parallel_model.train()
+        self.step = epoch * self.steps_per_epoch
         started = time.perf_counter()
         loss_sum = norm_sum = 0.0
         num_images = 0
@@ -158,16 +162,15 @@ class Engine:
         return evaluate(self.final_model, self.data.test_loader, device=self.ranks.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that training goes on from: weights, average, optimiser, step."""
+        """Returns all that training goes on from: weights, average, optimiser."""
         return {
             "model": self.model.state_dict(),
             "model_ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a state of ``state_dict``.
+        """Takes up a state of ``state_dict``, made with the same settings of the optimiser.
 
         Raises:
             ValueError: The state is of another model, or only one of both has averaged weights.
@@ -187,7 +190,6 @@ class Engine:
             raise ValueError(
                 f"Engine.load_state_dict: expected the state of this model, got {reason}"
             ) from error
-        self.step = state["step"]
 
     def _train_step(
         self, batches: list[tuple[torch.Tensor, torch.Tensor]], epoch: int

@@ -16,16 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import internimage
-from classification.command_line import Parser, fail, say
+from classification.command_line import Parser, run_script
 from classification.config import get_config
 from classification.data import build_data
-from classification.distributed import (
-    StoppedError,
-    end_ranks,
-    leave,
-    raise_on_stop_signals,
-    start_ranks,
-)
+from classification.distributed import leave, start_ranks
 from classification.engine import evaluate
 from classification.models import build_model
 
@@ -37,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(NAME, "Evaluates saved weights on the test images.")
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="the weights")
     parser.add_argument("--use-ema", action="store_true", help="the averaged ones of a ckpt_*.pth")
-    raise_on_stop_signals()
-    try:
+
+    def script() -> None:
         args = parser.parse_known(arguments)
         batch_size = ["DATA.BATCH_SIZE", args.batch_size] if args.batch_size else []
         config = get_config(args.cfg, [*batch_size, *args.opts])
@@ -46,16 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = build_data(config, ranks)
         model = build_model(config, num_classes=len(data.class_names)).to(ranks.device)
         internimage.load_checkpoint(model, args.checkpoint, use_ema=args.use_ema)
-    except (ValueError, OSError) as error:
-        return fail(NAME, " ".join(str(error).split()))
-    except StoppedError as stopped:
-        say(NAME, str(stopped))
-        return stopped.exit_code
-    scores = evaluate(model, data.test_loader, device=ranks.device)
-    if ranks.is_main:
-        print(json.dumps(dataclasses.asdict(scores), indent=2))
-    end_ranks()
-    return 0
+        scores = evaluate(model, data.test_loader, device=ranks.device)
+        if ranks.is_main:
+            print(json.dumps(dataclasses.asdict(scores), indent=2))
+
+    return run_script(NAME, script)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from classification.files import write_atomically
+from internimage.files import write_atomically
 
 # One row an epoch. Losses are means an image, scores are percent, seconds count from the start.
 COLUMNS = (

@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from classification.checkpoint import load_checkpoint, save_checkpoint
+from classification.checkpoint import check_same_run, load_state, save_state
 from classification.data import Data, build_data
 from classification.distributed import Ranks
 from classification.engine import Engine, EpochResult, Scores
-from classification.files import make_run_folder, write_atomically
 from classification.models import build_model, save_model
 from classification.progress import Progress
 from classification.records import draw_curves, weights_sha256, write_json, write_metrics
+from internimage.complexity import count_parameters
+from internimage.files import write_atomically
 
 SUMMARY = "summary.json"
 
@@ -22,6 +23,23 @@ SUMMARY = "summary.json"
 def run_folder(config: CfgNode) -> Path:
     """Returns the folder of a run's files."""
     return Path(config.OUTPUT) / config.MODEL.NAME
+
+
+def make_run_folder(path: Path) -> Path:
+    """Makes the folder of a run and tries a write in it.
+
+    Raises:
+        ValueError: The folder cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / "write_test", lambda file: file.write_bytes(b""))
+        (path / "write_test").unlink()
+    except OSError as error:
+        raise ValueError(
+            f"make_run_folder: expected a writable folder {path}, got {error.strerror}"
+        ) from error
+    return path
 
 
 @dataclass
@@ -36,7 +54,7 @@ class Run:
         epochs_done: Epochs that are complete.
         seconds: Training time so far, evaluation and saving included.
         rows: The rows of metrics.csv so far.
-        last_checkpoint: Where the run can be taken up, if anywhere.
+        checkpoints: Where the run could be taken up, the newest at the end.
     """
 
     config: CfgNode
@@ -46,7 +64,7 @@ class Run:
     epochs_done: int = 0
     seconds: float = 0.0
     rows: list[dict[str, float]] = field(default_factory=list)
-    last_checkpoint: Path | None = None
+    checkpoints: list[Path] = field(default_factory=list)
 
     def train(self) -> None:
         """Trains until TRAIN.EPOCHS are done and writes the run's files.
@@ -83,11 +101,13 @@ class Run:
             "seconds": self.seconds,
             "rows": self.rows,
             "config": self.config.dump(),
+            "world_size": self.ranks.world_size,
+            "steps_per_epoch": self.engine.steps_per_epoch,
         }
         path = folder / f"ckpt_epoch_{self.epochs_done}.pth"
         state = self.engine.state_dict() | progress
-        save_checkpoint(path, state, num_kept=self.config.SAVE_CKPT_NUM)
-        self.last_checkpoint = path
+        save_state(path, state, num_kept=self.config.SAVE_CKPT_NUM)
+        self.checkpoints.append(path)
 
     def _finish(self, folder: Path, scores: Scores) -> None:
         """Writes what a complete run leaves, the summary last: where it is, all is."""
@@ -113,7 +133,7 @@ class Run:
         print(f"top-1 {scores.top1:.2f} % of {scores.num_images} test images; files in {folder}")
 
     def _headline(self) -> str:
-        num_parameters = sum(parameter.numel() for parameter in self.engine.model.parameters())
+        num_parameters = count_parameters(self.engine.model)
         return (
             f"{self.config.MODEL.NAME}: {self.config.MODEL.ARCH}, {num_parameters / 1e6:.2f} M "
             f"parameters; {self.data.num_train_images} training and {self.data.num_test_images} "
@@ -151,11 +171,17 @@ def prepare(config: CfgNode, ranks: Ranks) -> Run:
     model = build_model(config, num_classes=len(data.class_names))
     run = Run(config, ranks, data, Engine(config, model, data, ranks))
     if config.MODEL.RESUME:
-        state = load_checkpoint(config.MODEL.RESUME)
+        state = load_state(config.MODEL.RESUME)
+        check_same_run(
+            state,
+            config,
+            world_size=ranks.world_size,
+            steps_per_epoch=run.engine.steps_per_epoch,
+        )
         run.engine.load_state_dict(state)
         run.epochs_done, run.seconds = state["epochs_done"], state["seconds"]
         run.rows = state["rows"]
-        run.last_checkpoint = Path(config.MODEL.RESUME)
+        run.checkpoints.append(Path(config.MODEL.RESUME))
     if run.epochs_done >= config.TRAIN.EPOCHS:
         raise ValueError(
             f"prepare: expected TRAIN.EPOCHS > epochs of the checkpoint = {run.epochs_done}, "

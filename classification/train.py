@@ -18,17 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yacs.config import CfgNode
 
-from classification.command_line import Parser, fail, say
+from classification.command_line import Parser, run_script
 from classification.config import get_config
-from classification.distributed import (
-    StoppedError,
-    end_ranks,
-    leave,
-    raise_on_stop_signals,
-    start_ranks,
-)
-from classification.engine import DivergedError
-from classification.run import Run, prepare
+from classification.distributed import leave, start_ranks
+from classification.run import prepare
 
 NAME = "train.py"
 
@@ -60,28 +53,19 @@ def parse_config(arguments: Sequence[str] | None = None) -> CfgNode:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    run = None
-    raise_on_stop_signals()
-    try:
-        try:
-            run = prepare(parse_config(arguments), start_ranks())
-        except ValueError as error:
-            return fail(NAME, f"{error}{_resume_hint(run)}")
-        try:
-            run.train()
-        except (DivergedError, OSError) as error:
-            return fail(NAME, f"{error}{_resume_hint(run)}")
-    except StoppedError as stopped:
-        say(NAME, f"{stopped}{_resume_hint(run)}")
-        return stopped.exit_code
-    run = None  # the group must outlive it: see end_ranks
-    end_ranks()
-    return 0
+    checkpoints: list[Path] = []
 
+    def train() -> None:
+        nonlocal checkpoints
+        run = prepare(parse_config(arguments), start_ranks())
+        checkpoints = run.checkpoints
+        run.train()
 
-def _resume_hint(run: Run | None) -> str:
-    saved = run.last_checkpoint if run else None
-    return f"; go on with --resume {saved}" if saved else ""
+    return run_script(
+        NAME,
+        train,
+        hint=lambda: f"; go on with --resume {checkpoints[-1]}" if checkpoints else "",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files that are whole or absent; checkpoints that are kept, pruned and read back."""
+"""States that are kept, pruned, read back, and compared with the settings to go on with."""
 
 import os
 from pathlib import Path
@@ -6,60 +6,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from classification.checkpoint import KEYS, list_checkpoints, load_checkpoint, save_checkpoint
-from classification.files import make_run_folder, write_atomically
+from classification.checkpoint import (
+    KEYS,
+    MAY_CHANGE,
+    check_same_run,
+    list_checkpoints,
+    load_state,
+    save_state,
+)
+from classification.config import flatten, get_default_config
 
 
 def state(**values: object) -> dict[str, object]:
     return {key: values.get(key) for key in KEYS}
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path):
-    path = tmp_path / "file.txt"
-    write_atomically(path, lambda file: file.write_text("old"))
-    write_atomically(path, lambda file: file.write_text("new"))
-    assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["file.txt"]
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path):
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-
-    def fail_half_way(file: Path) -> None:
-        file.write_text("ne")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, fail_half_way)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file.txt"]
-
-
-def test_a_temporary_file_keeps_the_suffix_that_writers_go_by(tmp_path: Path):
-    suffixes = []
-    write_atomically(
-        tmp_path / "picture.png", lambda file: (suffixes.append(file.suffix), file.touch())
-    )
-    assert suffixes == [".png"]
-
-
-def test_a_run_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path):
-    folder = make_run_folder(tmp_path / "a" / "b")
-    assert folder.is_dir() and not os.listdir(folder)
-    assert make_run_folder(folder) == folder
-
-
-def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="expected a writable folder .*file/run, got Not a dir"):
-        make_run_folder(tmp_path / "file" / "run")
-
-
 def test_a_state_comes_back_as_it_was(tmp_path: Path):
-    saved = state(model={"weight": torch.randn(3)}, step=7, rows=[{"epoch": 1, "top1": 99.5}])
-    save_checkpoint(tmp_path / "ckpt_epoch_1.pth", saved, num_kept=1)
-    loaded = load_checkpoint(tmp_path / "ckpt_epoch_1.pth")
+    saved = state(
+        model={"weight": torch.randn(3)}, epochs_done=7, rows=[{"epoch": 1, "top1": 99.5}]
+    )
+    save_state(tmp_path / "ckpt_epoch_1.pth", saved, num_kept=1)
+    loaded = load_state(tmp_path / "ckpt_epoch_1.pth")
     assert torch.equal(loaded["model"].pop("weight"), saved["model"].pop("weight"))
     assert loaded == saved
 
@@ -68,7 +35,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path):
 def test_the_newest_checkpoints_are_kept(tmp_path: Path, num_kept: int):
     (tmp_path / "model.safetensors").touch()
     for epoch in (8, 9, 10, 11, 12):
-        save_checkpoint(tmp_path / f"ckpt_epoch_{epoch}.pth", state(), num_kept=num_kept)
+        save_state(tmp_path / f"ckpt_epoch_{epoch}.pth", state(), num_kept=num_kept)
     names = [path.name for path in list_checkpoints(tmp_path)]
     assert names == [f"ckpt_epoch_{epoch}.pth" for epoch in range(13 - num_kept, 13)]
     assert (tmp_path / "model.safetensors").exists()
@@ -76,15 +43,15 @@ def test_the_newest_checkpoints_are_kept(tmp_path: Path, num_kept: int):
 
 def test_a_fresh_run_in_a_used_folder_replaces_the_old_checkpoint(tmp_path: Path):
     old = tmp_path / "ckpt_epoch_20.pth"
-    save_checkpoint(old, state(), num_kept=1)
+    save_state(old, state(), num_kept=1)
     os.utime(old, (0, 0))
-    save_checkpoint(tmp_path / "ckpt_epoch_1.pth", state(), num_kept=1)
+    save_state(tmp_path / "ckpt_epoch_1.pth", state(), num_kept=1)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["ckpt_epoch_1.pth"]
 
 
 def test_files_that_cannot_be_resumed_are_one_clear_error(tmp_path: Path):
     whole = tmp_path / "ckpt_epoch_1.pth"
-    save_checkpoint(whole, state(model={"w": torch.zeros(1000)}), num_kept=1)
+    save_state(whole, state(model={"w": torch.zeros(1000)}), num_kept=1)
     contents = {
         "truncated.pth": whole.read_bytes()[:-200],
         "empty.pth": b"",
@@ -93,12 +60,12 @@ def test_files_that_cannot_be_resumed_are_one_clear_error(tmp_path: Path):
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"expected a whole checkpoint .*{name}"):
-            load_checkpoint(tmp_path / name)
+            load_state(tmp_path / name)
     with pytest.raises(ValueError, match="expected an existing file, got .*nothing.pth"):
-        load_checkpoint(tmp_path / "nothing.pth")
+        load_state(tmp_path / "nothing.pth")
     torch.save({"model": {}}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"weights\.pth \(weights alone cannot be resumed\)"):
-        load_checkpoint(tmp_path / "weights.pth")
+        load_state(tmp_path / "weights.pth")
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path):
@@ -108,5 +75,66 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path):
 
     torch.save(state(rows=Attack()), tmp_path / "attack.pth")
     with pytest.raises(ValueError, match="expected a whole checkpoint"):
-        load_checkpoint(tmp_path / "attack.pth")
+        load_state(tmp_path / "attack.pth")
     assert not (tmp_path / "attacked").exists()
+
+
+def saved_with(**options: object) -> dict[str, object]:
+    return {"config": get_default_config().dump(), "world_size": 2, "steps_per_epoch": 10} | options
+
+
+def test_a_run_goes_on_with_the_settings_that_it_was_saved_with():
+    check_same_run(saved_with(), get_default_config(), world_size=2, steps_per_epoch=10)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("TRAIN.WEIGHT_DECAY", 0.9, "expected TRAIN.WEIGHT_DECAY = 0.05 as in .*, got 0.9"),
+        ("DATA.BATCH_SIZE", 64, "expected DATA.BATCH_SIZE = 128 as in .*, got 64"),
+        ("MODEL.INTERN_IMAGE.DEPTHS", (1, 2), r"DEPTHS = None as in .*, got \[1, 2\]"),
+        ("TRAIN.OPTIMIZER.BETAS", (0.8, 0.9), r"BETAS = \[0.9, 0.999\] as .*, got \[0.8, 0.9\]"),
+        ("AUG.MIXUP", 0.0, "expected AUG.MIXUP = 0.8 as in the checkpoint, got 0.0"),
+        ("SEED", 1, "expected SEED = 0 as in the checkpoint, got 1"),
+    ],
+)
+def test_a_setting_that_gives_the_state_another_meaning_is_an_error(key, value, message):
+    config = get_default_config()
+    node, (*groups, leaf) = config, key.split(".")
+    for group in groups:
+        node = node[group]
+    node[leaf] = value
+    with pytest.raises(ValueError, match=message):
+        check_same_run(saved_with(), config, world_size=2, steps_per_epoch=10)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "steps_per_epoch", "message"),
+    [
+        (4, 10, "expected ranks = 2 as in the checkpoint, got 4"),
+        (2, 11, "expected steps an epoch = 10 as in the checkpoint, got 11"),
+    ],
+)
+def test_other_ranks_or_steps_an_epoch_are_an_error(world_size, steps_per_epoch, message):
+    with pytest.raises(ValueError, match=message):
+        check_same_run(
+            saved_with(),
+            get_default_config(),
+            world_size=world_size,
+            steps_per_epoch=steps_per_epoch,
+        )
+
+
+def test_a_checkpoint_from_before_a_setting_existed_had_its_default():
+    saved = get_default_config()
+    del saved["SEED"]
+    config = get_default_config()
+    state = saved_with(config=saved.dump())
+    check_same_run(state, config, world_size=2, steps_per_epoch=10)
+    config.SEED = 1
+    with pytest.raises(ValueError, match="expected SEED = 0"):
+        check_same_run(state, config, world_size=2, steps_per_epoch=10)
+
+
+def test_every_setting_that_may_change_exists():
+    assert MAY_CHANGE <= dict(flatten(get_default_config())).keys()

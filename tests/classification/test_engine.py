@@ -18,6 +18,7 @@ from classification.data import Data
 from classification.distributed import Ranks, seed_everything
 from classification.engine import DivergedError, Engine, evaluate
 from classification.optim import build_optimizer, build_scheduler
+from classification.run import prepare
 from internimage import create_model
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
@@ -238,6 +239,29 @@ def test_a_state_of_another_model_is_one_clear_error():
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="averaged weights exactly with TRAIN.EMA.ENABLE = True"):
         make_engine(False, EMA=CfgNode({"ENABLE": True, "DECAY": 0.9})).load_state_dict(state)
+
+
+def test_a_resumed_epoch_starts_at_its_place_in_the_schedule():
+    unbroken, resumed = make_engine(), make_engine()
+    for epoch in range(3):
+        last = unbroken.train_epoch(epoch)
+    assert resumed.train_epoch(2).learning_rate == last.learning_rate
+    assert resumed.step == unbroken.step == 18
+
+
+def test_frozen_stages_do_not_learn(make_config):
+    config = make_config("TRAIN.OPTIMIZER.FREEZE_BACKBONE", [0, 2], "DATA.BATCH_SIZE", 700)
+    run = prepare(config, ONE_RANK)
+    before = copy.deepcopy(run.engine.model.state_dict())
+    run.engine.train_epoch(0)
+    frozen = ("levels.0.", "levels.2.")
+    for name, value in run.engine.model.named_parameters():
+        assert torch.equal(value, before[name]) == name.startswith(frozen), name
+
+
+def test_a_stage_that_the_model_does_not_have_cannot_be_frozen(make_config):
+    with pytest.raises(ValueError, match="expected stages of the model, got 4"):
+        prepare(make_config("TRAIN.OPTIMIZER.FREEZE_BACKBONE", [4]), ONE_RANK)
 
 
 def test_epochs_and_ranks_draw_different_numbers_and_the_same_ones_again():

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import internimage
 from classification.distributed import Ranks
 from classification.evaluate import main
 from classification.run import prepare
+
+# The CLIP-projector head takes multiples of 32 only, which the first forward pass finds out.
+BAD_SIZE = ["--opts", "MODEL.ARCH", "internimage_test_h", "DATA.IMG_SIZE", "40"]
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +54,16 @@ def test_the_saved_files_give_the_scores_of_the_summary(make_config, small_yaml:
         (["--cfg", "YAML", "--checkpoint", "no.pth"], "no.pth"),
         (["--cfg", "YAML", "--checkpoint", "YAML"], "small.yaml"),
         (["--cfg", "YAML", "--checkpoint", "x", "--use-em"], "did you mean --use-ema?"),
+        (["--cfg", "YAML", "--checkpoint", "WEIGHTS", *BAD_SIZE], "multiples of 32"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(small_yaml: Path, capsys, arguments, message):
-    assert main([str(small_yaml) if text == "YAML" else text for text in arguments]) == 2
+def test_a_mistake_is_one_line_and_exit_code_2(
+    small_yaml: Path, tmp_path: Path, capsys, arguments, message
+):
+    weights = tmp_path / "weights.safetensors"
+    internimage.save_checkpoint(internimage.create_model("test_h", num_classes=10), weights)
+    paths = {"YAML": str(small_yaml), "WEIGHTS": str(weights)}
+    assert main([paths.get(text, text) for text in arguments]) == 2
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.startswith("evaluate.py: error: ") and printed.count("\n") == 1

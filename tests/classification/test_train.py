@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from yacs.config import CfgNode
 
-from classification.checkpoint import list_checkpoints, load_checkpoint
+from classification.checkpoint import list_checkpoints, load_state
 from classification.data import build_data
 from classification.distributed import Ranks
 from classification.engine import evaluate
@@ -182,6 +182,10 @@ def test_flags_set_what_they_are_documented_to_set(small_yaml: Path):
         (["--cfg", "YAML", "--opts", "TRAIN.EPOCH", "1"], "did you mean TRAIN.EPOCHS?"),
         (["--cfg", "YAML", "--opts", "MODEL.ARCH", "internimage_q"], "expected a known model"),
         (["--cfg", "YAML", "--opts", "MODEL.INTERN_IMAGE.GROUPS", "[3, 3, 3, 3]"], "expected"),
+        (
+            ["--cfg", "YAML", "--opts", "MODEL.ARCH", "internimage_test_h", "DATA.IMG_SIZE", "40"],
+            "multiples of 32",  # which the first forward pass finds out
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -194,6 +198,19 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert message in printed
     assert printed.startswith("train.py: error: ")
     assert printed.count("\n") == 1
+
+
+def test_a_disk_that_fails_before_the_training_is_one_line_and_exit_code_2(
+    exit_code_here, small_yaml: Path, tmp_path: Path, capsys, monkeypatch
+):
+    def fail(path: Path, write: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("classification.run.make_run_folder", lambda folder: folder)
+    monkeypatch.setattr("classification.run.write_atomically", fail)
+    assert exit_code_here("--cfg", small_yaml, "--output", tmp_path) == 2
+    printed = capsys.readouterr().err
+    assert "No space left on device" in printed and printed.count("\n") == 1
 
 
 def test_a_diverging_run_names_the_step_and_the_rate_and_keeps_its_checkpoint(
@@ -230,7 +247,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_checkpoint_stays(
     assert exit_code_here("--cfg", small_yaml, "--output", tmp_path) == 2
     printed = capsys.readouterr().err
     assert "No space left on device" in printed and printed.count("\n") == 1
-    assert load_checkpoint(tmp_path / "small" / "ckpt_epoch_1.pth")["epochs_done"] == 1
+    assert load_state(tmp_path / "small" / "ckpt_epoch_1.pth")["epochs_done"] == 1
     assert not list((tmp_path / "small").glob(".*"))
 
 
@@ -261,7 +278,7 @@ def test_ctrl_c_ends_a_run_with_a_line_that_says_how_to_go_on(small_yaml: Path, 
     assert process.returncode == 128 + signal.SIGINT
     last = errors.splitlines()[-1]
     assert last.startswith("train.py: stopped by SIGINT; go on with --resume ")
-    assert load_checkpoint(last.rpartition(" ")[2])["epochs_done"] >= 1
+    assert load_state(last.rpartition(" ")[2])["epochs_done"] >= 1
     assert "Traceback" not in errors
 
 
