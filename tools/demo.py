@@ -46,6 +46,7 @@ PICTURES = {
     "sampling_points.png": "where DCNv3 reads on a test digit, stage by stage",
     "receptive_field.png": "which pixels the middle of each stage depends on",
 }
+RESULTS = (*PICTURES, "model.safetensors", "digit.png", "metrics.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     out = args.out.resolve()
+    for name in RESULTS:  # those of an earlier demo are not of this one
+        (out / name).unlink(missing_ok=True)
     exit_code = train(out, args.opts)
     if exit_code:
         print("demo: the training did not finish; the reason is above", file=sys.stderr)
@@ -135,13 +138,12 @@ def draw_pictures(out: Path, predictor: Predictor, tiles: Sequence[Tile]) -> Non
         title=f"Mistakes: {num_wrong} of {len(tiles)} test digits. Shown: {len(hardest)} of them, "
         "the mistakes first, then the least certain answers",
     )
-    # Any digit would do; a three has curves for the points to follow.
-    three = next(tile for tile in tiles if tile.truth == "3" and not tile.is_wrong)
-    Image.fromarray(three.picture).save(out / "digit.png")
+    digit = example_digit(tiles)
+    Image.fromarray(digit.picture).save(out / "digit.png")
     points = find_sampling_points(predictor.model, predictor.prepare(out / "digit.png"))
     draw_sampling_points(
         out / "sampling_points.png",
-        three.picture,
+        digit.picture,
         points,
         title="Where the last DCNv3 layer of each stage reads, for the output pixel at the middle",
     )
@@ -152,6 +154,15 @@ def draw_pictures(out: Path, predictor: Predictor, tiles: Sequence[Tile]) -> Non
         title="Effective receptive field of the middle pixel of each stage",
         num_images=len(images),
     )
+
+
+def example_digit(tiles: Sequence[Tile]) -> Tile:
+    """Returns a three, one that was recognised if there is any.
+
+    Any digit would do; a three has curves for the sampling points to follow.
+    """
+    threes = [tile for tile in tiles if tile.truth == "3"]
+    return min(threes, key=lambda tile: tile.is_wrong)
 
 
 def write_metrics(out: Path, run_folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:

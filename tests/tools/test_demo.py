@@ -8,15 +8,35 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from internimage.predict import build_predictor
-from tools.demo import CONFIG, PICTURES, RELEASED_MODEL
+from tools.demo import CONFIG, PICTURES, RELEASED_MODEL, RESULTS, example_digit
+from tools.demo import main as run_demo
+from tools.plot_predictions import Tile
 
 DEMO = Path(__file__).resolve().parents[2] / "tools" / "demo.py"
 
-pytestmark = pytest.mark.slow
+THREES = [Tile(np.zeros((8, 8, 3), np.uint8), name, 0.9, truth="3") for name in "83"]
+OTHERS = [Tile(np.zeros((8, 8, 3), np.uint8), "7", 0.9, truth="7")]
+
+
+def test_the_digit_to_look_at_is_a_three_and_a_right_one_if_there_is_any():
+    wrong, right = THREES
+    assert example_digit([*OTHERS, wrong, right]) is right
+    assert example_digit([*OTHERS, wrong]) is wrong
+
+
+def test_a_demo_that_fails_leaves_no_result_of_an_earlier_one(tmp_path: Path, capfd, monkeypatch):
+    for name in (*RESULTS, "notes.txt"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("tools.demo.TRAIN", tmp_path / "no_such_script.py")
+    assert run_demo(["--out", str(tmp_path)]) != 0
+    assert os.listdir(tmp_path) == ["notes.txt"]
+    assert "demo: the training did not finish" in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +58,7 @@ def metrics(demo: tuple[Path, str]) -> dict:
     return json.loads((demo[0] / "metrics.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_at_most_three_of_360_digits_are_wrong(metrics: dict):
     assert metrics["num_test_images"] == 360
     assert metrics["num_wrong"] <= 3
@@ -45,6 +66,7 @@ def test_at_most_three_of_360_digits_are_wrong(metrics: dict):
     assert metrics["top1"] == pytest.approx(100 * (360 - metrics["num_wrong"]) / 360)
 
 
+@pytest.mark.slow
 def test_the_saved_weights_score_what_the_training_measured(demo, metrics: dict):
     summary = json.loads((demo[0] / CONFIG.stem / "summary.json").read_text(encoding="utf-8"))
     assert metrics["top1"] == pytest.approx(summary["top1"])
@@ -52,6 +74,7 @@ def test_the_saved_weights_score_what_the_training_measured(demo, metrics: dict)
     assert metrics["train_seconds"] == summary["train_seconds"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_picture_is_there_and_no_blank(demo, name: str):
     with Image.open(demo[0] / name) as image:
@@ -59,6 +82,7 @@ def test_every_picture_is_there_and_no_blank(demo, name: str):
         assert len(image.convert("RGB").getcolors(1 << 24)) > 100
 
 
+@pytest.mark.slow
 def test_the_digit_on_file_is_classified_right(demo):
     predictor = build_predictor(checkpoint=demo[0] / "model.safetensors")
     (label,) = predictor.classify(predictor.prepare(demo[0] / "digit.png"), topk=1)[0]
@@ -66,6 +90,7 @@ def test_the_digit_on_file_is_classified_right(demo):
     assert label.score > 0.5
 
 
+@pytest.mark.slow
 def test_it_ends_with_accuracy_pictures_and_the_next_command(demo, metrics: dict):
     printed = demo[1]
     assert f"Test accuracy {metrics['top1']:.2f} %: {metrics['num_wrong']} of 360" in printed
@@ -74,6 +99,7 @@ def test_it_ends_with_accuracy_pictures_and_the_next_command(demo, metrics: dict
     assert printed.splitlines()[-1].endswith(f"predict photo.jpg --model {RELEASED_MODEL}")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_demo_and_its_ranks(tmp_path: Path):
     def lines(process: subprocess.Popen) -> Iterator[str]:
         yield from process.stdout
