@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,31 +15,52 @@ from internimage.predict import Predictor, build_predictor
 BAD_INPUT = 2
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that choose a model and its weights, named as in ``internimage predict``."""
-    parser.add_argument("--model", help="a released model or a size (internimage list)")
-    parser.add_argument("--checkpoint", type=Path, help="weights; a released --model needs none")
-    parser.add_argument(
-        "--random-weights",
-        action="store_true",
-        help="no weights: the picture of an untrained model",
-    )
-    parser.add_argument("--image-size", type=int, help="side of the square image, pixels")
+class PictureParser(argparse.ArgumentParser):
+    """The flags of a tool that draws what a model does, named as in ``internimage predict``.
 
-
-def predictor_of(arguments: argparse.Namespace) -> Predictor:
-    """Returns the model that the flags of ``add_model_arguments`` choose.
-
-    Raises:
-        OSError: The checkpoint does not exist or cannot be downloaded.
-        ValueError: The flags do not name a model with its weights.
+    Args:
+        name: The tool's name, ``plot_*``; ``*.png`` is what it draws to unless told otherwise.
+        description: What it does, a sentence.
     """
-    return build_predictor(
-        arguments.model,
-        arguments.checkpoint,
-        random_weights=arguments.random_weights,
-        image_size=arguments.image_size,
-    )
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(prog=name, description=description)
+        self.add_argument("--model", help="a released model or a size (internimage list)")
+        self.add_argument("--checkpoint", type=Path, help="weights; a released --model needs none")
+        self.add_argument(
+            "--random-weights",
+            action="store_true",
+            help="no weights: the picture of an untrained model",
+        )
+        self.add_argument("--image-size", type=int, help="side of the square image, pixels")
+        default = Path(f"{name.removeprefix('plot_')}.png")
+        self.add_argument("--out", type=Path, default=default, help="PNG file")
+
+    def run(
+        self,
+        arguments: Sequence[str] | None,
+        draw: Callable[[Predictor, argparse.Namespace], None],
+    ) -> int:
+        """Draws and prints the file's name; bad input is one line. Returns the exit code.
+
+        Args:
+            arguments: The command line; None is the process's own.
+            draw: Draws to ``out`` of the flags what the model that they choose does.
+        """
+        args = self.parse_args(arguments)
+        try:
+            predictor = build_predictor(
+                args.model,
+                args.checkpoint,
+                random_weights=args.random_weights,
+                image_size=args.image_size,
+            )
+            draw(predictor, args)
+        except (ValueError, OSError) as error:
+            print(f"{self.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+            return BAD_INPUT
+        print(args.out)
+        return 0
 
 
 def to_picture(x: Tensor, preprocessing: Preprocessing) -> np.ndarray:
@@ -47,13 +68,3 @@ def to_picture(x: Tensor, preprocessing: Preprocessing) -> np.ndarray:
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
     pixels = (x.permute(1, 2, 0) * std + mean) * 255
     return pixels.round().clip(0, 255).byte().numpy()
-
-
-def run_tool(name: str, tool: Callable[[], None]) -> int:
-    """Runs a tool and returns its exit code; bad input is one line and 2."""
-    try:
-        tool()
-    except (ValueError, OSError) as error:
-        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
-    return 0

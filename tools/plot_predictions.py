@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from matplotlib.figure import Figure
 
-from tools.command_line import add_model_arguments, predictor_of, run_tool, to_picture
+from internimage.predict import Predictor
+from tools.command_line import PictureParser, to_picture
 
 WRONG = "#D55E00"  # a colour-blind reader has the frame and the words as well
 SHOWN_LETTERS = 22  # of a class name
@@ -79,14 +80,10 @@ def draw_predictions(path: Path, tiles: Sequence[Tile], *, title: str, columns: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Draws images with their predicted classes.")
+    parser = PictureParser("plot_predictions", "Draws images with their predicted classes.")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
-    add_model_arguments(parser)
-    parser.add_argument("--out", type=Path, default=Path("predictions.png"), help="PNG file")
-    args = parser.parse_args(arguments)
 
-    def tool() -> None:
-        predictor = predictor_of(args)
+    def draw(predictor: Predictor, args: argparse.Namespace) -> None:
         tiles = []
         for path in args.images:
             x = predictor.prepare(path)
@@ -94,9 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tiles.append(Tile(to_picture(x[0], predictor.preprocessing), label.name, label.score))
         title = f"Predictions of {predictor.model_name}"
         draw_predictions(args.out, tiles, title=title, columns=5)
-        print(args.out)
 
-    return run_tool("plot_predictions", tool)
+    return parser.run(arguments, draw)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from internimage import InternImage
-from tools.command_line import add_model_arguments, predictor_of, run_tool
+from internimage.predict import Predictor
+from tools.command_line import PictureParser
 
 DECADES = 4  # of the colour scale
 
@@ -122,21 +123,16 @@ def draw_receptive_fields(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Draws the effective receptive field by stage.")
+    parser = PictureParser("plot_receptive_field", "Draws the effective receptive field by stage.")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
-    add_model_arguments(parser)
-    parser.add_argument("--out", type=Path, default=Path("receptive_field.png"), help="PNG file")
-    args = parser.parse_args(arguments)
 
-    def tool() -> None:
-        predictor = predictor_of(args)
+    def draw(predictor: Predictor, args: argparse.Namespace) -> None:
         # One image a batch: the memory of a backward pass does not grow with the number of images.
         fields = stage_fields(predictor.model, [predictor.prepare(path) for path in args.images])
         title = f"Effective receptive field of {predictor.model_name}"
         draw_receptive_fields(args.out, fields, title=title, num_images=len(args.images))
-        print(args.out)
 
-    return run_tool("plot_receptive_field", tool)
+    return parser.run(arguments, draw)
 
 
 if __name__ == "__main__":

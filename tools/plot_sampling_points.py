@@ -24,8 +24,10 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, nn
 
 from internimage import InternImage
+from internimage.predict import Predictor
 from ops_dcnv3 import DCNv3
-from tools.command_line import add_model_arguments, predictor_of, run_tool, to_picture
+from ops_dcnv3.reference import sampling_positions
+from tools.command_line import PictureParser, to_picture
 
 OUTSIDE = "#d0d8e0"  # colour of what is not image
 
@@ -50,33 +52,18 @@ class SamplingPoints(NamedTuple):
     grid: Tensor
 
 
-def sampling_positions(layer: DCNv3, offset: Tensor) -> Tensor:
-    """Returns where a layer reads, by the definition of the operator.
-
-    px = x * s - p + h + scale * (i * d - h + dx), with h = d * (K - 1) // 2; py likewise. The index
-    i along x is the outer one of the P points, j along y the inner one.
+def points_of(layer: DCNv3, offset: Tensor) -> Tensor:
+    """Returns where a layer reads.
 
     Args:
         layer: The layer; its geometry is read.
-        offset: (..., Ho, Wo, G*P*2) Learned offsets in the layer's grid units, x before y.
+        offset: (N, Ho, Wo, G*P*2) Learned offsets in the layer's grid units, x before y.
 
     Returns:
-        (..., Ho, Wo, G, P, 2) x and y in pixels of the layer's input, centres at integers.
+        (N, Ho, Wo, G, P, 2) x and y in pixels of the layer's input, centres at integers.
     """
-    g = layer.geometry
-    half_x, half_y = g.dilation_w * (g.kernel_w - 1) // 2, g.dilation_h * (g.kernel_h - 1) // 2
-    kernel = [
-        (i * g.dilation_w - half_x, j * g.dilation_h - half_y)
-        for i in range(g.kernel_w)
-        for j in range(g.kernel_h)
-        if not (g.remove_center and (i, j) == (g.kernel_w // 2, g.kernel_h // 2))
-    ]
-    height, width = offset.shape[-3:-1]
-    x = torch.arange(width).to(offset) * g.stride_w - g.padding_w + half_x
-    y = torch.arange(height).to(offset) * g.stride_h - g.padding_h + half_y
-    base = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (Ho, Wo, 2)
-    learned = offset.unflatten(-1, (g.groups, g.num_points, 2))
-    return base[:, :, None, None] + g.offset_scale * (torch.tensor(kernel).to(offset) + learned)
+    y, x = sampling_positions(offset, layer.geometry)
+    return torch.stack([x, y], dim=-1)
 
 
 def to_image(position: Tensor, stride: int) -> Tensor:
@@ -130,10 +117,8 @@ def find_sampling_points(
         stride = model.feature_info[stage]["reduction"]
         column, row = int((x + 0.5) / stride), int((y + 0.5) / stride)
         # The map of an image whose sides are no multiples of the stride has the larger size.
-        positions = to_image(sampling_positions(layer, offset)[0, row, column], stride)
-        plain = to_image(
-            sampling_positions(layer, torch.zeros_like(offset))[0, row, column], stride
-        )
+        positions = to_image(points_of(layer, offset)[0, row, column], stride)
+        plain = to_image(points_of(layer, torch.zeros_like(offset))[0, row, column], stride)
         weights = logits[0, row, column].unflatten(0, positions.shape[:2]).softmax(dim=-1)
         pixel = to_image(torch.tensor([column, row]).to(offset), stride)
         found.append(SamplingPoints(stage, stride, pixel, positions, weights, plain[0]))
@@ -230,9 +215,8 @@ def _draw_panel(axes: Axes, image: np.ndarray, stage: SamplingPoints, largest: f
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Draws where DCNv3 reads, stage by stage.")
+    parser = PictureParser("plot_sampling_points", "Draws where DCNv3 reads, stage by stage.")
     parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
-    add_model_arguments(parser)
     parser.add_argument(
         "--point",
         type=float,
@@ -240,19 +224,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar=("X", "Y"),
         help="output pixel, in pixels of the resized image from its top left (default: the middle)",
     )
-    parser.add_argument("--out", type=Path, default=Path("sampling_points.png"), help="PNG file")
-    args = parser.parse_args(arguments)
 
-    def tool() -> None:
-        predictor = predictor_of(args)
+    def draw(predictor: Predictor, args: argparse.Namespace) -> None:
         x = predictor.prepare(args.image)
         points = find_sampling_points(predictor.model, x, point=args.point)
         picture = to_picture(x[0], predictor.preprocessing)
         title = f"DCNv3 sampling points of {predictor.model_name} on {args.image.name}"
         draw_sampling_points(args.out, picture, points, title=title)
-        print(args.out)
 
-    return run_tool("plot_sampling_points", tool)
+    return parser.run(arguments, draw)
 
 
 if __name__ == "__main__":

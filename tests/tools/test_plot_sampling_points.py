@@ -13,7 +13,7 @@ from tools.plot_sampling_points import (
     draw_sampling_points,
     find_sampling_points,
     main,
-    sampling_positions,
+    points_of,
     to_image,
 )
 
@@ -68,7 +68,7 @@ def test_every_point_lies_at_the_centre_of_what_the_operator_reads(arguments: di
     height, width, row, column = 21, 25, 10, 13
     size = (1, height, width, layer.geometry.groups * layer.geometry.num_points * 2)
     offset = torch.rand(size, generator=generator, dtype=torch.float64) * 1.9 - 0.95
-    positions = sampling_positions(layer, offset)[0, row, column]
+    positions = points_of(layer, offset)[0, row, column]
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     for group in range(2):
         for p in range(layer.geometry.num_points):
@@ -79,7 +79,7 @@ def test_every_point_lies_at_the_centre_of_what_the_operator_reads(arguments: di
 
 
 def test_without_learned_offsets_the_points_are_the_regular_grid():
-    positions = sampling_positions(DCNv3(channels=4, group=1), torch.zeros(1, 5, 6, 18))
+    positions = points_of(DCNv3(channels=4, group=1), torch.zeros(1, 5, 6, 18))
     expected = [[x, y] for x in (2, 3, 4) for y in (1, 2, 3)]  # x is the outer index
     assert positions[0, 2, 3, 0].tolist() == expected
 
@@ -195,3 +195,4 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert main(["photo.png" if text == "PHOTO" else text for text in arguments]) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
+    assert printed.startswith("plot_sampling_points: error: ")
