@@ -18,10 +18,12 @@ PINS := -c requirements/constraints.txt
 STAMPS := $(VENV)/.stamps
 
 # The compiler as the build of the operator will look for it: CXX when somebody set it, else c++.
-COMPILER := $(firstword $(if $(filter default undefined,$(origin CXX)),c++,$(CXX)))
+COMPILER_COMMAND := $(strip $(if $(filter default undefined,$(origin CXX)),c++,$(CXX)))
+COMPILER := $(firstword $(COMPILER_COMMAND))
 HAVE_COMPILER := $(shell command -v '$(COMPILER)' 2>/dev/null)
-# In the name of the stamp: a compiler that was installed (or lost) since the last call means a new build.
-OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native,reference)
+# In the name of the stamp: a compiler that was installed, lost or changed since the last call means a new build.
+COMPILER_NAME := $(shell printf %s '$(COMPILER_COMMAND)' | tr -c 'A-Za-z0-9.+-' _)
+OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native-$(COMPILER_NAME),reference)
 
 OPERATOR_SOURCES := $(shell find ops_dcnv3/src -path '*/csrc/*' -type f 2>/dev/null)
 CXX_SOURCES := $(shell find ops_dcnv3/src ops_dcnv3/tests -type f \
@@ -98,7 +100,7 @@ $(OPERATOR): $(STAMPS)/torch ops_dcnv3/setup.py ops_dcnv3/pyproject.toml $(OPERA
 	@$(PY) -W ignore -c '$(REPORT_MISSING)'
 	@touch $@
 
-$(STAMPS)/core: $(OPERATOR) setup.py
+$(STAMPS)/core: $(OPERATOR) setup.py pyproject.toml
 	@echo "[4/4] internimage and its dependencies"
 	@$(PIP) install --quiet --no-build-isolation $(PINS) -e '.[train]'
 	@touch $@

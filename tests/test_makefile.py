@@ -47,7 +47,8 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
 def checkout(tmp_path: Path) -> Path:
     """A folder, with a blank in its name, that holds what the set-up depends on."""
     folder = tmp_path / "a checkout"
-    for name in ("Makefile", "setup.py", "ops_dcnv3/setup.py", "ops_dcnv3/pyproject.toml"):
+    files = ("Makefile", "setup.py", "pyproject.toml")
+    for name in (*files, "ops_dcnv3/setup.py", "ops_dcnv3/pyproject.toml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "requirements", folder / "requirements")
@@ -57,13 +58,12 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def mark_as_set_up(folder: Path, *, compiler: bool = True) -> None:
+def mark_as_set_up(folder: Path, *, operator: str = "native-c++") -> None:
     """Leaves the stamps of a finished ``make setup-all``, all younger than any source."""
     stamps = folder / ".venv" / ".stamps"
     stamps.mkdir(parents=True)
     for age, step in zip(range(len(STEPS), 0, -1), STEPS, strict=True):
-        suffix = ("-native" if compiler else "-reference") if step == "operator" else ""
-        stamp = stamps / (step + suffix)
+        stamp = stamps / (f"operator-{operator}" if step == "operator" else step)
         stamp.touch()
         os.utime(stamp, (time.time() - age, time.time() - age))
     for path in folder.rglob("*"):
@@ -155,6 +155,7 @@ def test_a_second_set_up_has_nothing_to_do(checkout: Path):
         ("ops_dcnv3/src/ops_dcnv3/csrc/kernel.cpp", ["operator", "core", "dev"]),
         ("ops_dcnv3/setup.py", ["operator", "core", "dev"]),
         ("setup.py", ["core", "dev"]),
+        ("pyproject.toml", ["core", "dev"]),
         ("Makefile", []),
     ],
 )
@@ -167,9 +168,16 @@ def test_a_change_repeats_the_steps_that_depend_on_it(
 
 
 def test_a_compiler_that_has_come_or_gone_rebuilds_the_operator(checkout: Path):
-    mark_as_set_up(checkout, compiler=False)
+    mark_as_set_up(checkout, operator="reference")
     assert planned_steps(checkout, "CXX=no-such-compiler") == []
     assert "operator" in planned_steps(checkout, f"CXX={shutil.which('sh')}")
+
+
+def test_another_compiler_rebuilds_the_operator(checkout: Path):
+    mark_as_set_up(checkout, operator="native-env_sh")
+    assert planned_steps(checkout, "CXX=env sh") == []
+    for other in ("sh", "env bash", shutil.which("env")):
+        assert planned_steps(checkout, f"CXX={other}") == ["operator", "core", "dev"], other
 
 
 def test_demo_and_test_set_themselves_up(checkout: Path):
@@ -183,14 +191,14 @@ def test_demo_and_test_set_themselves_up(checkout: Path):
 def test_a_test_run_demands_the_kernels_exactly_where_a_compiler_is(
     checkout: Path, compiler: bool, target: str
 ):
-    mark_as_set_up(checkout, compiler=compiler)
+    mark_as_set_up(checkout, operator="native-sh" if compiler else "reference")
     python = checkout / ".venv" / "bin" / "python"
     python.parent.mkdir()
     python.write_text('#!/bin/sh\necho "$2 REQUIRE=$OPS_DCNV3_REQUIRE_NATIVE."\n')
     python.chmod(0o755)
     for tool in ("clang-format", "codespell"):
         shutil.copy(python, python.parent / tool)
-    result = make(checkout, target, f"CXX={shutil.which('sh') if compiler else 'no-compiler'}")
+    result = make(checkout, target, f"CXX={'sh' if compiler else 'no-compiler'}")
     assert result.returncode == 0, result.stderr
     assert f"pytest REQUIRE={int(compiler) or ''}." in result.stdout
 
