@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 Layout = Literal["channels_first", "channels_last"]
+ActLayer = Literal["GELU", "ReLU", "SiLU"]
+NormLayer = Literal["LN", "BN"]
 
 NORM_EPS = 1e-6
 """Epsilon of every LayerNorm of the trunk, as released (PyTorch's default is 1e-5)."""
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"GELU": nn.GELU, "ReLU": nn.ReLU, "SiLU": nn.SiLU}
+ACTIVATIONS: dict[ActLayer, type[nn.Module]] = {"GELU": nn.GELU, "ReLU": nn.ReLU, "SiLU": nn.SiLU}
 
 
 def channels_first(x: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ class ToChannelsLast(nn.Module):
 
 def build_norm(
     channels: int,
-    norm_layer: str = "LN",
+    norm_layer: NormLayer = "LN",
     *,
     input_layout: Layout = "channels_last",
     output_layout: Layout = "channels_last",
@@ -87,7 +89,7 @@ def build_norm(
     return nn.Sequential(*layers)
 
 
-def build_activation(act_layer: str, *, function: str = "build_activation") -> nn.Module:
+def build_activation(act_layer: ActLayer, *, function: str = "build_activation") -> nn.Module:
     """Build an activation by name.
 
     Args:
@@ -97,7 +99,7 @@ def build_activation(act_layer: str, *, function: str = "build_activation") -> n
     Raises:
         ValueError: the name is none of :data:`ACTIVATIONS`.
     """
-    if act_layer not in ACTIVATIONS:
+    if act_layer not in tuple(ACTIVATIONS):  # a list has no hash
         names = ", ".join(sorted(ACTIVATIONS))
         raise ValueError(f"{function}: expected act_layer in {{{names}}}, got {act_layer!r}")
     return ACTIVATIONS[act_layer]()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import reference
-from .layers import build_activation, build_norm, channels_first
+from .layers import ActLayer, NormLayer, build_activation, build_norm, channels_first
 from .ops import check_geometry, dcnv3_packed
 
 
@@ -48,8 +48,8 @@ class DCNv3(nn.Module):
         dilation: int = 1,
         group: int = 4,
         offset_scale: float = 1.0,
-        act_layer: str = "GELU",
-        norm_layer: str = "LN",
+        act_layer: ActLayer = "GELU",
+        norm_layer: NormLayer = "LN",
         center_feature_scale: bool = False,
         remove_center: bool = False,
     ) -> None:

@@ -30,6 +30,21 @@ DCNV3_HOST_DEVICE to_t bit_cast(from_t value) {
   return result;
 }
 
+// A signed integer as wide as a number.
+template <typename acc_t>
+struct Bits {
+  using type = int32_t;
+};
+template <>
+struct Bits<double> {
+  using type = int64_t;
+};
+// The value where all bits of `mask` are set, 0 where none is: unlike a product also for NaN.
+template <typename acc_t>
+DCNV3_HOST_DEVICE acc_t keep_bits(acc_t value, typename Bits<acc_t>::type mask) {
+  return bit_cast<acc_t>(bit_cast<typename Bits<acc_t>::type>(value) & mask);
+}
+
 DCNV3_HOST_DEVICE double to_compute(double value) { return value; }
 DCNV3_HOST_DEVICE float to_compute(float value) { return value; }
 DCNV3_HOST_DEVICE float to_compute(BFloat16 value) {

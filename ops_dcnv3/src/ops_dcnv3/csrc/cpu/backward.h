@@ -29,6 +29,7 @@ DCNV3_HOST_DEVICE int64_t padded_depth(int64_t depth) {
 
 template <typename acc_t>
 struct BackwardScratch {
+  using bits_t = typename Bits<acc_t>::type;
   int64_t depth;       // padded
   int64_t row_stride;  // elements
   int64_t plane_size;  // elements
@@ -44,7 +45,7 @@ struct BackwardScratch {
   acc_t* frac_y;
   acc_t* frac_x;
   acc_t* point_weight;  // weight, or 0 where the point contributes nothing
-  acc_t* contributes;   // 1 or 0
+  bits_t* contributes;  // all bits set, or 0
   acc_t* corner_weight[4];
   int32_t* index32;
   int64_t* index;      // of the upper left corner in `value`, elements
@@ -52,6 +53,7 @@ struct BackwardScratch {
   acc_t* grad_offset;  // (points, 2)
   acc_t* grad_weight;
 
+  acc_t* inverse_sum;  // for the cells of a batch
   acc_t* grad_output;  // for one cell, padded
 
   BackwardScratch(const Params& params, Arena& arena) {
@@ -69,7 +71,7 @@ struct BackwardScratch {
     frac_y = arena.array<acc_t>(points);
     frac_x = arena.array<acc_t>(points);
     point_weight = arena.array<acc_t>(points);
-    contributes = arena.array<acc_t>(points);
+    contributes = arena.array<bits_t>(points);
     grad_weight = arena.array<acc_t>(points);
     for (int corner = 0; corner < 4; ++corner) corner_weight[corner] = arena.array<acc_t>(points);
     offset = arena.array<acc_t>(2 * points);
@@ -77,6 +79,7 @@ struct BackwardScratch {
     dot = arena.array<acc_t>(4 * points);
     index32 = arena.array<int32_t>(points);
     index = arena.array<int64_t>(points);
+    inverse_sum = arena.array<acc_t>(cells);
     grad_output = arena.array<acc_t>(depth);
   }
 };
@@ -123,8 +126,7 @@ void find_points(const Batch<acc_t>& batch, int64_t count, const BackwardScratch
         store<kLanes>(scratch.frac_y + k, at.frac_y);
         store<kLanes>(scratch.frac_x + k, at.frac_x);
         store<kLanes>(scratch.point_weight + k, at.weight);
-        store<kLanes>(scratch.contributes + k,
-                      at.y < -1 ? Vector<float, kLanes>{} : Vector<float, kLanes>{} + 1.0f);
+        store<kLanes>(scratch.contributes + k, at.y >= -1);  // a true comparison is -1
         store<kLanes>(scratch.corner_weight[0] + k, upper - upper_right);
         store<kLanes>(scratch.corner_weight[1] + k, upper_right);
         store<kLanes>(scratch.corner_weight[2] + k, lower - lower_right);
@@ -142,7 +144,7 @@ void find_points(const Batch<acc_t>& batch, int64_t count, const BackwardScratch
     scratch.frac_y[k] = at.frac_y;
     scratch.frac_x[k] = at.frac_x;
     scratch.point_weight[k] = at.weight;
-    scratch.contributes[k] = at.y < -1 ? acc_t(0) : acc_t(1);
+    scratch.contributes[k] = at.y >= -1 ? -1 : 0;
     scratch.corner_weight[0][k] = upper - upper * at.frac_x;
     scratch.corner_weight[1][k] = upper * at.frac_x;
     scratch.corner_weight[2][k] = lower - lower * at.frac_x;
@@ -203,7 +205,7 @@ void finish_points(acc_t scale, int64_t count, const BackwardScratch<acc_t>& scr
   const acc_t* __restrict frac_y = scratch.frac_y;
   const acc_t* __restrict frac_x = scratch.frac_x;
   const acc_t* __restrict point_weight = scratch.point_weight;
-  const acc_t* __restrict contributes = scratch.contributes;
+  const typename Bits<acc_t>::type* __restrict contributes = scratch.contributes;
   acc_t* __restrict grad_offset = scratch.grad_offset;
   acc_t* __restrict grad_weight = scratch.grad_weight;
   for (int64_t k = 0; k < count; ++k) {
@@ -215,9 +217,9 @@ void finish_points(acc_t scale, int64_t count, const BackwardScratch<acc_t>& scr
     const acc_t along_weight = upper + frac_y[k] * (lower - upper);
     const acc_t along_x = factor * (upper_slope + frac_y[k] * (lower_slope - upper_slope));
     const acc_t along_y = factor * (lower - upper);
-    grad_weight[k] = contributes[k] > 0 ? along_weight : acc_t(0);
-    grad_offset[2 * k] = contributes[k] > 0 ? along_x : acc_t(0);
-    grad_offset[2 * k + 1] = contributes[k] > 0 ? along_y : acc_t(0);
+    grad_weight[k] = keep_bits(along_weight, contributes[k]);
+    grad_offset[2 * k] = keep_bits(along_x, contributes[k]);
+    grad_offset[2 * k + 1] = keep_bits(along_y, contributes[k]);
   }
 }
 
@@ -277,7 +279,12 @@ void backward_rows(const BackwardArgs& args, int64_t n, int64_t g, int64_t first
       collect<kPoints>(forward.mask, forward.mask_dtype, pixel * params.mask_stride + g * points,
                        params.mask_stride, cells, points,
                        params.softmax ? scratch.logit : scratch.weight);
-      if (params.softmax) softmax<kPoints>(scratch.logit, points, cells, scratch.weight);
+      if (params.softmax) {
+        exponentials<kPoints>(scratch.logit, points, cells, scratch.weight, scratch.inverse_sum);
+        for (int64_t cell = 0; cell < cells; ++cell)
+          for (int64_t p = 0; p < points; ++p)
+            scratch.weight[cell * points + p] *= scratch.inverse_sum[cell];
+      }
       find_points(batch, count, scratch);
       for (int64_t cell = 0; cell < cells; ++cell) {
         const scalar_t* grad = static_cast<const scalar_t*>(args.grad_output) +

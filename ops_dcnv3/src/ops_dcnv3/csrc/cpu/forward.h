@@ -27,8 +27,9 @@ struct ForwardScratch {
   acc_t* grid_y;
   acc_t* offsets;  // converted from 16 bits
   acc_t* logits;   // converted from 16 bits
-  acc_t* weights;  // normalised
-  acc_t* zeros;    // C zeros
+  acc_t* weights;  // exponentials
+  acc_t* inverse_sum;
+  acc_t* zeros;  // C zeros
   Corners<acc_t> corners;
 
   ForwardScratch(const Params& params, Arena& arena) {
@@ -39,6 +40,7 @@ struct ForwardScratch {
     offsets = arena.array<acc_t>(2 * points);
     logits = arena.array<acc_t>(points);
     weights = arena.array<acc_t>(points);
+    inverse_sum = arena.array<acc_t>(cells);
     zeros = arena.array<acc_t>(params.channels());
     corners.pitch = corner_pitch(params.num_points());
     corners.weight = arena.array<acc_t>(4 * corners.pitch);
@@ -143,7 +145,7 @@ DCNV3_HOST_DEVICE const scalar_t* at_offset(const scalar_t* base, int64_t elemen
 template <int kLanes, int kVectors, int kPoints, typename scalar_t, typename acc_t>
 DCNV3_HOST_DEVICE void sum_channels(const scalar_t* image, const acc_t* weight,
                                     const int64_t* offset, int64_t pitch, int64_t num_points,
-                                    scalar_t* output) {
+                                    acc_t factor, scalar_t* output) {
   using V = Vector<acc_t, kLanes>;
   const int64_t points = kPoints > 0 ? kPoints : num_points;
   const int64_t stride = kPoints > 0 ? kBatchPoints : pitch;
@@ -163,18 +165,21 @@ DCNV3_HOST_DEVICE void sum_channels(const scalar_t* image, const acc_t* weight,
     }
   }
 #pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) store<kLanes>(output + v * kLanes, even[v] + odd[v]);
+  for (int v = 0; v < kVectors; ++v)
+    store<kLanes>(output + v * kLanes, (even[v] + odd[v]) * factor);
 }
 
 // Sums the channels from `c` on with vectors of kLanes, then of half of that, then one by one.
 template <int kLanes, int kPoints, typename scalar_t, typename acc_t>
 DCNV3_HOST_DEVICE void sum_rest(int64_t c, const scalar_t* image, const acc_t* weight,
                                 const int64_t* offset, int64_t pitch, int64_t num_points,
-                                int64_t depth, scalar_t* output) {
+                                int64_t depth, acc_t factor, scalar_t* output) {
   for (; c + kLanes <= depth; c += kLanes)
-    sum_channels<kLanes, 1, kPoints>(image + c, weight, offset, pitch, num_points, output + c);
+    sum_channels<kLanes, 1, kPoints>(image + c, weight, offset, pitch, num_points, factor,
+                                     output + c);
   if constexpr (kLanes > kMinLanes<acc_t>) {
-    sum_rest<kLanes / 2, kPoints>(c, image, weight, offset, pitch, num_points, depth, output);
+    sum_rest<kLanes / 2, kPoints>(c, image, weight, offset, pitch, num_points, depth, factor,
+                                  output);
   } else {
     for (; c < depth; ++c) {
       acc_t sum = 0;
@@ -182,22 +187,24 @@ DCNV3_HOST_DEVICE void sum_rest(int64_t c, const scalar_t* image, const acc_t* w
         for (int corner = 0; corner < 4; ++corner)
           sum += weight[corner * pitch + p] *
                  to_compute(*at_offset(image + c, offset[corner * pitch + p]));
-      output[c] = from_compute<scalar_t>(sum);
+      output[c] = from_compute<scalar_t>(sum * factor);
     }
   }
 }
 
 template <int kPoints, typename scalar_t, typename acc_t>
 DCNV3_HOST_DEVICE void sum_cell(const scalar_t* image, const acc_t* weight, const int64_t* offset,
-                                int64_t pitch, int64_t num_points, int64_t depth,
+                                int64_t pitch, int64_t num_points, int64_t depth, acc_t factor,
                                 scalar_t* output) {
   constexpr int kLanes = kMaxLanes<acc_t>;
   int64_t c = 0;
   for (; c + 4 * kLanes <= depth; c += 4 * kLanes)
-    sum_channels<kLanes, 4, kPoints>(image + c, weight, offset, pitch, num_points, output + c);
+    sum_channels<kLanes, 4, kPoints>(image + c, weight, offset, pitch, num_points, factor,
+                                     output + c);
   for (; c + 2 * kLanes <= depth; c += 2 * kLanes)
-    sum_channels<kLanes, 2, kPoints>(image + c, weight, offset, pitch, num_points, output + c);
-  sum_rest<kLanes, kPoints>(c, image, weight, offset, pitch, num_points, depth, output);
+    sum_channels<kLanes, 2, kPoints>(image + c, weight, offset, pitch, num_points, factor,
+                                     output + c);
+  sum_rest<kLanes, kPoints>(c, image, weight, offset, pitch, num_points, depth, factor, output);
 }
 
 template <int kPoints, typename scalar_t>
@@ -241,15 +248,16 @@ void forward_pixels(const ForwardArgs& args, int64_t begin, int64_t end, Arena a
       batch.weight = widen(args.mask, args.mask_dtype, pixel * params.mask_stride + g * points,
                            count, scratch.logits);
       if (params.softmax) {
-        softmax<kPoints>(batch.weight, points, cells, scratch.weights);
+        exponentials<kPoints>(batch.weight, points, cells, scratch.weights, scratch.inverse_sum);
         batch.weight = scratch.weights;
       }
       find_corners(batch, image, count, corners);
       for (int64_t cell = 0; cell < cells; ++cell) {
         const int64_t channel = (g + cell) * params.depth;
+        const acc_t factor = params.softmax ? scratch.inverse_sum[cell] : acc_t(1);
         sum_cell<kPoints>(input + channel, corners.weight + cell * points,
                           corners.offset + cell * points, corners.pitch, points, params.depth,
-                          output + channel);
+                          factor, output + channel);
       }
     }
     if (++x == params.out_width) {

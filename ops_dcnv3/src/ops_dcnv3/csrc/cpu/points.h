@@ -126,10 +126,12 @@ DCNV3_HOST_DEVICE Location<ScalarLane<acc_t, int64_t>> locate_one(const Batch<ac
       batch.height, batch.width);
 }
 
-// Softmax over the points of each cell.
+// Softmax over the points of each cell, short of the division: exponentials, and 1 / their sum.
+// Where the sum is NaN all weights of the cell become NaN, so that the points that contribute show
+// it and no others.
 template <int kPoints, typename acc_t>
-void softmax(const acc_t* __restrict logit, int64_t num_points, int64_t cells,
-             acc_t* __restrict weight) {
+void exponentials(const acc_t* __restrict logit, int64_t num_points, int64_t cells,
+                  acc_t* __restrict weight, acc_t* __restrict inverse_sum) {
   const int64_t points = kPoints > 0 ? kPoints : num_points;
   for (int64_t cell = 0; cell < cells; ++cell) {
     const acc_t* row = logit + cell * points;
@@ -143,8 +145,11 @@ void softmax(const acc_t* __restrict logit, int64_t num_points, int64_t cells,
     acc_t* row = weight + cell * points;
     acc_t sum = row[0];
     for (int64_t p = 1; p < points; ++p) sum += row[p];
-    const acc_t inverse = acc_t(1) / sum;
-    for (int64_t p = 0; p < points; ++p) row[p] *= inverse;
+    inverse_sum[cell] = acc_t(1) / sum;
+    if (sum != sum) {
+      for (int64_t p = 0; p < points; ++p) row[p] = sum;
+      inverse_sum[cell] = 1;
+    }
   }
 }
 
