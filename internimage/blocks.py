@@ -9,17 +9,19 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from internimage.architecture import check_int, check_number
 from internimage.layers import Downsample, DropPath, Mlp
 from ops_dcnv3 import modules as dcnv3_modules
-from ops_dcnv3.layers import build_norm
+from ops_dcnv3.layers import ActLayer, NormLayer, build_norm
 
-CORE_OPS = ("DCNv3", "DCNv3_pytorch")
+CoreOp = Literal["DCNv3", "DCNv3_pytorch"]
+CORE_OPS: tuple[CoreOp, ...] = get_args(CoreOp)
 """Operator modules by the names that configs use; the second always runs the plain PyTorch path."""
 
 NormOrder = Literal["pre", "post", "res_post"]
@@ -30,14 +32,15 @@ class BlockSettings:
     """What all blocks of a model share, under the names of the constructor of ``InternImage``.
 
     Raises:
+        TypeError: a value is of another kind.
         ValueError: a value is out of range.
     """
 
-    core_op: str
+    core_op: CoreOp
     mlp_ratio: float
     drop_rate: float
-    act_layer: str
-    norm_layer: str
+    act_layer: ActLayer
+    norm_layer: NormLayer
     layer_scale: float | None
     offset_scale: float
     post_norm: bool
@@ -51,15 +54,12 @@ class BlockSettings:
             raise ValueError(
                 f"InternImage: expected core_op in {{{', '.join(CORE_OPS)}}}, got {self.core_op!r}"
             )
-        if not self.mlp_ratio > 0:
-            raise ValueError(f"InternImage: expected mlp_ratio > 0, got {self.mlp_ratio}")
-        if self.dw_kernel_size is not None and (
-            self.dw_kernel_size < 1 or self.dw_kernel_size % 2 == 0
-        ):
-            raise ValueError(
-                f"InternImage: expected dw_kernel_size = None or odd and >= 1, got "
-                f"{self.dw_kernel_size}"
-            )
+        size = self.dw_kernel_size
+        if size is not None and check_int("InternImage", "dw_kernel_size", size, least=1) % 2 == 0:
+            raise ValueError(f"InternImage: expected dw_kernel_size = None or odd, got {size}")
+        if self.layer_scale is not None:
+            check_number("layer_scale", self.layer_scale)
+        check_number("offset_scale", self.offset_scale)
         if self.res_post_norm and (self.post_norm or self.layer_scale is not None):
             # The original accepts the combination and has no such branch: post_norm wins,
             # layer_scale too.

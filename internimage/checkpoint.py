@@ -21,10 +21,11 @@ from internimage.checkpoint_layouts import (
     strip_wrappers,
     to_model_keys,
 )
+from internimage.heads import HEAD_PREFIXES
 from internimage.hub import RELEASED, download, find_release
 from internimage.imagenet22k import NUM_22K_CLASSES
 from internimage.metadata import CheckpointMetadata
-from internimage.model import HEAD_PREFIXES, InternImage
+from internimage.model import InternImage
 from internimage.variants import unknown_name
 
 META_PREFIXES = ("meta_head_1.", "meta_head_2.", "meta_norm.", "meta_head.")

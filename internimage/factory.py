@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from internimage.checkpoint import load_checkpoint
+from internimage.heads import NUM_CLASSES
 from internimage.hub import RELEASED, default_release, find_release
 from internimage.metaformer import InternImageMetaFormer
 from internimage.model import InternImage
 from internimage.variants import VARIANTS, get_variant, unknown_name
 
-DEFAULT_NUM_CLASSES = 1000
 ALL_STAGES = (0, 1, 2, 3)
 
 
@@ -38,12 +38,13 @@ def create_model(
         name: a release (``list_models()``) or a size (``list_variants()``).
         pretrained: load the released weights; for a size those of its ImageNet-1k classifier. With
             another ``num_classes`` the last linear layer starts afresh.
-        num_classes: None is the release's number, 1,000 for a size.
+        num_classes: None is the release's number, 1,000 for a size. Nothing to ``features_only``.
         features_only: no head; the model returns a list of stage maps.
         out_indices: the stages that ``features_only`` returns.
         overrides: further arguments of :class:`internimage.InternImage`.
 
     Raises:
+        TypeError: an argument is unknown or of another kind.
         ValueError: the name is unknown (the message has the nearest ones), an argument is out of
             range, or ``pretrained`` is asked for a size that was never released.
         ConnectionError: the weights are not there and cannot be downloaded.
@@ -54,7 +55,7 @@ def create_model(
         if not known:
             raise ValueError(unknown_name("create_model", name, [*VARIANTS, *RELEASED]))
         variant_name = name if name in VARIANTS else f"internimage_{name}"
-        metaformer, default_classes = False, DEFAULT_NUM_CLASSES
+        metaformer, default_classes = False, NUM_CLASSES
     else:
         variant_name, metaformer = release.variant, release.metaformer and not features_only
         default_classes = release.num_classes
@@ -63,7 +64,8 @@ def create_model(
 
     kwargs = get_variant(variant_name).to_kwargs()
     kwargs.update(overrides)
-    kwargs["num_classes"] = default_classes if num_classes is None else num_classes
+    if num_classes is not None or not features_only:
+        kwargs["num_classes"] = default_classes if num_classes is None else num_classes
     if features_only:
         kwargs.update(features_only=True, out_indices=tuple(out_indices))
     elif tuple(out_indices) != ALL_STAGES:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops_dcnv3.layers import build_activation, build_norm, channels_first
+from ops_dcnv3.layers import ActLayer, NormLayer, build_activation, build_norm, channels_first
 
 
 class DropPath(nn.Module):
@@ -46,7 +46,9 @@ class Stem(nn.Module):
     "ceil(H/4)" stands for two roundings up, ``ceil(ceil(H/2)/2)``, here and in all that follows.
     """
 
-    def __init__(self, in_chans: int, channels: int, *, act_layer: str, norm_layer: str) -> None:
+    def __init__(
+        self, in_chans: int, channels: int, *, act_layer: ActLayer, norm_layer: NormLayer
+    ) -> None:
         super().__init__()
         half = channels // 2
         self.conv1 = nn.Conv2d(in_chans, half, kernel_size=3, stride=2, padding=1)
@@ -66,7 +68,7 @@ class Stem(nn.Module):
 class Downsample(nn.Module):
     """Halve the size, double the channels: ``(N, H, W, C)`` to ``(N, H/2, W/2, 2C)``."""
 
-    def __init__(self, channels: int, *, norm_layer: str) -> None:
+    def __init__(self, channels: int, *, norm_layer: NormLayer) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             channels, 2 * channels, kernel_size=3, stride=2, padding=1, bias=False
@@ -81,7 +83,9 @@ class Downsample(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with an activation between, over the last dimension (size C)."""
 
-    def __init__(self, channels: int, hidden: int, *, act_layer: str, drop_rate: float) -> None:
+    def __init__(
+        self, channels: int, hidden: int, *, act_layer: ActLayer, drop_rate: float
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(channels, hidden)
         self.act = build_activation(act_layer)

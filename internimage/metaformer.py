@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from internimage.model import InternImage, init_linear
+from internimage.heads import init_linear
+from internimage.model import InternImage
 
 TEMPORAL_DIM = 4
 """Sine and cosine of the month, and of the hour."""

@@ -1,53 +1,55 @@
 """InternImage: stem, stages, head (Wang et al., CVPR 2023, arXiv 2211.05778).
 
 Shape legend: N batch, H W image size in pixels, C = ``channels``, i = stage 0..3. Sizes are rounded
-up at every halving, so any H and W will do (the CLIP-projector head alone asks for multiples of
-32)::
+up at every halving, so any H and W from 1 on will do (the CLIP-projector head alone asks for
+multiples of 32)::
 
-    image        (N, 3, H, W)
-    stage i      (N, H / 2^(i+2), W / 2^(i+2), C * 2^i)      channels last inside the model
-    features     (N, C * 2^i, H / 2^(i+2), W / 2^(i+2))      channels first and contiguous for those
-    who ask logits       (N, num_classes)
+    image      (N, 3, H, W)
+    stage i    (N, H / 2^(i+2), W / 2^(i+2), C * 2^i)    inside the model: channels last
+    map i      (N, C * 2^i, H / 2^(i+2), W / 2^(i+2))    for the caller: channels first, contiguous
+    logits     (N, num_classes)
 
 The attribute names are the keys of released checkpoints.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from internimage.architecture import (
-    check_architecture,
+    DropPathType,
+    check_flags,
+    check_int,
     check_rate,
+    check_ratio,
+    check_stages,
     drop_path_rates,
+    stage_indices,
     trunk_norm_block_ids,
 )
-from internimage.blocks import BlockSettings, InternImageBlock, InternImageStage
-from internimage.layers import AttentionPool, Stem
-from ops_dcnv3.layers import build_activation, build_norm, channels_first
+from internimage.blocks import BlockSettings, CoreOp, InternImageBlock, InternImageStage
+from internimage.heads import (
+    CLS_SCALE,
+    NUM_CLASSES,
+    PROJECTOR_OUT_CHANNELS,
+    PROJECTOR_STRIDE,
+    build_classifier,
+    build_conv_head,
+    build_projector,
+    build_projector_x3,
+    build_projector_x4,
+    check_head,
+    init_linear,
+)
+from internimage.layers import Stem
+from ops_dcnv3.layers import ActLayer, NormLayer, build_norm, channels_first
 from ops_dcnv3.modules import DCNv3
 
-CLS_SCALE = 1.5
-PROJECTOR_CHANNELS = 1024
-PROJECTOR_HEADS = 16
-PROJECTOR_OUT_CHANNELS = 768
-PROJECTOR_STRIDE = 32
-"""The CLIP-projector head of InternImage-H and -G; H and W must be multiples of the last."""
-
-HEAD_PREFIXES = (
-    "conv_head.",
-    "dcnv3_head_x3.",
-    "dcnv3_head_x4.",
-    "clip_projector.",
-    "fc_norm.",
-    "head.",
-)
-"""Keys that exist in a classifier and not in a backbone made with ``features_only``."""
+OutputFormat = Literal["NCHW", "NHWC"]
 
 
 class InternImage(nn.Module):
@@ -89,22 +91,23 @@ class InternImage(nn.Module):
         in_chans: channels of the image.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: an argument is out of range, or two contradict each other.
     """
 
     def __init__(
         self,
-        core_op: str = "DCNv3",
+        core_op: CoreOp = "DCNv3",
         channels: int = 64,
         depths: Sequence[int] = (4, 4, 18, 4),
         groups: Sequence[int] = (4, 8, 16, 32),
-        num_classes: int = 1000,
+        num_classes: int = NUM_CLASSES,
         mlp_ratio: float = 4.0,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.2,
-        drop_path_type: Literal["linear", "uniform"] = "linear",
-        act_layer: str = "GELU",
-        norm_layer: str = "LN",
+        drop_path_type: DropPathType = "linear",
+        act_layer: ActLayer = "GELU",
+        norm_layer: NormLayer = "LN",
         layer_scale: float | None = None,
         offset_scale: float = 1.0,
         post_norm: bool = False,
@@ -124,9 +127,22 @@ class InternImage(nn.Module):
         in_chans: int = 3,
     ) -> None:
         super().__init__()
-        depths, groups = tuple(depths), tuple(groups)
-        check_architecture(channels, depths, groups, num_classes, in_chans, use_clip_projector)
+        check_flags(
+            post_norm=post_norm,
+            with_cp=with_cp,
+            use_clip_projector=use_clip_projector,
+            level2_post_norm=level2_post_norm,
+            res_post_norm=res_post_norm,
+            center_feature_scale=center_feature_scale,
+            remove_center=remove_center,
+            features_only=features_only,
+        )
+        depths, groups = check_stages("InternImage", channels, depths, groups)
+        widths = [channels * 2**i for i in range(len(depths))]
+        check_int("InternImage", "in_chans", in_chans, least=1)
+        check_ratio("mlp_ratio", mlp_ratio, channels)
         check_rate("drop_rate", drop_rate)
+        check_head(widths, num_classes, cls_scale, features_only, use_clip_projector)
         block_ids = trunk_norm_block_ids(depths, level2_post_norm, level2_post_norm_block_ids)
         settings = BlockSettings(
             core_op=core_op,
@@ -153,15 +169,13 @@ class InternImage(nn.Module):
             raise ValueError(
                 f"InternImage: expected features_only = True beside out_indices, got {out_indices}"
             )
-        self.out_indices = self._stage_indices("InternImage", out_indices)
-        if not -1 <= frozen_stages <= self.num_stages:
+        self.out_indices = stage_indices("InternImage", out_indices, self.num_stages)
+        if check_int("InternImage", "frozen_stages", frozen_stages, least=-1) > self.num_stages:
             raise ValueError(
-                f"InternImage: expected -1 <= frozen_stages <= {self.num_stages}, got "
-                f"{frozen_stages}"
+                f"InternImage: expected frozen_stages <= {self.num_stages}, got {frozen_stages}"
             )
         self.frozen_stages = frozen_stages
 
-        widths = [channels * 2**i for i in range(self.num_stages)]
         self.feature_info = [
             {"num_chs": width, "reduction": 2 ** (i + 2), "module": f"levels.{i}"}
             for i, width in enumerate(widths)
@@ -187,37 +201,17 @@ class InternImage(nn.Module):
         self._init_linears()
         self._freeze_stages()
 
-    def _build_head(self, act_layer: str, cls_scale: float) -> None:
+    def _build_head(self, act_layer: ActLayer, cls_scale: float) -> None:
         if self.use_clip_projector:
-            if cls_scale != CLS_SCALE:
-                warnings.warn(
-                    "InternImage: cls_scale has no effect beside use_clip_projector", stacklevel=3
-                )
-            self.dcnv3_head_x4 = nn.Sequential(
-                nn.Conv2d(self.num_features, 4 * PROJECTOR_CHANNELS, kernel_size=1),
-                nn.PixelShuffle(2),
-            )
-            self.dcnv3_head_x3 = nn.Conv2d(
-                self.num_features // 2, PROJECTOR_CHANNELS, kernel_size=1
-            )
-            self.clip_projector = AttentionPool(
-                PROJECTOR_CHANNELS, num_heads=PROJECTOR_HEADS, out_channels=PROJECTOR_OUT_CHANNELS
-            )
+            self.dcnv3_head_x4 = build_projector_x4(self.num_features)
+            self.dcnv3_head_x3 = build_projector_x3(self.num_features)
+            self.clip_projector = build_projector()
             self.fc_norm = build_norm(PROJECTOR_OUT_CHANNELS)
             self.head_features = PROJECTOR_OUT_CHANNELS
         else:
             self.head_features = int(self.num_features * cls_scale)
-            self.conv_head = nn.Sequential(
-                nn.Conv2d(self.num_features, self.head_features, kernel_size=1, bias=False),
-                build_norm(
-                    self.head_features,
-                    "BN",
-                    input_layout="channels_first",
-                    output_layout="channels_first",
-                ),
-                build_activation(act_layer),
-            )
-        self.head: nn.Module = _classifier(self.head_features, self.num_classes)
+            self.conv_head = build_conv_head(self.num_features, self.head_features, act_layer)
+        self.head: nn.Module = build_classifier(self.head_features, self.num_classes)
 
     def _init_linears(self) -> None:
         """Draw every linear layer but those of DCNv3, which has drawn its own.
@@ -248,8 +242,9 @@ class InternImage(nn.Module):
             ...).
 
         Raises:
-            ValueError: ``x`` has the wrong rank, channels or dtype, or a size that the head does
-                not allow.
+            TypeError: ``x`` is no tensor.
+            ValueError: ``x`` has the wrong rank, channels or dtype, no pixels, or a size that the
+                head does not allow.
         """
         if self.features_only:
             return self._features(x, self.out_indices)
@@ -263,6 +258,7 @@ class InternImage(nn.Module):
             stage fused (N, 1024, H/16, W/16).
 
         Raises:
+            TypeError: as for :meth:`forward`.
             ValueError: as for :meth:`forward`.
         """
         return self._to_head(self._run_stages(x, self.num_stages - 1))
@@ -291,7 +287,7 @@ class InternImage(nn.Module):
         indices: int | Sequence[int] | None = None,
         *,
         intermediates_only: bool = False,
-        output_fmt: Literal["NCHW", "NHWC"] = "NCHW",
+        output_fmt: OutputFormat = "NCHW",
     ) -> Any:
         """Return stage maps beside the final features.
 
@@ -306,10 +302,11 @@ class InternImage(nn.Module):
             ``(forward_features(x), maps)``, or ``maps`` alone.
 
         Raises:
+            TypeError: an index is no whole number, or ``x`` is no tensor.
             ValueError: an index or the format is unknown, or ``x`` is wrong as for :meth:`forward`.
         """
         name = "InternImage.forward_intermediates"
-        if output_fmt not in ("NCHW", "NHWC"):
+        if output_fmt not in get_args(OutputFormat):
             raise ValueError(f"{name}: expected output_fmt = 'NCHW' or 'NHWC', got {output_fmt!r}")
         if isinstance(indices, int):
             if not 1 <= indices <= self.num_stages:
@@ -317,7 +314,7 @@ class InternImage(nn.Module):
                     f"{name}: expected 1 <= indices <= {self.num_stages}, got {indices}"
                 )
             indices = range(self.num_stages - indices, self.num_stages)
-        wanted = self._stage_indices(name, indices)
+        wanted = stage_indices(name, indices, self.num_stages)
         maps = self._run_stages(x, wanted[-1] if intermediates_only else self.num_stages - 1)
         chosen = [maps[i] for i in wanted]
         if output_fmt == "NCHW":
@@ -349,10 +346,12 @@ class InternImage(nn.Module):
         return self.dcnv3_head_x4(x4) + self.dcnv3_head_x3(x3)
 
     def _check_input(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"InternImage.forward: expected x = a tensor, got {type(x).__name__}")
+        if x.ndim != 4 or x.shape[1] != self.in_chans or x.shape[2] < 1 or x.shape[3] < 1:
             raise ValueError(
-                f"InternImage.forward: expected x of shape (N, {self.in_chans}, H, W), "
-                f"got {tuple(x.shape)}"
+                f"InternImage.forward: expected x of shape (N, {self.in_chans}, H, W) with "
+                f"H and W >= 1, got {tuple(x.shape)}"
             )
         weight = self.patch_embed.conv1.weight
         if not x.is_floating_point() or (
@@ -367,24 +366,8 @@ class InternImage(nn.Module):
             if height % PROJECTOR_STRIDE or width % PROJECTOR_STRIDE:
                 raise ValueError(
                     f"InternImage.forward: expected H and W as multiples of {PROJECTOR_STRIDE} for "
-                    f"the "
-                    f"CLIP-projector head, got {height} x {width}"
+                    f"the CLIP-projector head, got {height} x {width}"
                 )
-
-    def _stage_indices(self, name: str, indices: Sequence[int] | None) -> tuple[int, ...]:
-        if indices is None:
-            return tuple(range(self.num_stages))
-        chosen = tuple(indices)
-        if (
-            not chosen
-            or any(not 0 <= i < self.num_stages for i in chosen)
-            or any(b <= a for a, b in zip(chosen, chosen[1:], strict=False))
-        ):
-            raise ValueError(
-                f"{name}: expected ascending stage indices in 0..{self.num_stages - 1}, got "
-                f"{chosen}"
-            )
-        return chosen
 
     # ------------------------------------------------------------------------------------------
     # switches
@@ -403,17 +386,18 @@ class InternImage(nn.Module):
         """Replace the last linear layer by a fresh one of another size.
 
         Raises:
+            TypeError: ``num_classes`` is no whole number.
             ValueError: the model has no head, or ``num_classes`` is negative.
         """
-        if self.features_only or num_classes < 0:
-            raise ValueError(
-                "InternImage.reset_classifier: expected num_classes >= 0 and features_only = "
-                "False, "
-                f"got {num_classes} and {self.features_only}"
-            )
+        name = "InternImage.reset_classifier"
+        if self.features_only:
+            raise ValueError(f"{name}: expected features_only = False, got True")
+        check_int(name, "num_classes", num_classes, least=0)
         weight = self.patch_embed.conv1.weight
         self.num_classes = num_classes
-        self.head = _classifier(self.head_features, num_classes).to(weight.device, weight.dtype)
+        self.head = build_classifier(self.head_features, num_classes).to(
+            weight.device, weight.dtype
+        )
         if isinstance(self.head, nn.Linear):
             init_linear(self.head)
 
@@ -433,17 +417,6 @@ class InternImage(nn.Module):
         for stage in self.levels[: max(self.frozen_stages, 0)]:
             stage.eval()
             stage.requires_grad_(False)
-
-
-def init_linear(linear: nn.Linear) -> None:
-    """Draw a linear layer as the released models were: truncated normal of 0.02, no bias."""
-    nn.init.trunc_normal_(linear.weight, std=0.02)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
-
-
-def _classifier(in_features: int, num_classes: int) -> nn.Module:
-    return nn.Linear(in_features, num_classes) if num_classes else nn.Identity()
 
 
 def _to_nchw(x: Tensor) -> Tensor:

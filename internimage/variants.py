@@ -11,6 +11,8 @@ import dataclasses
 import difflib
 from typing import Any
 
+from internimage.architecture import check_stages
+
 PREFIX = "internimage_"
 
 
@@ -34,6 +36,7 @@ class Variant:
         use_clip_projector: the attention-pooling head.
 
     Raises:
+        TypeError: channels, depths or groups are no whole numbers.
         ValueError: a width is not divisible by its groups, or the lengths differ.
     """
 
@@ -52,16 +55,7 @@ class Variant:
     use_clip_projector: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.depths) != len(self.groups):
-            raise ValueError(
-                f"Variant: expected depths and groups of one length, got {self.depths} and "
-                f"{self.groups}"
-            )
-        for i, group in enumerate(self.groups):
-            if (self.channels * 2**i) % group:
-                raise ValueError(
-                    f"Variant: expected groups[{i}] to divide {self.channels * 2**i}, got {group}"
-                )
+        check_stages("Variant", self.channels, self.depths, self.groups)
 
     def to_kwargs(self) -> dict[str, Any]:
         """Return the arguments of the constructor of ``InternImage``."""

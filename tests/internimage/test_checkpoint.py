@@ -23,7 +23,9 @@ def weights(filled_model):
 
 
 def fresh(**arguments) -> internimage.InternImage:
-    return internimage.create_model(SIZE, **({"num_classes": CLASSES} | arguments))
+    if not arguments.get("features_only"):
+        arguments = {"num_classes": CLASSES} | arguments
+    return internimage.create_model(SIZE, **arguments)
 
 
 def prefixed(state: dict, prefix: str) -> dict:

@@ -97,7 +97,8 @@ def test_out_indices_need_features_only():
 
 
 def test_a_variant_checks_its_groups():
-    with pytest.raises(ValueError, match=r"Variant: expected groups\[1\] to divide 32, got 5"):
+    message = r"Variant: expected groups\[1\] to divide 32 channels, got 5"
+    with pytest.raises(ValueError, match=message):
         internimage.Variant(
             channels=16, depths=(1, 1), groups=(2, 5), drop_path_rate=0.0, image_size=32
         )

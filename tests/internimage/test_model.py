@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ TINY = {"channels": 16, "depths": (1, 1, 2, 1), "groups": (1, 2, 4, 8), "num_cla
 
 
 def tiny(**arguments) -> internimage.InternImage:
+    if arguments.get("features_only"):
+        arguments = {"num_classes": 0} | arguments
     return internimage.InternImage(**(TINY | {"drop_path_rate": 0.0} | arguments))
 
 
@@ -63,6 +66,7 @@ def test_features_intermediates_and_logits_agree(name, filled_model, image):
         torch.testing.assert_close(model.forward_head(final), model(x), rtol=0, atol=0)
     info = model.feature_info
     assert [entry["num_chs"] for entry in info] == [y.shape[1] for y in maps]
+    assert model.num_features == maps[-1].shape[1]
     assert [x.shape[2] // entry["reduction"] for entry in info] == [y.shape[2] for y in maps]
 
 
@@ -82,6 +86,8 @@ WRONG_INPUT = [
     (torch.zeros(3, 32, 32), r"\(3, 32, 32\)"),
     (torch.zeros(1, 4, 32, 32), r"\(1, 4, 32, 32\)"),
     (torch.zeros(1, 32, 32, 3), r"\(N, 3, H, W\)"),
+    (torch.zeros(1, 3, 0, 32), r"H and W >= 1, got \(1, 3, 0, 32\)"),
+    (torch.zeros(1, 3, 32, 0), r"H and W >= 1, got \(1, 3, 32, 0\)"),
     (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "uint8"),
     (torch.zeros(1, 3, 32, 32, dtype=torch.float64), "float64"),
 ]
@@ -113,7 +119,12 @@ WRONG_ARGUMENTS = [
     ({"num_classes": -1}, "num_classes"),
     ({"in_chans": 0}, "in_chans"),
     ({"core_op": "DCNv9"}, "core_op"),
-    ({"mlp_ratio": 0}, "mlp_ratio"),
+    ({"mlp_ratio": 0}, "mlp_ratio >= 1 / 16"),
+    ({"mlp_ratio": 0.01}, "mlp_ratio >= 1 / 16"),
+    ({"cls_scale": 0}, "cls_scale >= 1 / 128"),
+    ({"cls_scale": float("inf")}, "cls_scale = a finite number"),
+    ({"layer_scale": float("nan")}, "layer_scale = a finite number"),
+    ({"act_layer": ["GELU"]}, "act_layer"),
     ({"drop_rate": 1.5}, "drop_rate"),
     ({"drop_path_rate": -0.1}, "drop_path_rate"),
     ({"drop_path_type": "cosine"}, "drop_path_type"),
@@ -122,6 +133,9 @@ WRONG_ARGUMENTS = [
     ({"dw_kernel_size": 4}, "dw_kernel_size"),
     ({"level2_post_norm": True}, "level2_post_norm_block_ids"),
     ({"level2_post_norm": True, "level2_post_norm_block_ids": [2]}, "level2_post_norm_block_ids"),
+    ({"level2_post_norm": True, "level2_post_norm_block_ids": [1, 1]}, "different indices"),
+    ({"features_only": True, "out_indices": (-1,)}, r"indices\[0\] >= 0"),
+    ({"frozen_stages": -2}, "frozen_stages >= -1"),
     ({"out_indices": (0, 1)}, "features_only"),
     ({"features_only": True, "out_indices": (3, 1)}, "ascending"),
     ({"features_only": True, "out_indices": (4,)}, r"0\.\.3"),
@@ -135,6 +149,46 @@ def test_wrong_arguments_are_value_errors(arguments, message):
         tiny(**arguments)
 
 
+# Arguments of another kind, and what the error must say.
+WRONG_KINDS = [
+    ({"channels": "16"}, "channels = a whole number, got '16'"),
+    ({"channels": 16.0}, "channels = a whole number, got 16.0"),
+    ({"depths": (1.0, 1, 2, 1)}, r"depths\[0\] = a whole number, got 1.0"),
+    ({"depths": 4}, "depths = whole numbers, got 4"),
+    ({"depths": "1121"}, "depths = whole numbers, got '1121'"),
+    ({"groups": (1, 2, 4, None)}, r"groups\[3\] = a whole number, got None"),
+    ({"num_classes": None}, "num_classes = a whole number, got None"),
+    ({"num_classes": True}, "num_classes = a whole number, got True"),
+    ({"mlp_ratio": "4"}, "mlp_ratio = a number, got '4'"),
+    ({"drop_rate": None}, "drop_rate = a number, got None"),
+    ({"drop_path_rate": "0.1"}, "drop_path_rate = a number, got '0.1'"),
+    ({"layer_scale": "1e-5"}, "layer_scale = a number, got '1e-5'"),
+    ({"offset_scale": None}, "offset_scale = a number, got None"),
+    ({"cls_scale": [1.5]}, r"cls_scale = a number, got \[1.5\]"),
+    ({"dw_kernel_size": 3.0}, "dw_kernel_size = a whole number, got 3.0"),
+    ({"post_norm": "False"}, "post_norm = True or False, got 'False'"),
+    ({"with_cp": 1}, "with_cp = True or False, got 1"),
+    (
+        {"level2_post_norm": True, "level2_post_norm_block_ids": ["1"]},
+        r"level2_post_norm_block_ids\[0\] = a whole number, got '1'",
+    ),
+    ({"features_only": True, "out_indices": (0, 1.5)}, r"indices\[1\] = a whole number, got 1.5"),
+    ({"frozen_stages": 1.5}, "frozen_stages = a whole number, got 1.5"),
+    ({"in_chans": "3"}, "in_chans = a whole number, got '3'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG_KINDS)
+def test_arguments_of_another_kind_are_type_errors(arguments, message):
+    with pytest.raises(TypeError, match=f"^InternImage: expected {message}$"):
+        tiny(**arguments)
+
+
+def test_something_else_than_a_tensor_is_a_type_error():
+    with pytest.raises(TypeError, match="InternImage.forward: expected x = a tensor, got ndarray"):
+        tiny()(np.zeros((1, 3, 32, 32)))
+
+
 def test_an_unknown_argument_is_a_type_error():
     with pytest.raises(TypeError, match="post_nrom"):
         tiny(post_nrom=True)
@@ -146,13 +200,19 @@ WITHOUT_EFFECT = [
     ({"res_post_norm": True, "layer_scale": 1.0}, "res_post_norm has no effect beside layer_scale"),
     ({"level2_post_norm_block_ids": [0]}, "has no effect without level2_post_norm"),
     ({"use_clip_projector": True, "cls_scale": 2.0}, "cls_scale has no effect"),
+    (
+        {"features_only": True, "cls_scale": 2.0, "num_classes": 0},
+        "cls_scale has no effect beside features_only",
+    ),
+    ({"features_only": True}, "num_classes has no effect beside features_only"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), WITHOUT_EFFECT)
 def test_a_setting_without_effect_warns_at_the_caller(arguments, message):
-    with pytest.warns(UserWarning, match=message):
-        tiny(**arguments)
+    with pytest.warns(UserWarning, match=message) as warned:
+        internimage.InternImage(**(TINY | arguments))
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 # One change of every argument; keys, shapes or answer must differ from the plain model's.
