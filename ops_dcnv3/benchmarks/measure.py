@@ -94,6 +94,12 @@ def peak_extra_bytes(run: Callable[[], object]) -> int:
     return max(0, peak - before)
 
 
+def judge(value: float, goal: float, *, at_most: bool = False) -> tuple[str, str]:
+    """Cells of a goal and of its verdict: the goal as text, then "met" or "missed"."""
+    met = value <= goal if at_most else value >= goal
+    return f"{'<=' if at_most else '>='} {goal:.2f}", "met" if met else "missed"
+
+
 @dataclass
 class Table:
     """Rows of text under a title, printed as Markdown."""
@@ -117,7 +123,7 @@ class Table:
             return "| " + " | ".join(padded) + " |"
 
         ruler = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
-        parts = [f"### {self.title}", ""]
+        parts = [f"## {self.title}", ""]
         parts += [self.note, ""] if self.note else []
         return "\n".join([*parts, line(grid[0]), ruler, *map(line, grid[1:])])
 

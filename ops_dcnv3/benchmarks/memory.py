@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from competitors import original_path
-from measure import Effort, Table, peak_extra_bytes
+from measure import Effort, Table, judge, peak_extra_bytes
 from workloads import SETTINGS, STAGES, Shape, forward_only, normalised
 
 import ops_dcnv3
@@ -19,11 +19,12 @@ import ops_dcnv3
 
 def table_memory(effort: Effort, threads: int) -> Iterator[Table]:
     """Peak resident memory beyond the arguments, each figure from a new process."""
-    columns = ["shape", "pass", "results MiB", "ours MiB", "original MiB"]
-    table = Table("peak extra memory, float32", columns)
+    columns = ["shape", "pass", "results MiB", "original MiB", "ours MiB", "goal", "verdict"]
+    table = Table(f"peak extra memory, float32, {threads} thread(s)", columns)
     table.note = (
         "The system's high-water mark (VmHWM) over the resident memory before the call. Results: "
-        "the output for the forward pass, the three gradients for the backward pass."
+        "the output for the forward pass, the three gradients for the backward pass. The goal: the "
+        "results, backward also two planes of one group a thread, and 1 MiB for all else."
     )
     mib = 2**20
     for image_size, batch in SETTINGS[1:]:
@@ -40,8 +41,12 @@ def table_memory(effort: Effort, threads: int) -> Iterator[Table]:
                     ).stdout
                     found[path] = json.loads(printed.splitlines()[-1])
                 shape = Shape(image_size, batch, stage)
-                extra = (found[path]["extra"] / mib for path in ("ours", "original"))
-                table.add(shape, direction, found["ours"]["results"] / mib, *extra)
+                ours, results = found["ours"]["extra"] / mib, found["ours"]["results"] / mib
+                buffers = threads * shape.plane_bytes / mib if direction == "backward" else 0
+                cells = (results, found["original"]["extra"] / mib, ours)
+                table.add(
+                    shape, direction, *cells, *judge(ours, results + buffers + 1, at_most=True)
+                )
     yield table
 
 

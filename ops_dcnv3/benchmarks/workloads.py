@@ -43,6 +43,12 @@ class Shape:
         """(pixel, group) pairs: N * H * W * G."""
         return self.batch * self.size[0] * self.size[1] * self.groups
 
+    @property
+    def plane_bytes(self) -> int:
+        """Two float32 planes of a group with a border of three: the backward pass's buffers."""
+        height, width = self.size
+        return 2 * 4 * (height + 3) * (width + 3) * (STAGES[self.stage][0] // self.groups)
+
     def tensors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
         """Input (N, H, W, C), offset (N, H, W, G*9*2), logits (N, H, W, G*9)."""
         generator = torch.Generator().manual_seed(0)
