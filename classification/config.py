@@ -192,9 +192,11 @@ def _merge_file(config: CfgNode, path: Path, children: tuple[Path, ...]) -> None
 def _merge_options(config: CfgNode, options: Sequence[str]) -> None:
     if len(options) % 2:
         raise ValueError(f"config: expected KEY VALUE pairs in --opts, got {' '.join(options)}")
+    defaults = dict(flatten(get_default_config()))
     for key, text in zip(options[::2], options[1::2], strict=True):
         try:
-            value = yaml.safe_load(text)
+            # A text is taken as it is: a folder may be called 2026.
+            value = text if isinstance(defaults.get(key), str) else yaml.safe_load(text)
         except yaml.YAMLError:
             value = text
         _set(config, key, value, source="--opts")

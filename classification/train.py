@@ -7,6 +7,9 @@ epoch), model.safetensors (for ``internimage predict --checkpoint``), ckpt_epoch
 ``--resume``) and config.yaml (all settings). With one seed and one number of ranks the weights of
 two runs on a CPU are equal bit by bit.
 
+A run goes on with the settings and the number of ranks that it was saved with, but for the settings
+that ``classification/checkpoint.py`` lists in MAY_CHANGE.
+
 A user's mistake ends a run with one line and exit code 2; torchrun shows the line and ends with 1.
 """
 

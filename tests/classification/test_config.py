@@ -59,6 +59,11 @@ def test_numbers_may_be_written_in_any_usual_way(tmp_path: Path):
     assert config.TRAIN.MIN_LR == 1e-6
 
 
+def test_a_text_among_the_options_is_taken_as_it_is(tmp_path: Path):
+    config = get_config(write(tmp_path, ""), ["OUTPUT", "2026", "MODEL.NAME", "no"])
+    assert (config.OUTPUT, config.MODEL.NAME) == ("2026", "no")
+
+
 def test_settings_cannot_change_after_they_are_read(tmp_path: Path):
     config = get_config(write(tmp_path, ""))
     with pytest.raises(AttributeError):
