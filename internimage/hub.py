@@ -8,7 +8,6 @@ shape against the model.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,8 @@ from internimage.variants import unknown_name
 PTH_REPOSITORY = "OpenGVLab/InternImage"
 SAFETENSORS_FILE = "model.safetensors"
 HUB_URL = "https://huggingface.co"
+REFUSALS = (401, 403, 404, 410, 451)
+"""HTTP statuses that asking again does not change."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +143,7 @@ def download(name: str, *, source: Literal["safetensors", "pth"] | None = None) 
     Raises:
         ValueError: the name is unknown, or there is no such file.
         ConnectionError: no network and not in the cache; the message says how to do it by hand.
+        PermissionError: the hub answers, but does not give the file.
     """
     release = find_release(name)
     if release is None:
@@ -158,30 +160,62 @@ def download(name: str, *, source: Literal["safetensors", "pth"] | None = None) 
         repository, file = PTH_REPOSITORY, release.pth_file
 
     # Here and not on top: half a second of import that only a download needs.
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+    )
 
-    url = f"{HUB_URL}/{repository}/resolve/main/{file}"
-    # Without a network it retries for half a minute and logs each time; one error at the end will
-    # do.
-    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+    url = hf_hub_url(repository, file)
     try:
+        if not isinstance(try_to_load_from_cache(repository, file), str):
+            _ask_once(url)
         return Path(hf_hub_download(repo_id=repository, filename=file))
     except LocalEntryNotFoundError as error:
-        raise ConnectionError(_by_hand(release.name, url)) from error
+        raise ConnectionError(_by_hand(release.name, url, error.__cause__ or error)) from error
     except EntryNotFoundError as error:
         other = "pth" if source == "safetensors" else "safetensors"
         raise ValueError(
             f"download: expected {file} in {repository}, got none; try source={other!r}"
         ) from error
+    except HfHubHTTPError as error:
+        raise PermissionError(
+            f"download: expected {url} to be open to everybody, got {_first_line(error)}"
+        ) from error
     except OSError as error:
-        raise ConnectionError(f"{_by_hand(release.name, url)} ({error})") from error
+        raise ConnectionError(_by_hand(release.name, url, error)) from error
 
 
-def _by_hand(name: str, url: str) -> str:
+def _ask_once(url: str) -> None:
+    """Ask the hub for a file once; without a network hf_hub_download would ask for half a minute.
+
+    Raises:
+        ConnectionError: there is no way to the hub.
+        HfHubHTTPError: the hub has no such file, or not for everybody.
+    """
+    from huggingface_hub import get_hf_file_metadata
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(url)
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in REFUSALS:
+            raise
+    except Exception as error:  # of requests or httpx: it depends on huggingface_hub's version
+        # What is merely slow or busy is left to hf_hub_download, which waits and asks again.
+        if "timeout" not in type(error).__name__.lower():
+            raise ConnectionError(_first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _by_hand(name: str, url: str, reason: BaseException) -> str:
     return (
         f"download: expected a network connection or {name} in the cache of huggingface_hub, got "
-        f"neither; "
-        f"by hand: fetch {url} with any browser, then give the file's path "
-        "(load_checkpoint(model, PATH), or --checkpoint PATH on the command line)"
+        f"neither ({_first_line(reason)}); by hand: fetch {url} with any browser, then give the "
+        "file's path (load_checkpoint(model, PATH), or --checkpoint PATH on the command line)"
     )

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 import internimage
 from internimage import hub
@@ -96,6 +92,18 @@ def test_out_indices_need_features_only():
         internimage.create_model("internimage_n", out_indices=(3,))
 
 
+def test_classes_have_no_effect_on_a_backbone():
+    with pytest.warns(UserWarning, match="num_classes has no effect beside features_only"):
+        internimage.create_model("internimage_test_t", features_only=True, num_classes=7)
+
+
+@pytest.mark.parametrize("name", ["internimage_test_t", "internimage_l_22k_192to384"])
+@pytest.mark.filterwarnings("error")
+def test_a_backbone_without_further_arguments_warns_of_nothing(name):
+    with torch.device("meta"):
+        internimage.create_model(name, features_only=True)
+
+
 def test_a_variant_checks_its_groups():
     message = r"Variant: expected groups\[1\] to divide 32 channels, got 5"
     with pytest.raises(ValueError, match=message):
@@ -122,9 +130,7 @@ def small_release(monkeypatch, tmp_path, fill):
         monkeypatch.setitem(hub.RELEASED, entry.name, entry)
         monkeypatch.setattr(hub, "_RELEASED", (entry,))
         monkeypatch.setattr(
-            huggingface_hub,
-            "hf_hub_download",
-            lambda repo_id, filename: str(tmp_path / filename),
+            "internimage.checkpoint.download", lambda name: tmp_path / "model.safetensors"
         )
         return model
 
@@ -157,59 +163,3 @@ def test_a_pretrained_backbone_takes_the_trunk(small_release):
     expected = small_release(1000)
     model = internimage.create_model("test_t", pretrained=True, features_only=True)
     torch.testing.assert_close(model.patch_embed.conv1.weight, expected.patch_embed.conv1.weight)
-
-
-@pytest.mark.parametrize(
-    ("source", "repository", "file"),
-    [
-        (None, "OpenGVLab/internimage_t_1k_224", "model.safetensors"),
-        ("safetensors", "OpenGVLab/internimage_t_1k_224", "model.safetensors"),
-        ("pth", "OpenGVLab/InternImage", "internimage_t_1k_224.pth"),
-    ],
-)
-def test_downloads_ask_for_the_released_file(source, repository, file, monkeypatch):
-    asked = []
-
-    def hf_hub_download(repo_id, filename):
-        asked.append((repo_id, filename))
-        return "/cache/file"
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    assert hub.download("internimage_t_1k_224", source=source) == Path("/cache/file")
-    assert asked == [(repository, file)]
-
-
-def test_a_release_without_repository_comes_as_pth(monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo_id, filename: filename)
-    assert hub.download("internimage_h_22ktoinat18_384").name == "internimage_h_22ktoinat18_384.pth"
-    with pytest.raises(ValueError, match="expected source = 'pth'"):
-        hub.download("internimage_h_22ktoinat18_384", source="safetensors")
-
-
-@pytest.mark.parametrize("error", [LocalEntryNotFoundError("no network"), OSError("timed out")])
-def test_without_a_network_the_error_says_what_to_do_by_hand(error, monkeypatch):
-    def hf_hub_download(repo_id, filename):
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    with pytest.raises(ConnectionError) as caught:
-        hub.download("internimage_t_1k_224")
-    message = str(caught.value)
-    url = "huggingface.co/OpenGVLab/internimage_t_1k_224/resolve/main/model.safetensors"
-    assert url in message
-    assert "--checkpoint PATH" in message
-    assert "\n" not in message
-
-
-def test_a_file_that_the_repository_lacks_is_a_value_error_with_the_other_source(monkeypatch):
-    def hf_hub_download(repo_id, filename):
-        raise EntryNotFoundError("404")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    with pytest.raises(ValueError, match="try source='pth'"):
-        hub.download("internimage_t_1k_224")
-
-
-def test_downloading_an_unknown_name_is_a_value_error():
-    with pytest.raises(ValueError, match="download: expected a known model name"):
-        hub.download("internimage_q")
