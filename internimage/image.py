@@ -22,13 +22,6 @@ MAX_ASPECT = 8
 """Beyond this ratio of sides, only the middle of the longer one is resized: the rest is cropped off
 anyway, and a picture of one pixel by a million would otherwise become gigabytes."""
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 
 def load_image(path: str | Path) -> Image.Image:
     """Read an image file as 8-bit RGB.
@@ -51,8 +44,8 @@ def load_image(path: str | Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns at 89 million pixels and raises at twice that; both are too many here.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return to_rgb(ImageOps.exif_transpose(image))
+            with Image.open(path) as file:
+                image = ImageOps.exif_transpose(file)  # a copy, decoded
     except UnidentifiedImageError as error:
         raise ValueError(
             f"load_image: expected an image file, got {path}, which is none that Pillow can read"
@@ -61,10 +54,15 @@ def load_image(path: str | Path) -> Image.Image:
         raise ValueError(
             f"load_image: expected an image of sane size, got {path} ({error})"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except Exception as error:  # each of Pillow's plugins raises what its parser happens to raise
         raise ValueError(
-            f"load_image: expected a whole image file, got {path}, truncated or broken ({error})"
+            f"load_image: expected a whole image file, got {path}, truncated or broken "
+            f"({type(error).__name__}: {error})"
         ) from error
+    try:
+        return to_rgb(image)
+    except ValueError as error:
+        raise ValueError(f"load_image: expected an image to show, got {path} ({error})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -98,9 +96,11 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     """
     size = preprocessing.image_size
     image = _limit_aspect(image.convert("RGB"))
-    scale = round(size / preprocessing.crop_ratio) / min(image.size)
-    width, height = (max(size, int(side * scale)) for side in image.size)
-    image = image.resize((width, height), _RESAMPLING[preprocessing.interpolation])
+    short = round(size / preprocessing.crop_ratio)
+    # Whole numbers all the way, as torchvision: the product of a float may fall one pixel short.
+    width, height = (short * side // min(image.size) for side in image.size)
+    resampling = Image.Resampling[preprocessing.interpolation.upper()]
+    image = image.resize((width, height), resampling)
     left, top = round((width - size) / 2), round((height - size) / 2)
     pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
     mean, std = (np.array(v, dtype=np.float32) for v in (preprocessing.mean, preprocessing.std))

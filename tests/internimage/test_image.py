@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +120,41 @@ def test_truncated_images_are_refused(tmp_path):
             load_image(path)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError, struct.error, zlib.error, OverflowError, KeyError, ZeroDivisionError, TypeError],
+)
+def test_whatever_a_plugin_of_pillow_raises_is_a_broken_image(error, tmp_path, monkeypatch):
+    path = save(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+
+    def fail(_: Image.Image) -> None:
+        raise error("bad block")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(ValueError, match=rf"a.png, truncated or broken \({error.__name__}: .*bad"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif", "bmp", "tga", "pcx", "ico"])
+@pytest.mark.filterwarnings("ignore")
+def test_images_with_flipped_bytes_are_read_or_refused(suffix, tmp_path):
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+    path = save(Image.fromarray(noise), tmp_path / f"a.{suffix}")
+    whole = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    read = 0
+    for _ in range(60):
+        changed = whole.copy()
+        places = generator.integers(0, min(len(whole), 200), 4)
+        changed[places] = generator.integers(0, 256, 4)
+        path.write_bytes(changed.tobytes())
+        try:
+            read += load_image(path).mode == "RGB"
+        except ValueError as error:
+            assert str(error).startswith("load_image: expected ")  # noqa: PT017
+    assert read < 60
+
+
 # What a file holds, and what the error must say.
 NO_IMAGES = {
     "empty": (b"", "empty file"),
@@ -141,8 +179,9 @@ def test_folders_missing_files_and_floats_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected an existing image file"):
         load_image(tmp_path / "nothing.png")
     path = save(Image.new("F", (4, 4), 0.5), tmp_path / "a.tif")
-    with pytest.raises(ValueError, match="image of floats"):
+    with pytest.raises(ValueError, match="got .*a.tif .to_rgb: .* image of floats") as caught:
         load_image(path)
+    assert "truncated" not in str(caught.value)
 
 
 def test_gigantic_images_are_refused_before_they_are_decoded(tmp_path):
@@ -172,6 +211,24 @@ def test_resize_and_crop_are_torchvisions(size, interpolation, crop_ratio):
     torch.testing.assert_close(
         preprocess(image, settings), torch.as_tensor(expected), rtol=0, atol=1e-5
     )
+
+
+def test_the_size_before_the_crop_is_torchvisions_for_all_sizes(monkeypatch):
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    sizes = [(long, short) for short in range(1, 60, 3) for long in range(short, 8 * short, 5)]
+    sizes += [(short, long) for long, short in sizes]
+    expected = [functional.resize(Image.new("RGB", size), 32).size for size in sizes]
+    resized = []
+
+    def resize(self, size, _):
+        resized.append(size)
+        return Image.new("RGB", size)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    settings = Preprocessing(image_size=28, crop_ratio=0.875)
+    for size in sizes:
+        preprocess(Image.new("RGB", size), settings)
+    assert resized == expected
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (3, 100_000)])
