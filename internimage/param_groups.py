@@ -16,14 +16,15 @@ _STAGE = re.compile(r"(?:^|\.)levels\.(\d+)\.(.*)$")
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _STEM = re.compile(r"(?:^|\.)patch_embed\.")
 
-DCN_KEYWORDS = ("offset", "attention_weights", "center_feature_scale_proj", "alpha_beta")
+DCN_KEYWORDS = ("offset", "center_feature_scale_proj")
 """Parameters that ``dcn_lr_mul`` is for. The masks are not among them, as in the original."""
 
 
 class ParamGroup(TypedDict):
     """One group of an optimizer.
 
-    ``lr_scale`` times the schedule's rate is the group's rate; ``names`` are those of ``params``.
+    ``lr`` is the base rate times ``lr_scale`` already; a schedule that sets rates anew has to
+    multiply its own by ``lr_scale``. ``names`` are those of ``params``.
     """
 
     params: list[nn.Parameter]
@@ -51,7 +52,8 @@ def layer_decay_scale(name: str, depths: Sequence[int], decay: float) -> float:
         decay: factor a block, in (0, 1].
 
     Raises:
-        ValueError: ``decay`` is out of range.
+        ValueError: ``decay`` is out of range, or the parameter is of a stage or block that
+            ``depths`` does not have.
     """
     if not 0.0 < decay <= 1.0:
         raise ValueError(f"layer_decay_scale: expected 0 < decay <= 1, got {decay}")
@@ -61,7 +63,16 @@ def layer_decay_scale(name: str, depths: Sequence[int], decay: float) -> float:
     if match is None:
         return 1.0
     stage, rest = int(match[1]), match[2]
+    if stage >= len(depths):
+        raise ValueError(
+            f"layer_decay_scale: expected a parameter of {len(depths)} stages, got {name}"
+        )
     if block := _BLOCK.match(rest):
+        if int(block[1]) >= depths[stage]:
+            raise ValueError(
+                f"layer_decay_scale: expected a parameter of the {depths[stage]} blocks of stage "
+                f"{stage}, got {name}"
+            )
         return _block_scale(stage, int(block[1]), depths, decay)
     leads_on = rest.startswith(("norm.", "downsample."))
     return (
@@ -123,10 +134,12 @@ def param_groups(
         skip: further names without weight decay.
 
     Returns:
-        Groups for any ``torch.optim`` optimizer, in the order in which they first occur.
+        Groups for any ``torch.optim`` optimizer, in the order in which they first occur. Their
+        ``lr`` holds ``lr`` multiplied by ``lr_scale``: do not multiply again.
 
     Raises:
-        ValueError: a factor is out of range, or no parameter is left.
+        ValueError: a factor is out of range, no parameter is left, or one is of a stage or block
+            that ``depths`` does not have.
     """
     if dcn_lr_mul < 0:
         raise ValueError(f"param_groups: expected dcn_lr_mul >= 0, got {dcn_lr_mul}")

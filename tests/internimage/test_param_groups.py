@@ -42,6 +42,14 @@ def test_layer_decay_counts_the_blocks_behind(name, exponent, prefix):
     assert layer_decay_scale(prefix + name, DEPTHS, 0.9) == pytest.approx(0.9**exponent)
 
 
+@pytest.mark.parametrize(
+    "name", ["levels.4.blocks.0.gamma1", "levels.4.norm.0.weight", "levels.1.blocks.4.gamma1"]
+)
+def test_depths_of_another_model_are_refused(name):
+    with pytest.raises(ValueError, match=f"layer_decay_scale: expected a parameter .* got {name}"):
+        layer_decay_scale(name, DEPTHS, 0.9)
+
+
 @pytest.mark.parametrize("size", ["t", "h", "g"])
 def test_every_parameter_of_a_model_has_the_scale_of_the_rules(size):
     with torch.device("meta"):
