@@ -80,7 +80,8 @@ def _open_extension() -> None:
     except OSError as error:
         _State.reason = f"the compiled extension does not load: {error}"
         return
-    if (found := library.ops_dcnv3_interface()) != INTERFACE:
+    found = library.ops_dcnv3_interface() if hasattr(library, "ops_dcnv3_interface") else None
+    if found != INTERFACE:
         # its kernels are registered by now and would be called with wrong arguments
         raise ImportError(
             f"ops_dcnv3: expected a compiled extension with interface {INTERFACE}, got {found} in "
