@@ -24,7 +24,7 @@ CSRC = Path("src/ops_dcnv3/csrc")
 VERSION_FILE = (HERE / "src/ops_dcnv3/_version.py").read_text()
 VERSION = re.search(r'__version__ = "([^"]+)"', VERSION_FILE).group(1)
 INTERFACE = re.search(r"INTERFACE = (\d+)", VERSION_FILE).group(1)
-os.environ.setdefault("CXX", "c++")  # setuptools reads it too
+os.environ["CXX"] = os.environ.get("CXX") or "c++"  # setuptools reads it too
 REQUIRE_NATIVE = os.environ.get("OPS_DCNV3_REQUIRE_NATIVE", "0") == "1"
 
 # The lowest torch that the binary runs on; its C interface is stable from there on. No Python
