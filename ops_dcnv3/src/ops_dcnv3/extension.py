@@ -41,7 +41,7 @@ def load() -> None:
     backend = os.environ.get(BACKEND_ENV, "").lower() or "auto"
     if backend not in _BACKENDS:
         raise ValueError(f"ops_dcnv3: expected {BACKEND_ENV} in {_BACKENDS}, got {backend!r}")
-    level = os.environ.get(LEVEL_ENV, "")
+    level = os.environ.get(LEVEL_ENV, "").lower()
     if level and level not in _LEVELS:
         raise ValueError(f"ops_dcnv3: expected {LEVEL_ENV} in {_LEVELS}, got {level!r}")
     if backend == "reference":
