@@ -179,6 +179,14 @@ def load_weights(
     # In the model's order, so that reports name the first layers first.
     weights = {k: weights[k] for k in shapes if k in weights} | weights
     fitting = {k: v for k, v in weights.items() if k in shapes and v.shape == shapes[k]}
+    for key, value in fitting.items():
+        if value.layout != torch.strided or (
+            value.is_floating_point() != target[key].is_floating_point()
+        ):
+            raise ValueError(
+                f"load_checkpoint: expected dense numbers as the model's {target[key].dtype} in "
+                f"{key}, got {value.dtype}, {value.layout}, in {origin}"
+            )
     report = LoadReport(
         loaded=tuple(fitting),
         missing=tuple(k for k in shapes if k not in weights and k not in left_out),

@@ -9,6 +9,7 @@ their packages are needed.
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -112,7 +113,8 @@ def _open_safetensors(path: Path) -> tuple[Mapping[str, Any], str | None]:
 
 def _open_pickle(path: Path) -> tuple[Mapping[str, Any], str | None]:
     try:
-        with torch.serialization.safe_globals(_stand_ins()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
+            warnings.simplefilter("ignore", UserWarning)  # of foreign pickles; the error says it
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
@@ -122,7 +124,11 @@ def _open_pickle(path: Path) -> tuple[Mapping[str, Any], str | None]:
                 f"pickled object {name}, which will not be loaded; save the weights alone, or as "
                 "safetensors"
             ) from error
-        raise ValueError(_unreadable(path, error)) from error
+        # PyTorch's own text advises to switch the protection off
+        raise ValueError(
+            f"open_checkpoint: expected a PyTorch checkpoint, got {path}, a damaged pickle or one "
+            "of another program; nothing in it was run"
+        ) from error
     except (
         RuntimeError,
         EOFError,

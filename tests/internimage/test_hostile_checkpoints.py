@@ -88,12 +88,15 @@ def test_pickled_code_is_named_and_not_run(zipped, tmp_path):
     assert not trace.exists()
 
 
-def test_a_bare_pickle_of_code_is_refused(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_bare_pickle_of_code_is_refused_without_advice_to_run_it(protocol, tmp_path, recwarn):
     path, trace = tmp_path / "model.pth", tmp_path / "ran"
-    path.write_bytes(pickle.dumps(RunsACommand(trace)))
-    with pytest.raises(ValueError, match="open_checkpoint: expected"):
+    path.write_bytes(pickle.dumps(RunsACommand(trace), protocol=protocol))
+    with pytest.raises(ValueError, match="open_checkpoint: expected") as error:
         internimage.read_checkpoint(path)
     assert not trace.exists()
+    assert "weights_only" not in str(error.value)
+    assert not list(recwarn)
 
 
 def test_a_pickled_config_of_a_training_run_does_not_stand_in_the_way(
@@ -159,6 +162,8 @@ MALFORMED_WEIGHTS = {
     "offset": ({OFFSET: torch.tensor(1.0)}, r"offset.bias \(\) for"),
     "point": ({OFFSET: torch.zeros(5)}, r"offset.bias \(5,\) for"),
     "no point": ({OFFSET: torch.zeros(0)}, r"offset.bias \(0,\) for"),
+    "integers": ({"head.weight": torch.ones(7, 192, dtype=torch.int8)}, "got torch.int8"),
+    "sparse": ({"head.weight": torch.ones(7, 192).to_sparse()}, "torch.sparse_coo"),
     "number as name": ({3: torch.zeros(2)}, "expected names with a tensor each, got 3"),
 }
 
