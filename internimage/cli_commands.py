@@ -15,6 +15,7 @@ from internimage.checkpoint_layouts import count_classes
 from internimage.complexity import count_complexity
 from internimage.factory import create_model, list_models
 from internimage.hub import HUB_URL, PTH_REPOSITORY, RELEASED, find_release
+from internimage.metadata import Preprocessing
 from internimage.predict import Label, Predictor, build_predictor, read_class_names
 from internimage.variants import get_variant, list_variants
 
@@ -44,7 +45,8 @@ def run_info(options: argparse.Namespace) -> None:
         model = create_model(options.name)
     variant_name = options.name if release is None else release.variant
     variant = get_variant(variant_name)
-    size = options.image_size or (variant.image_size if release is None else release.image_size)
+    usual_size = variant.image_size if release is None else release.image_size
+    size = Preprocessing(image_size=options.image_size or usual_size).image_size
     cost = count_complexity(model, size)
     facts: dict[str, Any] = {"name": options.name, "size": variant_name}
     facts |= {f"size.{key}": value for key, value in dataclasses.asdict(variant).items()}
@@ -139,9 +141,9 @@ def _predictor(options: argparse.Namespace, class_names: tuple[str, ...] = ()) -
 def _device(name: str) -> str:
     try:
         torch.zeros(1, device=name).item()  # a stand-in such as "meta" holds no values
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"expected a device of this machine, got {name} ({reason})") from error
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(f"expected a device of this machine, got {name!r} ({reason})") from error
     return name
 
 

@@ -164,11 +164,15 @@ BAD = {
     "offline": (["photo.jpg", "--model", "internimage_t_1k_224"], "by hand: fetch https://"),
     "device": (
         ["photo.jpg", "--checkpoint", "model.safetensors", "--device", "abacus"],
-        "expected a device of this machine, got abacus",
+        "expected a device of this machine, got 'abacus'",
     ),
     "device without values": (
         ["photo.jpg", "--checkpoint", "model.safetensors", "--device", "meta"],
-        "expected a device of this machine, got meta",
+        "expected a device of this machine, got 'meta'",
+    ),
+    "device without module": (
+        ["photo.jpg", "--checkpoint", "model.safetensors", "--device", "hpu"],
+        "expected a device of this machine, got 'hpu'",
     ),
     "huge image": (["photo.jpg", "--image-size", "1000000"], "<= 8192 pixels, got 1000000"),
     "average of random weights": (
@@ -304,6 +308,9 @@ def test_info_tells_size_cost_and_files(folder, monkeypatch, capsys):
     assert facts["pth"].endswith("OpenGVLab/InternImage/resolve/main/internimage_t_1k_224.pth")
     _, out, _ = call(folder, monkeypatch, capsys, "info", "n", "--image-size", "64")
     assert "image_size" in out
+    code, _, err = call(folder, monkeypatch, capsys, "info", "n", "--image-size", "1000000")
+    assert code == 2
+    assert "<= 8192 pixels, got 1000000" in err
     code, _, err = call(folder, monkeypatch, capsys, "info", "internimage_q")
     assert code == 2
     assert "nearest" in err
