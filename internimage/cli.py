@@ -1,6 +1,6 @@
 """The command ``internimage``: list, info, predict, features, convert.
 
-Exit codes: 0 done, 2 bad input (one line on stderr says which).
+Exit codes: 0 done, 2 bad input (one line on stderr says which; the other images are still done).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from internimage import __version__
 from internimage import cli_commands as commands
-
-BAD_INPUT = 2
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(prog="internimage", description="InternImage from the shell.")
+    parser.add_argument("--version", action="version", version=f"internimage {__version__}")
     parsers = parser.add_subparsers(dest="command", required=True)
 
     listing = parsers.add_parser("list", help="released models and sizes")
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("target", type=Path, help="*.safetensors or *.pth")
     convert.add_argument("--model", help="check every key and shape against this model")
     convert.add_argument("--use-ema", action="store_true", help="take the moving average")
+    convert.add_argument("--force", action="store_true", help="replace an existing target")
     convert.set_defaults(run=commands.run_convert)
     return parser
 
@@ -57,21 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = build_parser().parse_args(arguments)
     try:
-        options.run(options)
-        sys.stdout.flush()
+        exit_code = options.run(options)
+        if sys.stdout is not None:  # None where the shell closed it (`>&-`)
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader (`| head`) has gone. Python would flush once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        line = " ".join(str(error).split())
-        print(f"internimage {options.command}: {line}", file=sys.stderr)
-        return BAD_INPUT
-    return 0
+        return commands.report(options.command, error)
+    return exit_code
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--model", help="a released model or a size (internimage list)")
     parser.add_argument("--checkpoint", type=Path, help="weights; a released --model needs none")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from internimage.metadata import Preprocessing
 from internimage.predict import Label, Predictor, build_predictor, read_class_names
 from internimage.variants import get_variant, list_variants
 
+BAD_INPUT = 2
 
-def run_list(options: argparse.Namespace) -> None:
+
+def run_list(options: argparse.Namespace) -> int:
     """Print released models and sizes."""
     names = list_models(options.pattern)
     if options.json:
         rows = [dataclasses.asdict(RELEASED[name]) for name in names]
         print(json.dumps({"models": rows, "sizes": list_variants()}, indent=2))
-        return
+        return 0
     print(f"{'model':<32}{'pixels':>7}{'classes':>9}{'top-1 %':>9}  pre-training")
     for name in names:
         release = RELEASED[name]
@@ -36,9 +39,10 @@ def run_list(options: argparse.Namespace) -> None:
             f"  {release.pretraining}"
         )
     print(f"sizes: {', '.join(list_variants())}")
+    return 0
 
 
-def run_info(options: argparse.Namespace) -> None:
+def run_info(options: argparse.Namespace) -> int:
     """Print what a model is and costs."""
     release = find_release(options.name)
     with torch.device("meta"):
@@ -69,51 +73,83 @@ def run_info(options: argparse.Namespace) -> None:
         }
     if options.json:
         print(json.dumps(facts, indent=2))
-        return
+        return 0
     for key, value in facts.items():
         print(f"{key:<34}{'-' if value is None else value}")
+    return 0
 
 
-def run_predict(options: argparse.Namespace) -> None:
-    """Classify images; nothing is printed unless all of them can be read."""
+def run_predict(options: argparse.Namespace) -> int:
+    """Classify images, each as it is read; one that cannot be read costs the others nothing."""
     names = () if options.class_names is None else read_class_names(options.class_names)
     predictor = _predictor(options, class_names=names)
-    answers = [
-        (path, predictor.classify(predictor.prepare(path), options.topk)[0])
-        for path in options.images
-    ]
+    answers: list[dict[str, Any]] = []
+    head = (
+        f"{predictor.model_name}, {predictor.preprocessing.image_size} px\n"
+        f"weights: {predictor.weights}"
+    )
+    exit_code = 0
+    for image in options.images:
+        try:
+            labels = predictor.classify(predictor.prepare(image), options.topk)[0]
+        except (ValueError, OSError) as error:
+            exit_code = report(options.command, error)
+            answers.append({"image": image, "error": str(error)})
+            continue
+        answers.append({"image": image, "labels": [dataclasses.asdict(label) for label in labels]})
+        if not options.json:
+            if head:
+                print(head)
+                head = ""
+            _print_labels(image, labels)
     if options.json:
-        print(json.dumps(_as_json(predictor, answers, options.random_weights), indent=2))
-        return
-    print(f"{predictor.model_name}, {predictor.preprocessing.image_size} px")
-    print(f"weights: {predictor.weights}")
-    for path, labels in answers:
-        print(f"\n{path}\n  rank    score  class  label")
-        for rank, label in enumerate(labels, start=1):
-            name = label.name if predictor.class_names else "-"
-            print(f"  {rank:>4}  {label.score:>7.4f}  {label.index:>5}  {name}")
-    if not predictor.class_names:
+        content = {
+            "model": predictor.model_name,
+            "weights": predictor.weights,
+            "random_weights": options.random_weights,
+            "image_size": predictor.preprocessing.image_size,
+            "images": answers,
+        }
+        print(json.dumps(content, indent=2, allow_nan=False))
+    elif not head and not predictor.class_names:
         print("\nNo names of classes are known; give --class-names FILE with one name a line.")
+    return exit_code
 
 
-def run_features(options: argparse.Namespace) -> None:
+def _print_labels(image: str, labels: list[Label]) -> None:
+    print(f"\n{image}\n  rank    score  class  label")
+    for rank, label in enumerate(labels, start=1):
+        print(f"  {rank:>4}  {label.score:>7.4f}  {label.index:>5}  {label.name or '-'}")
+
+
+def run_features(options: argparse.Namespace) -> int:
     """Save the stage maps (C, h, w) of each image in a file of its own."""
-    stems = [path.stem for path in options.images]
+    stems = [Path(image).stem for image in options.images]
     if twice := {stem for stem in stems if stems.count(stem) > 1}:
         raise ValueError(f"expected images with names of their own, got twice: {sorted(twice)}")
     predictor = _predictor(options)
-    for path in options.images:
+    exit_code = 0
+    for image, stem in zip(options.images, stems, strict=True):
+        try:
+            x = predictor.prepare(image)
+        except (ValueError, OSError) as error:
+            exit_code = report(options.command, error)
+            continue
         with torch.inference_mode():
-            maps = predictor.model.forward_intermediates(
-                predictor.prepare(path), intermediates_only=True
-            )
-        target = options.output / f"{path.stem}.safetensors"
+            maps = predictor.model.forward_intermediates(x, intermediates_only=True)
+        target = options.output / f"{stem}.safetensors"
         save_checkpoint({f"stage{i}": y[0] for i, y in enumerate(maps)}, target)
         print(f"{target}  {'  '.join('x'.join(map(str, y.shape[1:])) for y in maps)}")
+    return exit_code
 
 
-def run_convert(options: argparse.Namespace) -> None:
+def run_convert(options: argparse.Namespace) -> int:
     """Rewrite a checkpoint."""
+    target: Path = options.target
+    if not target.parent.is_dir():
+        raise ValueError(f"expected a target in an existing folder, got {target}")
+    if target.is_dir() or (target.exists() and not options.force):
+        raise ValueError(f"expected a new file as target (or --force), got {target}, which exists")
     saved = read_checkpoint(options.source, use_ema=options.use_ema)
     if options.model is not None:
         num_classes = count_classes(saved.state_dict)
@@ -121,9 +157,16 @@ def run_convert(options: argparse.Namespace) -> None:
             options.model, num_classes=num_classes, features_only=num_classes is None
         )
         load_weights(model, saved.state_dict, origin=str(options.source))
-    save_checkpoint(saved.state_dict, options.target, metadata=saved.metadata)
+    save_checkpoint(saved.state_dict, target, metadata=saved.metadata)
     checked = f", checked against {options.model}" if options.model else ""
-    print(f"{options.target}: {len(saved.state_dict)} tensors{checked}")
+    print(f"{target}: {len(saved.state_dict)} tensors{checked}")
+    return 0
+
+
+def report(command: str, error: Exception) -> int:
+    """Print an error as one line on stderr; return the exit code of bad input."""
+    print(f"internimage {command}: {' '.join(str(error).split())}", file=sys.stderr)
+    return BAD_INPUT
 
 
 def _predictor(options: argparse.Namespace, class_names: tuple[str, ...] = ()) -> Predictor:
@@ -145,18 +188,3 @@ def _device(name: str) -> str:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(f"expected a device of this machine, got {name!r} ({reason})") from error
     return name
-
-
-def _as_json(
-    predictor: Predictor, answers: list[tuple[Path, list[Label]]], random_weights: bool
-) -> dict[str, Any]:
-    return {
-        "model": predictor.model_name,
-        "weights": predictor.weights,
-        "random_weights": random_weights,
-        "image_size": predictor.preprocessing.image_size,
-        "images": [
-            {"image": str(path), "labels": [dataclasses.asdict(label) for label in labels]}
-            for path, labels in answers
-        ],
-    }

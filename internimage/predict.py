@@ -35,12 +35,12 @@ class Label:
 
     Args:
         index: the class, from 0.
-        name: its name; the index as text where names are unknown.
+        name: its name, None where names are unknown.
         score: probability, 0-1.
     """
 
     index: int
-    name: str
+    name: str | None
     score: float
 
 
@@ -92,6 +92,11 @@ class Predictor:
         if topk < 1:
             raise ValueError(f"Predictor.classify: expected topk >= 1, got {topk}")
         scores = _logits(self.model, x).float().softmax(dim=-1)
+        if not scores.isfinite().all():
+            raise ValueError(
+                "Predictor.classify: expected finite scores, got NaN: the weights hold NaN or "
+                "infinity, or overflow in their dtype"
+            )
         best = scores.topk(min(topk, scores.shape[-1]), dim=-1)
         return [
             [
@@ -101,9 +106,9 @@ class Predictor:
             for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
-    def name_of(self, index: int) -> str:
-        """Return the name of a class, its number if it has none."""
-        return self.class_names[index] if self.class_names else str(index)
+    def name_of(self, index: int) -> str | None:
+        """Return the name of a class, None if the names are not known."""
+        return self.class_names[index] if self.class_names else None
 
 
 def build_predictor(
@@ -158,7 +163,9 @@ def build_predictor(
             )
         saved, weights = read_checkpoint(download(release.name)), release.name
 
-    model = _create_model(model_name, saved)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # random weights are the same at every call
+        model = _create_model(model_name, saved)
     if saved is None:
         weights = "random: the answers mean nothing"
     else:

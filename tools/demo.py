@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(out: Path, options: Sequence[str]) -> int:
     """Trains with torchrun in processes of its own; returns their exit code."""
     command = ["--nproc_per_node", str(NUM_RANKS), shown(TRAIN), "--cfg", shown(CONFIG)]
-    command += ["--output", shown(out), *(["--opts", *options] if options else [])]
+    command += ["--output", shown(out), "--overwrite", *(["--opts", *options] if options else [])]
     print(f"$ torchrun {shlex.join(command)}", flush=True)
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     environment = {"OMP_NUM_THREADS": str(max(1, (num_cores or 1) // NUM_RANKS)), **os.environ}
@@ -123,7 +123,12 @@ def classify_test_digits(predictor: Predictor) -> list[Tile]:
     x = torch.stack([preprocess(image, predictor.preprocessing) for image in digits.images])
     labels = predictor.classify(x, topk=1)  # 360 small images are one batch
     return [
-        Tile(to_picture(x[i], predictor.preprocessing), label.name, label.score, truth=str(truth))
+        Tile(
+            to_picture(x[i], predictor.preprocessing),
+            label.name or str(label.index),
+            label.score,
+            truth=str(truth),
+        )
         for i, ((label,), truth) in enumerate(zip(labels, digits.labels, strict=True))
     ]
 

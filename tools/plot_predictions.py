@@ -88,7 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in args.images:
             x = predictor.prepare(path)
             label = predictor.classify(x, topk=1)[0][0]
-            tiles.append(Tile(to_picture(x[0], predictor.preprocessing), label.name, label.score))
+            tiles.append(
+                Tile(
+                    to_picture(x[0], predictor.preprocessing),
+                    label.name or str(label.index),
+                    label.score,
+                )
+            )
         title = f"Predictions of {predictor.model_name}"
         draw_predictions(args.out, tiles, title=title, columns=5)
 

@@ -117,7 +117,43 @@ def test_a_training_checkpoint_needs_the_models_name(folder, monkeypatch, capsys
     assert code == 0
     answer = json.loads(out)
     assert answer["image_size"] == 32
-    assert answer["images"][0]["labels"][0]["name"].isdigit()
+    assert answer["images"][0]["labels"][0]["name"] is None
+
+
+def test_a_broken_image_costs_the_others_nothing(folder, monkeypatch, capsys):
+    images = ("photo.jpg", "text.txt", "mirror.png", "none.png")
+    arguments = ("predict", *images, "--checkpoint", "model.safetensors")
+    code, out, err = call(folder, monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert ["got text.txt" in err, "got none.png" in err, err.count("\n")] == [True, True, 2]
+    assert "\nphoto.jpg\n" in out and "\nmirror.png\n" in out
+    code, out, _ = call(folder, monkeypatch, capsys, *arguments, "--json")
+    assert code == 2
+    answers = json.loads(out)["images"]
+    assert [answer["image"] for answer in answers] == list(images)
+    assert ["error" in answer for answer in answers] == [False, True, False, True]
+
+
+def test_weights_with_nan_give_no_answer(folder, filled_model, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "nan.pth"
+    weights = filled_model(SIZE).state_dict()
+    torch.save(weights | {"head.bias": torch.full_like(weights["head.bias"], torch.nan)}, path)
+    code, out, err = call(folder, monkeypatch, capsys, "predict", "photo.jpg", "--model", SIZE,
+                          "--checkpoint", str(path))  # fmt: skip
+    assert (code, out) == (2, "")
+    assert "expected finite scores" in err
+
+
+def test_random_weights_are_the_same_at_every_call(folder, monkeypatch, capsys):
+    arguments = ("predict", "photo.jpg", "--model", SIZE, "--random-weights", "--json")
+    first, second = (call(folder, monkeypatch, capsys, *arguments)[1] for _ in range(2))
+    assert first == second
+
+
+def test_a_closed_standard_output_is_no_failure(folder):
+    command = f"{sys.executable} -m internimage.cli list >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_random_weights_are_called_so(folder, monkeypatch, capsys):
@@ -135,7 +171,6 @@ BAD = {
     "cut": (["cut.jpg"], "truncated or broken"),
     "empty": (["empty.png"], "empty file"),
     "folder": (["."], "got the folder"),
-    "second of two": (["photo.jpg", "text.txt"], "got text.txt"),
     "unknown model": (
         ["photo.jpg", "--model", "internimage_q"],
         "got 'internimage_q'; nearest: internimage_",
@@ -279,6 +314,20 @@ def test_convert_keeps_weights_and_metadata(target, folder, tmp_path, monkeypatc
     before, after = (internimage.read_checkpoint(p) for p in (folder / "model.safetensors", path))
     assert after.metadata == before.metadata
     torch.testing.assert_close(after.state_dict, before.state_dict, rtol=0, atol=0)
+
+
+def test_convert_replaces_a_file_by_request_only(folder, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "new.safetensors"
+    arguments = ("convert", "model.safetensors", str(path))
+    assert call(folder, monkeypatch, capsys, *arguments)[0] == 0
+    code, _, err = call(folder, monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "expected a new file as target (or --force)" in err
+    assert call(folder, monkeypatch, capsys, *arguments, "--force")[0] == 0
+    code, _, err = call(folder, monkeypatch, capsys, *arguments[:2], str(tmp_path / "no" / "x.pth"))
+    assert code == 2
+    assert "expected a target in an existing folder" in err
+    assert not (tmp_path / "no").exists()
 
 
 def test_convert_refuses_what_does_not_fit(folder, tmp_path, monkeypatch, capsys):
