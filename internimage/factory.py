@@ -49,6 +49,12 @@ def create_model(
             range, or ``pretrained`` is asked for a size that was never released.
         ConnectionError: the weights are not there and cannot be downloaded.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"create_model: expected name = text, got {name!r}")
+    if isinstance(out_indices, (int, str)) or not isinstance(out_indices, Sequence):
+        raise TypeError(
+            f"create_model: expected out_indices = a sequence of stage indices, got {out_indices!r}"
+        )
     release = find_release(name)
     if release is None:
         known = name in VARIANTS or f"internimage_{name}" in VARIANTS

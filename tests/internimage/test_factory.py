@@ -82,6 +82,18 @@ def test_unknown_names_are_answered_with_the_nearest_ones(name):
         internimage.create_model(name)
 
 
+@pytest.mark.parametrize("name", [None, 5, b"internimage_t"])
+def test_a_name_that_is_no_text_is_named(name):
+    with pytest.raises(TypeError, match="create_model: expected name = text, got"):
+        internimage.create_model(name)
+
+
+@pytest.mark.parametrize("out_indices", [1, "01", None, {0, 1}])
+def test_out_indices_that_are_no_sequence_are_named(out_indices):
+    with pytest.raises(TypeError, match="create_model: expected out_indices = a sequence"):
+        internimage.create_model("test_t", features_only=True, out_indices=out_indices)
+
+
 def test_a_size_that_was_never_released_has_no_weights():
     with pytest.raises(ValueError, match="expected a released size, got 'internimage_n'"):
         internimage.create_model("internimage_n", pretrained=True)
