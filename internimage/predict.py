@@ -213,7 +213,7 @@ def _create_model(model_name: str, saved: Checkpoint | None) -> InternImage:
     arguments = _model_arguments(model_name, saved)
     try:
         return create_model(model_name, **arguments)
-    except TypeError as error:
+    except (TypeError, ArithmeticError, RuntimeError) as error:  # kinds, overflows, allocations
         raise ValueError(
             f"build_predictor: expected overrides of {model_name} that create_model takes, got "
             f"{arguments} in the checkpoint's metadata ({error})"
