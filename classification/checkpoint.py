@@ -1,5 +1,6 @@
 """States of a run: written whole, the newest kept, taken up at the start of an epoch."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +41,42 @@ MAY_CHANGE = {
 }
 
 
-def save_state(path: Path, state: dict[str, Any], *, num_kept: int) -> None:
-    """Saves the state after an epoch and removes the older ones beside it.
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Saves the state after an epoch.
 
     Args:
         path: ``ckpt_epoch_N.pth`` in the run's folder.
         state: What ``load_state`` returns: tensors, numbers, text, lists and dicts.
-        num_kept: Checkpoints that stay, this one included.
 
     Raises:
-        OSError: The disk is full or read-only; the older checkpoints stay.
+        OSError: The disk is full or read-only; ``path`` is as it was.
     """
     write_atomically(path, lambda file: torch.save(state, file))
-    for old in list_checkpoints(path.parent)[:-num_kept]:
-        old.unlink()
+
+
+def prune_checkpoints(checkpoints: list[Path], *, num_kept: int) -> None:
+    """Removes the first of a run's checkpoints, from the disk and from the list.
+
+    Args:
+        checkpoints: Those that the run may remove, the newest at the end.
+        num_kept: How many stay.
+    """
+    for old in checkpoints[:-num_kept]:
+        old.unlink(missing_ok=True)
+    del checkpoints[:-num_kept]
+
+
+def epoch_of(path: Path) -> int | None:
+    """Returns N for a file called ``ckpt_epoch_N.pth``, else None."""
+    match = re.fullmatch(r"ckpt_epoch_(\d+)\.pth", path.name)
+    return int(match[1]) if match else None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Returns the checkpoints in a run's folder, the one that was written last at the end.
-
-    The time counts, not the epoch: a run that starts afresh in a used folder replaces the old
-    checkpoints one by one.
-    """
-    return sorted(folder.glob("ckpt_epoch_*.pth"), key=lambda path: path.stat().st_mtime_ns)
+    """Returns the checkpoints in a run's folder, the last epoch at the end."""
+    epochs = {path: epoch_of(path) for path in folder.glob("ckpt_epoch_*.pth")}
+    numbered = {path: epoch for path, epoch in epochs.items() if epoch is not None}
+    return sorted(numbered, key=numbered.__getitem__)
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

@@ -7,39 +7,34 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from classification.checkpoint import check_same_run, load_state, save_state
+from classification.checkpoint import (
+    check_same_run,
+    epoch_of,
+    list_checkpoints,
+    load_state,
+    prune_checkpoints,
+    save_state,
+)
 from classification.data import Data, build_data
 from classification.distributed import Ranks
 from classification.engine import Engine, EpochResult, Scores
 from classification.models import build_model, save_model
 from classification.progress import Progress
 from classification.records import draw_curves, weights_sha256, write_json, write_metrics
+from classification.run_folder import (
+    CONFIG,
+    CURVES,
+    METRICS,
+    SUMMARY,
+    WEIGHTS,
+    check_is_free,
+    is_in,
+    make_run_folder,
+    run_files,
+    run_folder,
+)
 from internimage.complexity import count_parameters
 from internimage.files import write_atomically
-
-SUMMARY = "summary.json"
-
-
-def run_folder(config: CfgNode) -> Path:
-    """Returns the folder of a run's files."""
-    return Path(config.OUTPUT) / config.MODEL.NAME
-
-
-def make_run_folder(path: Path) -> Path:
-    """Makes the folder of a run and tries a write in it.
-
-    Raises:
-        ValueError: The folder cannot be made or written to.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "write_test", lambda file: file.write_bytes(b""))
-        (path / "write_test").unlink()
-    except OSError as error:
-        raise ValueError(
-            f"make_run_folder: expected a writable folder {path}, got {error.strerror}"
-        ) from error
-    return path
 
 
 @dataclass
@@ -54,7 +49,8 @@ class Run:
         epochs_done: Epochs that are complete.
         seconds: Training time so far, evaluation and saving included.
         rows: The rows of metrics.csv so far.
-        checkpoints: Where the run could be taken up, the newest at the end.
+        checkpoints: The files in the run's folder from which it could go on, the newest at the
+            end. Older ones than SAVE_CKPT_NUM are removed.
     """
 
     config: CfgNode
@@ -89,7 +85,7 @@ class Run:
                 self.rows.append(self._row(result, scores))
                 progress.epoch(self.rows[-1], config.TRAIN.EPOCHS)
                 if self.ranks.is_main:
-                    write_metrics(folder / "metrics.csv", self.rows)
+                    write_metrics(folder / METRICS, self.rows)
                     if is_last or self.epochs_done % config.SAVE_FREQ == 0:
                         self._save_checkpoint(folder)
         if scores is not None and self.ranks.is_main:
@@ -105,17 +101,18 @@ class Run:
             "steps_per_epoch": self.engine.steps_per_epoch,
         }
         path = folder / f"ckpt_epoch_{self.epochs_done}.pth"
-        state = self.engine.state_dict() | progress
-        save_state(path, state, num_kept=self.config.SAVE_CKPT_NUM)
-        self.checkpoints.append(path)
+        save_state(path, self.engine.state_dict() | progress)
+        # An epoch that is done again replaces its file.
+        self.checkpoints[:] = [*(old for old in self.checkpoints if old != path), path]
+        prune_checkpoints(self.checkpoints, num_kept=self.config.SAVE_CKPT_NUM)
 
     def _finish(self, folder: Path, scores: Scores) -> None:
         """Writes what a complete run leaves, the summary last: where it is, all is."""
         config, model = self.config, self.engine.final_model
         class_names = self.data.class_names
-        save_model(folder / "model.safetensors", model, config, class_names=class_names)
+        save_model(folder / WEIGHTS, model, config, class_names=class_names)
         title = f"{config.MODEL.NAME}, seed {config.SEED}"
-        draw_curves(folder / "curves.png", self.rows, title=title)
+        draw_curves(folder / CURVES, self.rows, title=title)
         summary = {
             "name": config.MODEL.NAME,
             "top1": scores.top1,
@@ -157,13 +154,27 @@ class Run:
         return row
 
 
-def prepare(config: CfgNode, ranks: Ranks) -> Run:
+def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
     """Builds folder, data, model and engine, and takes up MODEL.RESUME.
 
+    Args:
+        config: The settings.
+        ranks: This process among all.
+        overwrite: Removes the files of a run that is in the folder, when all else is well.
+
     Raises:
-        ValueError: The settings do not fit the disk, the data, the ranks or the checkpoint.
+        ValueError: The settings do not fit the disk, the data, the ranks or the checkpoint, or
+            the folder holds another run.
     """
     folder = run_folder(config)
+    if not overwrite:
+        # On every rank, so that all stop. No rank writes results before the engine has joined all.
+        check_is_free(folder, resume=config.MODEL.RESUME)
+    elif is_in(folder, config.MODEL.RESUME):
+        raise ValueError(
+            "prepare: expected --resume or --overwrite, got both for a checkpoint in the folder to "
+            f"overwrite, {folder}"
+        )
     if ranks.is_main:
         make_run_folder(folder)
     data = build_data(config, ranks)
@@ -181,14 +192,20 @@ def prepare(config: CfgNode, ranks: Ranks) -> Run:
         run.engine.load_state_dict(state)
         run.epochs_done, run.seconds = state["epochs_done"], state["seconds"]
         run.rows = state["rows"]
-        run.checkpoints.append(Path(config.MODEL.RESUME))
+        if is_in(folder, config.MODEL.RESUME):
+            run.checkpoints += [
+                path
+                for path in list_checkpoints(folder)
+                if (epoch_of(path) or 0) <= run.epochs_done
+            ]
     if run.epochs_done >= config.TRAIN.EPOCHS:
         raise ValueError(
             f"prepare: expected TRAIN.EPOCHS > epochs of the checkpoint = {run.epochs_done}, "
             f"got {config.TRAIN.EPOCHS}"
         )
     if ranks.is_main:
-        (folder / SUMMARY).unlink(missing_ok=True)  # an older run's is not this one's
+        for old in run_files(folder) if overwrite else [folder / SUMMARY]:
+            old.unlink(missing_ok=True)  # the summary says that the run is complete
         text = config.dump()
-        write_atomically(folder / "config.yaml", lambda file: file.write_text(text, "utf-8"))
+        write_atomically(folder / CONFIG, lambda file: file.write_text(text, "utf-8"))
     return run

@@ -7,8 +7,10 @@ epoch), model.safetensors (for ``internimage predict --checkpoint``), ckpt_epoch
 ``--resume``) and config.yaml (all settings). With one seed and one number of ranks the weights of
 two runs on a CPU are equal bit by bit.
 
-A run goes on with the settings and the number of ranks that it was saved with, but for the settings
-that ``classification/checkpoint.py`` lists in MAY_CHANGE.
+A folder that holds a run takes no second one: ``--resume`` one of its checkpoints, choose another
+``--output``, or remove its files with ``--overwrite``. A run goes on with the settings and the
+number of ranks that it was saved with, but for the settings that ``classification/checkpoint.py``
+lists in MAY_CHANGE.
 
 A user's mistake ends a run with one line and exit code 2; torchrun shows the line and ends with 1.
 """
@@ -29,8 +31,8 @@ from classification.run import prepare
 NAME = "train.py"
 
 
-def parse_config(arguments: Sequence[str] | None = None) -> CfgNode:
-    """Returns the settings that the command line describes.
+def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[CfgNode, bool]:
+    """Returns the settings that the command line describes, and whether it says ``--overwrite``.
 
     Raises:
         ValueError: A flag, a file, a key or a value is wrong.
@@ -41,6 +43,9 @@ def parse_config(arguments: Sequence[str] | None = None) -> CfgNode:
     parser.add_argument("--use-checkpoint", action="store_true", help="TRAIN.USE_CHECKPOINT")
     parser.add_argument("--save-ckpt-num", metavar="N", help="checkpoints kept: SAVE_CKPT_NUM")
     parser.add_argument("--resume", metavar="PTH", help="go on from a ckpt_epoch_*.pth")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove the files of a run in the folder"
+    )
     args = parser.parse_known(arguments)
     flags = {
         "OUTPUT": args.output,
@@ -51,24 +56,26 @@ def parse_config(arguments: Sequence[str] | None = None) -> CfgNode:
         "MODEL.RESUME": args.resume,
     }
     options = [text for key, value in flags.items() if value is not None for text in (key, value)]
-    return get_config(args.cfg, [*options, *args.opts])
+    return get_config(args.cfg, [*options, *args.opts]), args.overwrite
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    checkpoints: list[Path] = []
+    checkpoints: list[Path] = []  # the run itself must not live on: see run_script
+    resume = ""
 
     def train() -> None:
-        nonlocal checkpoints
-        run = prepare(parse_config(arguments), start_ranks())
-        checkpoints = run.checkpoints
+        nonlocal checkpoints, resume
+        config, overwrite = parse_arguments(arguments)
+        run = prepare(config, start_ranks(), overwrite=overwrite)
+        checkpoints, resume = run.checkpoints, config.MODEL.RESUME
         run.train()
 
-    return run_script(
-        NAME,
-        train,
-        hint=lambda: f"; go on with --resume {checkpoints[-1]}" if checkpoints else "",
-    )
+    def hint() -> str:
+        last = checkpoints[-1] if checkpoints else resume
+        return f"; go on with --resume {last}" if last else ""
+
+    return run_script(NAME, train, hint=hint)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A run that is small enough for a test."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from yacs.config import CfgNode
 
 from classification.config import get_config
+from classification.train import main
 
 SMALL_RUN = """
 DATA: {DATASET: digits, IMG_SIZE: 16, BATCH_SIZE: 128, NUM_WORKERS: 0}
@@ -32,6 +34,19 @@ def make_config(small_yaml: Path, tmp_path: Path) -> Callable[..., CfgNode]:
         return get_config(small_yaml, ["OUTPUT", str(tmp_path / "out"), *map(str, options)])
 
     return make
+
+
+@pytest.fixture
+def exit_code_here() -> Iterator[Callable[..., int]]:
+    """train.py in this process; pytest's own handling of signals comes back afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments: object) -> int:
+        return main([str(argument) for argument in arguments])
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

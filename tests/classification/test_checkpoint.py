@@ -12,6 +12,7 @@ from classification.checkpoint import (
     check_same_run,
     list_checkpoints,
     load_state,
+    prune_checkpoints,
     save_state,
 )
 from classification.config import flatten, get_default_config
@@ -25,33 +26,35 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path):
     saved = state(
         model={"weight": torch.randn(3)}, epochs_done=7, rows=[{"epoch": 1, "top1": 99.5}]
     )
-    save_state(tmp_path / "ckpt_epoch_1.pth", saved, num_kept=1)
+    save_state(tmp_path / "ckpt_epoch_1.pth", saved)
     loaded = load_state(tmp_path / "ckpt_epoch_1.pth")
     assert torch.equal(loaded["model"].pop("weight"), saved["model"].pop("weight"))
     assert loaded == saved
 
 
-@pytest.mark.parametrize("num_kept", [1, 3])
-def test_the_newest_checkpoints_are_kept(tmp_path: Path, num_kept: int):
-    (tmp_path / "model.safetensors").touch()
-    for epoch in (8, 9, 10, 11, 12):
-        save_state(tmp_path / f"ckpt_epoch_{epoch}.pth", state(), num_kept=num_kept)
+@pytest.mark.parametrize("num_kept", [1, 3, 9])
+def test_the_newest_checkpoints_are_kept_and_others_are_not_touched(tmp_path: Path, num_kept: int):
+    others = [tmp_path / name for name in ("ckpt_epoch_2.pth", "ckpt_epoch_best.pth", "notes.txt")]
+    own = [tmp_path / f"ckpt_epoch_{epoch}.pth" for epoch in (8, 9, 10, 11, 12)]
+    for path in (*others, *own):
+        path.touch()
+    kept = list(own)
+    prune_checkpoints(kept, num_kept=num_kept)
+    assert kept == own[-num_kept:]
+    assert set(tmp_path.iterdir()) == {*others, *kept}
+
+
+def test_checkpoints_are_listed_by_epoch_whatever_their_age(tmp_path: Path):
+    for epoch in (10, 9, 100):
+        (tmp_path / f"ckpt_epoch_{epoch}.pth").touch()
+    (tmp_path / "ckpt_epoch_best.pth").touch()
     names = [path.name for path in list_checkpoints(tmp_path)]
-    assert names == [f"ckpt_epoch_{epoch}.pth" for epoch in range(13 - num_kept, 13)]
-    assert (tmp_path / "model.safetensors").exists()
-
-
-def test_a_fresh_run_in_a_used_folder_replaces_the_old_checkpoint(tmp_path: Path):
-    old = tmp_path / "ckpt_epoch_20.pth"
-    save_state(old, state(), num_kept=1)
-    os.utime(old, (0, 0))
-    save_state(tmp_path / "ckpt_epoch_1.pth", state(), num_kept=1)
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["ckpt_epoch_1.pth"]
+    assert names == ["ckpt_epoch_9.pth", "ckpt_epoch_10.pth", "ckpt_epoch_100.pth"]
 
 
 def test_files_that_cannot_be_resumed_are_one_clear_error(tmp_path: Path):
     whole = tmp_path / "ckpt_epoch_1.pth"
-    save_state(whole, state(model={"w": torch.zeros(1000)}), num_kept=1)
+    save_state(whole, state(model={"w": torch.zeros(1000)}))
     contents = {
         "truncated.pth": whole.read_bytes()[:-200],
         "empty.pth": b"",

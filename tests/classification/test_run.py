@@ -1,7 +1,6 @@
-"""A run before its first step: its folder, and what it goes on from."""
+"""A run before its first step: what it goes on from."""
 
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -9,21 +8,9 @@ import torch
 
 from classification.checkpoint import load_state
 from classification.distributed import Ranks
-from classification.run import Run, make_run_folder, prepare
+from classification.run import Run, prepare
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
-
-
-def test_a_run_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path):
-    folder = make_run_folder(tmp_path / "a" / "b")
-    assert folder.is_dir() and not os.listdir(folder)
-    assert make_run_folder(folder) == folder
-
-
-def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="expected a writable folder .*file/run, got Not a dir"):
-        make_run_folder(tmp_path / "file" / "run")
 
 
 @pytest.fixture

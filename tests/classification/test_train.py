@@ -20,7 +20,7 @@ from classification.distributed import Ranks
 from classification.engine import evaluate
 from classification.records import COLUMNS, weights_sha256
 from classification.run import prepare
-from classification.train import main, parse_config
+from classification.train import parse_arguments
 from internimage.predict import build_predictor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,19 +47,6 @@ def run(*arguments: object, num_ranks: int = 0) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.fixture
-def exit_code_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """``main`` in this process; pytest's own handling of signals comes back afterwards."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def call(*arguments: object) -> int:
-        return main([str(argument) for argument in arguments])
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 # ---- what a run leaves
 
 
@@ -81,7 +68,7 @@ def test_a_run_leaves_a_summary_metrics_curves_weights_and_a_checkpoint(make_con
     with Image.open(folder / "curves.png") as image:
         image.verify()
     assert [path.name for path in list_checkpoints(folder)] == ["ckpt_epoch_2.pth"]
-    assert parse_config(["--cfg", str(folder / "config.yaml")]).SEED == 3
+    assert parse_arguments(["--cfg", str(folder / "config.yaml")])[0].SEED == 3
 
 
 def test_the_saved_weights_alone_give_the_accuracy_of_the_summary(make_config: MakeConfig):
@@ -146,11 +133,11 @@ def test_settings_of_the_model_reach_it_and_the_file(make_config: MakeConfig):
 
 
 def test_recomputing_blocks_changes_nothing_but_memory(make_config: MakeConfig):
-    sums = [
-        train_here(make_config("TRAIN.USE_CHECKPOINT", use, "TRAIN.EPOCHS", 1))["weights_sha256"]
+    summaries = [
+        train_here(make_config("TRAIN.USE_CHECKPOINT", use, "MODEL.NAME", use, "TRAIN.EPOCHS", 1))
         for use in (False, True)
     ]
-    assert sums[0] == sums[1]
+    assert summaries[0]["weights_sha256"] == summaries[1]["weights_sha256"]
 
 
 # ---- the command line
@@ -159,11 +146,13 @@ def test_recomputing_blocks_changes_nothing_but_memory(make_config: MakeConfig):
 def test_flags_set_what_they_are_documented_to_set(small_yaml: Path):
     flags = ["--cfg", small_yaml, "--output", "o", "--batch-size", 7, "--accumulation-steps", 2]
     flags += ["--use-checkpoint", "--save-ckpt-num", 3, "--resume", "r", "--opts", "SEED", 4]
-    config = parse_config([str(flag) for flag in flags])
+    config, overwrite = parse_arguments([str(flag) for flag in flags])
     assert (config.OUTPUT, config.DATA.BATCH_SIZE, config.SEED) == ("o", 7, 4)
     assert config.TRAIN.ACCUMULATION_STEPS == 2
     assert config.TRAIN.USE_CHECKPOINT is True
     assert (config.SAVE_CKPT_NUM, config.MODEL.RESUME) == (3, "r")
+    assert overwrite is False
+    assert parse_arguments(["--cfg", str(small_yaml), "--overwrite"])[1] is True
 
 
 @pytest.mark.parametrize(
@@ -249,13 +238,6 @@ def test_a_disk_that_fills_up_is_one_line_and_the_checkpoint_stays(
     assert "No space left on device" in printed and printed.count("\n") == 1
     assert load_state(tmp_path / "small" / "ckpt_epoch_1.pth")["epochs_done"] == 1
     assert not list((tmp_path / "small").glob(".*"))
-
-
-def test_a_new_run_removes_the_summary_of_the_old_one_first(make_config: MakeConfig):
-    config = make_config("TRAIN.EPOCHS", 1, "DATA.BATCH_SIZE", 700)
-    train_here(config)
-    prepare(config, ONE_RANK)
-    assert not (Path(config.OUTPUT) / "small" / "summary.json").exists()
 
 
 # ---- processes of their own

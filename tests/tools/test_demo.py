@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from internimage.predict import build_predictor
-from tools.demo import CONFIG, PICTURES, RELEASED_MODEL, RESULTS, example_digit
+from tools.demo import CONFIG, PICTURES, RELEASED_MODEL, RESULTS, example_digit, shown
 from tools.demo import main as run_demo
 from tools.plot_predictions import Tile
 
@@ -37,6 +37,17 @@ def test_a_demo_that_fails_leaves_no_result_of_an_earlier_one(tmp_path: Path, ca
     assert run_demo(["--out", str(tmp_path)]) != 0
     assert os.listdir(tmp_path) == ["notes.txt"]
     assert "demo: the training did not finish" in capfd.readouterr().err
+
+
+def test_the_demo_trains_anew_in_its_folder(tmp_path: Path, capfd, monkeypatch):
+    script = tmp_path / "train.py"
+    script.write_text("import sys; print(*sys.argv[1:]); sys.exit(2)")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("tools.demo.TRAIN", script)
+    monkeypatch.setattr("tools.demo.NUM_RANKS", 1)
+    assert run_demo(["--out", str(tmp_path / "out"), "--opts", "TRAIN.EPOCHS", "1"]) != 0
+    given = f"--cfg {shown(CONFIG)} --output {tmp_path / 'out'} --overwrite --opts TRAIN.EPOCHS 1"
+    assert given in capfd.readouterr().out
 
 
 @pytest.fixture(scope="module")
