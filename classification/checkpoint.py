@@ -1,5 +1,6 @@
 """States of a run: written whole, the newest kept, taken up at the start of an epoch."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 from yacs.config import CfgNode
 
 from classification.config import flatten, get_default_config
+from internimage.checkpoint_file import open_checkpoint
 from internimage.files import write_atomically
 
 # What a state must hold to be taken up.
@@ -83,23 +85,17 @@ def load_state(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint to resume from.
 
     Raises:
-        ValueError: The file is missing, damaged, or no checkpoint of a run.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, holds code, or is no checkpoint of a run.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"load_state: expected an existing file, got {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen types for a damaged file
-        raise ValueError(
-            f"load_state: expected a whole checkpoint of a training run, got {path} "
-            f"({type(error).__name__} while reading it)"
-        ) from error
-    if not isinstance(state, dict) or not state.keys() >= KEYS:
+    state, _ = open_checkpoint(path)
+    if not state.keys() >= KEYS:
         raise ValueError(
             f"load_state: expected a checkpoint of a training run, got {path} "
             "(weights alone cannot be resumed)"
         )
-    return state
+    # The file is mapped into memory; the run goes on when it is gone.
+    return copy.deepcopy(dict(state))
 
 
 def check_same_run(

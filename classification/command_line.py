@@ -38,12 +38,15 @@ class Parser(argparse.ArgumentParser):
         """Parses the command line.
 
         Raises:
-            ValueError: A flag is unknown (the message names the nearest one) or lacks its value.
+            ValueError: A flag is unknown (the message names the nearest one) or lacks its value,
+                or ``--opts`` are no pairs.
         """
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
             hint = nearest_hint(unknown[0], list(self._option_string_actions))
             raise ValueError(f"expected known flags, got {' '.join(unknown)}{hint}")
+        if len(parsed.opts) % 2:  # here, where only what was typed is in the list
+            raise ValueError(f"expected KEY VALUE pairs in --opts, got {' '.join(parsed.opts)}")
         return parsed
 
     def error(self, message: str) -> NoReturn:

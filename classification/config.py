@@ -191,7 +191,7 @@ def _merge_file(config: CfgNode, path: Path, children: tuple[Path, ...]) -> None
 
 def _merge_options(config: CfgNode, options: Sequence[str]) -> None:
     if len(options) % 2:
-        raise ValueError(f"config: expected KEY VALUE pairs in --opts, got {' '.join(options)}")
+        raise ValueError(f"config: expected KEY VALUE pairs, got {' '.join(options)}")
     defaults = dict(flatten(get_default_config()))
     for key, text in zip(options[::2], options[1::2], strict=True):
         try:

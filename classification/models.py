@@ -1,10 +1,8 @@
-"""From settings to a model, and from a trained model to a file that `internimage predict` reads."""
+"""From settings to a model, and to what a file must say so that `internimage predict` reads it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from torch import nn
 from yacs.config import CfgNode
 
 import internimage
@@ -36,25 +34,20 @@ def build_model(config: CfgNode, *, num_classes: int) -> InternImage:
     )
 
 
-def save_model(
-    path: Path, model: nn.Module, config: CfgNode, *, class_names: Sequence[str]
-) -> None:
-    """Saves weights as safetensors, with all that classifying an image needs beside them.
+def build_metadata(config: CfgNode, *, class_names: Sequence[str]) -> CheckpointMetadata:
+    """Returns all that classifying an image needs beside the weights.
 
     Args:
-        path: The file to write.
-        model: The trained model.
-        config: Its settings.
+        config: The settings of the run.
         class_names: The name of each logit.
     """
-    metadata = CheckpointMetadata(
+    return CheckpointMetadata(
         model_name=config.MODEL.ARCH,
         num_classes=len(class_names),
         preprocessing=build_preprocessing(config),
         class_names=tuple(class_names),
         overrides=_overrides(config),
     )
-    internimage.save_checkpoint(model, path, metadata=metadata)
 
 
 def _overrides(config: CfgNode) -> dict[str, Any]:

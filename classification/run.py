@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
+import internimage
 from classification.checkpoint import (
     check_same_run,
     epoch_of,
@@ -18,7 +19,7 @@ from classification.checkpoint import (
 from classification.data import Data, build_data
 from classification.distributed import Ranks
 from classification.engine import Engine, EpochResult, Scores
-from classification.models import build_model, save_model
+from classification.models import build_metadata, build_model
 from classification.progress import Progress
 from classification.records import draw_curves, weights_sha256, write_json, write_metrics
 from classification.run_folder import (
@@ -33,6 +34,8 @@ from classification.run_folder import (
     run_files,
     run_folder,
 )
+from internimage import CheckpointMetadata
+from internimage.checkpoint_file import METADATA_KEY
 from internimage.complexity import count_parameters
 from internimage.files import write_atomically
 
@@ -99,6 +102,7 @@ class Run:
             "config": self.config.dump(),
             "world_size": self.ranks.world_size,
             "steps_per_epoch": self.engine.steps_per_epoch,
+            METADATA_KEY: self._metadata().to_json(),  # for internimage predict
         }
         path = folder / f"ckpt_epoch_{self.epochs_done}.pth"
         save_state(path, self.engine.state_dict() | progress)
@@ -109,8 +113,7 @@ class Run:
     def _finish(self, folder: Path, scores: Scores) -> None:
         """Writes what a complete run leaves, the summary last: where it is, all is."""
         config, model = self.config, self.engine.final_model
-        class_names = self.data.class_names
-        save_model(folder / WEIGHTS, model, config, class_names=class_names)
+        internimage.save_checkpoint(model, folder / WEIGHTS, metadata=self._metadata())
         title = f"{config.MODEL.NAME}, seed {config.SEED}"
         draw_curves(folder / CURVES, self.rows, title=title)
         summary = {
@@ -128,6 +131,9 @@ class Run:
         }
         write_json(folder / SUMMARY, summary)
         print(f"top-1 {scores.top1:.2f} % of {scores.num_images} test images; files in {folder}")
+
+    def _metadata(self) -> CheckpointMetadata:
+        return build_metadata(self.config, class_names=self.data.class_names)
 
     def _headline(self) -> str:
         num_parameters = count_parameters(self.engine.model)

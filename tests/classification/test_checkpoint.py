@@ -32,6 +32,14 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path):
     assert loaded == saved
 
 
+def test_a_state_outlives_its_file(tmp_path: Path):
+    path = tmp_path / "ckpt_epoch_1.pth"
+    save_state(path, state(model={"weight": torch.ones(1000)}))
+    loaded = load_state(path)
+    path.write_bytes(b"")
+    assert loaded["model"]["weight"].sum() == 1000
+
+
 @pytest.mark.parametrize("num_kept", [1, 3, 9])
 def test_the_newest_checkpoints_are_kept_and_others_are_not_touched(tmp_path: Path, num_kept: int):
     others = [tmp_path / name for name in ("ckpt_epoch_2.pth", "ckpt_epoch_best.pth", "notes.txt")]
@@ -56,15 +64,18 @@ def test_files_that_cannot_be_resumed_are_one_clear_error(tmp_path: Path):
     whole = tmp_path / "ckpt_epoch_1.pth"
     save_state(whole, state(model={"w": torch.zeros(1000)}))
     contents = {
-        "truncated.pth": whole.read_bytes()[:-200],
-        "empty.pth": b"",
-        "text.pth": b"not a checkpoint",
+        "truncated.pth": (
+            whole.read_bytes()[:-200],
+            "expected a whole checkpoint, got .*truncated",
+        ),
+        "empty.pth": (b"", "expected a checkpoint, got the empty file .*empty.pth"),
+        "text.pth": (b"not a checkpoint", "expected a checkpoint .*text.pth, which starts with"),
     }
-    for name, content in contents.items():
+    for name, (content, message) in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"expected a whole checkpoint .*{name}"):
+        with pytest.raises(ValueError, match=message):
             load_state(tmp_path / name)
-    with pytest.raises(ValueError, match="expected an existing file, got .*nothing.pth"):
+    with pytest.raises(FileNotFoundError, match="expected an existing file, got .*nothing.pth"):
         load_state(tmp_path / "nothing.pth")
     torch.save({"model": {}}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"weights\.pth \(weights alone cannot be resumed\)"):
@@ -77,7 +88,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path):
             return os.mkdir, (str(tmp_path / "attacked"),)
 
     torch.save(state(rows=Attack()), tmp_path / "attack.pth")
-    with pytest.raises(ValueError, match="expected a whole checkpoint"):
+    with pytest.raises(ValueError, match="attack.pth with the pickled object .*mkdir, which will"):
         load_state(tmp_path / "attack.pth")
     assert not (tmp_path / "attacked").exists()
 

@@ -77,7 +77,7 @@ def test_settings_cannot_change_after_they_are_read(tmp_path: Path):
         ("TRIAN: {EPOCHS: 3}", [], r"got TRIAN\.EPOCHS; did you mean TRAIN\.EPOCHS\?"),
         ("", ["TRAIN.BASE_RL", "1"], r"--opts, got TRAIN\.BASE_RL; did you mean TRAIN\.BASE_LR\?"),
         ("", ["seed", "1"], r"got seed; did you mean SEED\?"),
-        ("", ["SEED"], "expected KEY VALUE pairs in --opts, got SEED"),
+        ("", ["SEED"], "expected KEY VALUE pairs, got SEED"),
         ("TRAIN: 3", [], "expected keys under TRAIN in .*, got 3"),
         ("TRAIN: {EPOCHS: many}", [], "expected TRAIN.EPOCHS of type int in .*, got 'many'"),
         ("TRAIN: {EPOCHS: 2.5}", [], "expected TRAIN.EPOCHS of type int in .*, got 2.5"),

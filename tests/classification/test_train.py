@@ -84,6 +84,21 @@ def test_the_saved_weights_alone_give_the_accuracy_of_the_summary(make_config: M
     assert scores.top5 == summary["top5"]
 
 
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_a_checkpoint_to_resume_from_names_its_model_and_classes(
+    make_config: MakeConfig, use_ema: bool
+):
+    shape = ("MODEL.INTERN_IMAGE.DEPTHS", [1, 1, 1, 1], "DATA.BATCH_SIZE", 700)
+    config = make_config(*shape, "TRAIN.EPOCHS", 1)
+    train_here(config)
+    checkpoint = Path(config.OUTPUT) / "small" / "ckpt_epoch_1.pth"
+    predictor = build_predictor(checkpoint=checkpoint, use_ema=use_ema)
+    assert predictor.class_names == tuple("0123456789")
+    assert predictor.preprocessing.image_size == 16
+    weights = load_state(checkpoint)["model_ema" if use_ema else "model"]
+    assert weights_sha256(predictor.model.state_dict()) == weights_sha256(weights)
+
+
 def test_two_epochs_learn_something(make_config: MakeConfig):
     assert train_here(make_config())["top1"] > 25  # guessing gives 10
 
@@ -168,6 +183,11 @@ def test_flags_set_what_they_are_documented_to_set(small_yaml: Path):
         (["--cfg", "YAML", "--resume", "no.pth"], "expected an existing file, got no.pth"),
         (["--cfg", "YAML", "--output", "YAML"], "expected a writable folder"),
         (["--cfg", "YAML", "--opts", "DATA.DATASET", "mnist"], "DATA.DATASET one of ['digits']"),
+        (
+            ["--cfg", "YAML", "--output", "x", "--opts", "TRAIN.EPOCHS"],
+            "error: expected KEY VALUE pairs in --opts, got TRAIN.EPOCHS\n",
+        ),
+        (["--cfg", "YAML", "--resume", "YAML"], "expected a checkpoint (safetensors or PyTorch)"),
         (["--cfg", "YAML", "--opts", "TRAIN.EPOCH", "1"], "did you mean TRAIN.EPOCHS?"),
         (["--cfg", "YAML", "--opts", "MODEL.ARCH", "internimage_q"], "expected a known model"),
         (["--cfg", "YAML", "--opts", "MODEL.INTERN_IMAGE.GROUPS", "[3, 3, 3, 3]"], "expected"),
