@@ -53,7 +53,19 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: The disk is full or read-only; ``path`` is as it was.
     """
-    write_atomically(path, lambda file: torch.save(state, file))
+
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:
+            try:
+                torch.save(state, stream)
+            except RuntimeError as error:
+                # PyTorch closes its archive after a failed write, and fails again on what is
+                # missing there ("unexpected pos"): the reason is the first error.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+    write_atomically(path, write)
 
 
 def prune_checkpoints(checkpoints: list[Path], *, num_kept: int) -> None:

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -133,6 +134,30 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     if dist.is_initialized():
         dist.all_reduce(total)
     return total
+
+
+def on_first_rank(ranks: Ranks, do: Callable[[], object]) -> None:
+    """Lets the first rank do something, such as writing a file, while the others wait.
+
+    If that fails all ranks raise: none goes on into a step that the first one will not join.
+
+    Raises:
+        OSError: ``do`` raised it, on the first rank.
+        ValueError: Likewise.
+    """
+    failure: OSError | ValueError | None = None
+    if ranks.is_main:
+        try:
+            do()
+        except (OSError, ValueError) as error:
+            failure = error
+    reason = [None if failure is None else str(failure)]
+    if dist.is_initialized():
+        dist.broadcast_object_list(reason, device=ranks.device)
+    if failure is not None:
+        raise failure
+    if reason[0] is not None:
+        raise OSError(reason[0])
 
 
 def seed_everything(seed: int, ranks: Ranks, *, epoch: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from classification.checkpoint import (
     save_state,
 )
 from classification.data import Data, build_data
-from classification.distributed import Ranks
+from classification.distributed import Ranks, on_first_rank
 from classification.engine import Engine, EpochResult, Scores
 from classification.models import build_metadata, build_model
 from classification.progress import Progress
@@ -33,6 +34,7 @@ from classification.run_folder import (
     make_run_folder,
     run_files,
     run_folder,
+    writing,
 )
 from internimage import CheckpointMetadata
 from internimage.checkpoint_file import METADATA_KEY
@@ -87,14 +89,16 @@ class Run:
                 self.seconds = time.perf_counter() - started
                 self.rows.append(self._row(result, scores))
                 progress.epoch(self.rows[-1], config.TRAIN.EPOCHS)
-                if self.ranks.is_main:
-                    write_metrics(folder / METRICS, self.rows)
-                    if is_last or self.epochs_done % config.SAVE_FREQ == 0:
-                        self._save_checkpoint(folder)
-        if scores is not None and self.ranks.is_main:
-            self._finish(folder, scores)
+                is_saved = is_last or self.epochs_done % config.SAVE_FREQ == 0
+                on_first_rank(self.ranks, partial(self._save_epoch, folder, is_saved))
+        if scores is not None:
+            on_first_rank(self.ranks, partial(self._finish, folder, scores))
 
-    def _save_checkpoint(self, folder: Path) -> None:
+    def _save_epoch(self, folder: Path, with_checkpoint: bool) -> None:
+        with writing(folder / METRICS) as path:
+            write_metrics(path, self.rows)
+        if not with_checkpoint:
+            return
         progress = {
             "epochs_done": self.epochs_done,
             "seconds": self.seconds,
@@ -104,8 +108,8 @@ class Run:
             "steps_per_epoch": self.engine.steps_per_epoch,
             METADATA_KEY: self._metadata().to_json(),  # for internimage predict
         }
-        path = folder / f"ckpt_epoch_{self.epochs_done}.pth"
-        save_state(path, self.engine.state_dict() | progress)
+        with writing(folder / f"ckpt_epoch_{self.epochs_done}.pth") as path:
+            save_state(path, self.engine.state_dict() | progress)
         # An epoch that is done again replaces its file.
         self.checkpoints[:] = [*(old for old in self.checkpoints if old != path), path]
         prune_checkpoints(self.checkpoints, num_kept=self.config.SAVE_CKPT_NUM)
@@ -113,9 +117,11 @@ class Run:
     def _finish(self, folder: Path, scores: Scores) -> None:
         """Writes what a complete run leaves, the summary last: where it is, all is."""
         config, model = self.config, self.engine.final_model
-        internimage.save_checkpoint(model, folder / WEIGHTS, metadata=self._metadata())
+        with writing(folder / WEIGHTS) as path:
+            internimage.save_checkpoint(model, path, metadata=self._metadata())
         title = f"{config.MODEL.NAME}, seed {config.SEED}"
-        draw_curves(folder / CURVES, self.rows, title=title)
+        with writing(folder / CURVES) as path:
+            draw_curves(path, self.rows, title=title)
         summary = {
             "name": config.MODEL.NAME,
             "top1": scores.top1,
@@ -129,7 +135,8 @@ class Run:
             "seed": config.SEED,
             "world_size": self.ranks.world_size,
         }
-        write_json(folder / SUMMARY, summary)
+        with writing(folder / SUMMARY) as path:
+            write_json(path, summary)
         print(f"top-1 {scores.top1:.2f} % of {scores.num_images} test images; files in {folder}")
 
     def _metadata(self) -> CheckpointMetadata:
@@ -181,8 +188,7 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
             "prepare: expected --resume or --overwrite, got both for a checkpoint in the folder to "
             f"overwrite, {folder}"
         )
-    if ranks.is_main:
-        make_run_folder(folder)
+    on_first_rank(ranks, partial(make_run_folder, folder))
     data = build_data(config, ranks)
     torch.manual_seed(config.SEED)  # the same weights on every rank
     model = build_model(config, num_classes=len(data.class_names))
@@ -209,9 +215,13 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
             f"prepare: expected TRAIN.EPOCHS > epochs of the checkpoint = {run.epochs_done}, "
             f"got {config.TRAIN.EPOCHS}"
         )
-    if ranks.is_main:
-        for old in run_files(folder) if overwrite else [folder / SUMMARY]:
-            old.unlink(missing_ok=True)  # the summary says that the run is complete
-        text = config.dump()
-        write_atomically(folder / CONFIG, lambda file: file.write_text(text, "utf-8"))
+    on_first_rank(ranks, partial(_begin, folder, config, overwrite))
     return run
+
+
+def _begin(folder: Path, config: CfgNode, overwrite: bool) -> None:
+    """Removes what is of an earlier run, and writes the settings."""
+    for old in run_files(folder) if overwrite else [folder / SUMMARY]:
+        old.unlink(missing_ok=True)  # the summary says that the run is complete
+    with writing(folder / CONFIG) as path:
+        write_atomically(path, lambda file: file.write_text(config.dump(), "utf-8"))

@@ -1,7 +1,10 @@
 """The folder of a run: what it holds, and whether it is free for a run."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from classification.checkpoint import epoch_of, list_checkpoints
@@ -31,6 +34,20 @@ def make_run_folder(path: Path) -> Path:
             f"make_run_folder: expected a writable folder {path}, got {error.strerror}"
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Hands ``path`` to the block that writes it, and names it if that fails.
+
+    Raises:
+        OSError: The block could not write.
+    """
+    try:
+        yield path
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise OSError(f"cannot write {path}: {reason or error}") from error
 
 
 def run_files(folder: Path) -> list[Path]:

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def hint() -> str:
         last = checkpoints[-1] if checkpoints else resume
-        return f"; go on with --resume {last}" if last else ""
+        return f"; the last good checkpoint is kept, go on with --resume {last}" if last else ""
 
     return run_script(NAME, train, hint=hint)
 

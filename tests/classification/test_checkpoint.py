@@ -1,6 +1,7 @@
 """States that are kept, pruned, read back, and compared with the settings to go on with."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def test_a_state_outlives_its_file(tmp_path: Path):
     loaded = load_state(path)
     path.write_bytes(b"")
     assert loaded["model"]["weight"].sum() == 1000
+
+
+def test_a_write_that_breaks_off_gives_its_reason_and_leaves_the_file(tmp_path: Path):
+    path = tmp_path / "ckpt_epoch_1.pth"
+    save_state(path, state(epochs_done=1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_state(path, state(model={"weight": torch.ones(1_000_000)}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_state(path)["epochs_done"] == 1
+    assert os.listdir(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("num_kept", [1, 3, 9])

@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -244,20 +246,31 @@ def test_a_diverging_run_names_the_step_and_the_rate_and_keeps_its_checkpoint(
 def test_a_disk_that_fills_up_is_one_line_and_the_checkpoint_stays(
     exit_code_here, small_yaml: Path, tmp_path: Path, capsys, monkeypatch
 ):
+    class FullDisk:
+        """A stream that the disk fills up under."""
+
+        def write(self, data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None:
+            pass
+
     real_save, calls = torch.save, []
 
-    def save_once(state: object, file: Path) -> None:
-        calls.append(file)
-        if len(calls) > 1:
-            raise OSError(28, "No space left on device", str(file))
-        real_save(state, file)
+    def save_once(state: object, stream: BinaryIO) -> None:
+        calls.append(stream)
+        real_save(state, stream if len(calls) == 1 else FullDisk())
 
     monkeypatch.setattr(torch, "save", save_once)
     assert exit_code_here("--cfg", small_yaml, "--output", tmp_path) == 2
     printed = capsys.readouterr().err
-    assert "No space left on device" in printed and printed.count("\n") == 1
-    assert load_state(tmp_path / "small" / "ckpt_epoch_1.pth")["epochs_done"] == 1
-    assert not list((tmp_path / "small").glob(".*"))
+    folder = tmp_path / "small"
+    assert printed == (
+        f"train.py: error: cannot write {folder}/ckpt_epoch_2.pth: No space left on device; "
+        f"the last good checkpoint is kept, go on with --resume {folder}/ckpt_epoch_1.pth\n"
+    )
+    assert load_state(folder / "ckpt_epoch_1.pth")["epochs_done"] == 1
+    assert not list(folder.glob(".*"))
 
 
 # ---- processes of their own
@@ -279,7 +292,9 @@ def test_ctrl_c_ends_a_run_with_a_line_that_says_how_to_go_on(small_yaml: Path, 
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
     last = errors.splitlines()[-1]
-    assert last.startswith("train.py: stopped by SIGINT; go on with --resume ")
+    assert last.startswith(
+        "train.py: stopped by SIGINT; the last good checkpoint is kept, go on with --resume "
+    )
     assert load_state(last.rpartition(" ")[2])["epochs_done"] >= 1
     assert "Traceback" not in errors
 
@@ -301,7 +316,10 @@ def test_sigterm_to_torchrun_ends_every_rank(small_yaml: Path, tmp_path: Path):
         # The pipes end when torchrun and both ranks have gone.
         _, errors = process.communicate(timeout=100)
     assert process.returncode != 0
-    assert "train.py: stopped by SIGTERM; go on with --resume " in errors
+    assert (
+        "train.py: stopped by SIGTERM; the last good checkpoint is kept, go on with --resume "
+        in errors
+    )
 
 
 @pytest.mark.slow
@@ -318,6 +336,34 @@ def test_two_ranks_repeat_themselves_bit_by_bit(small_yaml: Path, tmp_path: Path
     assert first["world_size"] == 2
     assert first["steps"] == 718 // 128
     assert first["num_test_images"] == 360
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_written_ends_every_rank(small_yaml: Path, tmp_path: Path):
+    arguments = ["--cfg", small_yaml, "--output", tmp_path]
+    done = run(*arguments, "--opts", "TRAIN.EPOCHS", 1, num_ranks=2)
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "small" / "ckpt_epoch_1.pth"
+    most = checkpoint.stat().st_size // 2
+
+    def limit_files() -> None:  # for any user and folder, where a full disk takes a mount
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    done = subprocess.run(
+        command(*arguments, "--resume", checkpoint, "--opts", "TRAIN.EPOCHS", 9, num_ranks=2),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=limit_files,
+    )
+    assert done.returncode == 1  # torchrun's own
+    line = f"error: cannot write {tmp_path}/small/ckpt_epoch_2.pth: File too large; the last good"
+    assert f"train.py: {line}" in done.stderr
+    assert f"go on with --resume {checkpoint}" in done.stderr
+    assert f"traceback : {line}" in done.stderr  # torchrun's last words
+    assert "exitcode  : -" not in done.stderr  # no rank had to be killed
+    assert load_state(checkpoint)["epochs_done"] == 1
+    assert not list((tmp_path / "small").glob(".*"))
 
 
 @pytest.mark.slow
