@@ -15,6 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from classification.startup import exit_on_ctrl_c
+
+if __name__ == "__main__":
+    exit_on_ctrl_c("evaluate.py")
+
 import internimage
 from classification.command_line import Parser, run_script
 from classification.config import get_config

@@ -21,6 +21,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from classification.startup import exit_on_ctrl_c
+
+if __name__ == "__main__":
+    exit_on_ctrl_c("demo")
+
 import torch
 from PIL import Image
 
@@ -110,11 +115,12 @@ def train(out: Path, options: Sequence[str]) -> int:
         env=environment,
     )
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # Ctrl-C reached torchrun as well, which is stopping its ranks
+    # Ctrl-C reaches torchrun as well, which then stops its ranks: wait for that.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def classify_test_digits(predictor: Predictor) -> list[Tile]:

@@ -276,6 +276,33 @@ def test_a_disk_that_fills_up_is_one_line_and_the_checkpoint_stays(
 # ---- processes of their own
 
 
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        ("classification/train.py", "train.py"),
+        ("classification/evaluate.py", "evaluate.py"),
+        ("tools/demo.py", "demo"),
+    ],
+)
+def test_ctrl_c_while_a_script_imports_is_one_line(tmp_path: Path, script: str, name: str):
+    # Stands in for PyTorch, and waits in the middle of the import for the signal.
+    (tmp_path / "torch.py").write_text(
+        "print('importing', flush=True)\nimport sys\nsys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 128 + signal.SIGINT
+        assert process.stderr.read() == f"{name}: stopped by SIGINT\n"
+
+
 def test_ctrl_c_ends_a_run_with_a_line_that_says_how_to_go_on(small_yaml: Path, tmp_path: Path):
     arguments = ["--cfg", small_yaml, "--output", tmp_path, "--opts", "TRAIN.EPOCHS", 1000]
     with subprocess.Popen(
