@@ -60,10 +60,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
                 torch.save(state, stream)
             except RuntimeError as error:
                 # PyTorch closes its archive after a failed write, and fails again on what is
-                # missing there ("unexpected pos"): the reason is the first error.
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
+                # missing there ("unexpected pos"). The reason is the first error: the disk, or a
+                # signal to stop.
+                raise error.__context__ or error from None
 
     write_atomically(path, write)
 

@@ -1,7 +1,9 @@
 """States that are kept, pruned, read back, and compared with the settings to go on with."""
 
+import io
 import os
 import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from classification.checkpoint import (
     save_state,
 )
 from classification.config import flatten, get_default_config
+from classification.distributed import StoppedError
 
 
 def state(**values: object) -> dict[str, object]:
@@ -53,6 +56,17 @@ def test_a_write_that_breaks_off_gives_its_reason_and_leaves_the_file(tmp_path: 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load_state(path)["epochs_done"] == 1
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_signal_in_the_middle_of_a_write_stops_the_run(tmp_path: Path, monkeypatch):
+    class Stream(io.BytesIO):
+        def write(self, data: bytes) -> int:
+            raise StoppedError(signal.SIGINT)
+
+    monkeypatch.setattr(Path, "open", lambda *_: Stream())
+    with pytest.raises(StoppedError, match="stopped by SIGINT"):
+        save_state(tmp_path / "ckpt_epoch_1.pth", state(model={"weight": torch.ones(9)}))
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("num_kept", [1, 3, 9])
