@@ -164,7 +164,8 @@ def load_weights(
             of names to tensors.
     """
     model = _unwrap(model)
-    target = model.state_dict()
+    # extra state (get_extra_state) is no weight
+    target = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     shapes = {key: value.shape for key, value in target.items()}
     check_state_dict("load_checkpoint", state_dict)
     # A module around a backbone has keys of its own; the layouts are those of the backbone alone.

@@ -90,10 +90,14 @@ def open_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], str | None]:
             f"open_checkpoint: expected a checkpoint, got text in {path}: a Git LFS pointer or a "
             "web page was saved in its place; download the file itself"
         )
+    # The first byte of a safetensors file is that of a length and may be a pickle's as well.
+    header_size = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and header_size <= path.stat().st_size:
+        return _open_safetensors(path)
     if start.startswith(_PICKLE_STARTS):
         return _open_pickle(path)
     if start[8:9] == b"{":
-        return _open_safetensors(path)
+        return _open_safetensors(path)  # truncated, and says so
     raise ValueError(
         f"open_checkpoint: expected a checkpoint (safetensors or PyTorch), got {path}, "
         f"which starts with {start[:16]!r}"

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
-import torch
 from torch import Tensor, nn
 
 from internimage.architecture import (
@@ -46,7 +45,7 @@ from internimage.heads import (
     init_linear,
 )
 from internimage.layers import Stem
-from ops_dcnv3.layers import ActLayer, NormLayer, build_norm, channels_first
+from ops_dcnv3.layers import ActLayer, NormLayer, build_norm, channels_first, is_autocast_on
 from ops_dcnv3.modules import DCNv3
 
 OutputFormat = Literal["NCHW", "NHWC"]
@@ -354,9 +353,7 @@ class InternImage(nn.Module):
                 f"H and W >= 1, got {tuple(x.shape)}"
             )
         weight = self.patch_embed.conv1.weight
-        if not x.is_floating_point() or (
-            x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)
-        ):
+        if not x.is_floating_point() or (x.dtype != weight.dtype and not is_autocast_on(x)):
             raise ValueError(
                 f"InternImage.forward: expected x of dtype {weight.dtype} as the weights, got "
                 f"{x.dtype}"

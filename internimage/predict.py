@@ -164,7 +164,7 @@ def build_predictor(
         saved, weights = read_checkpoint(download(release.name)), release.name
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # random weights are the same at every call
+        torch.default_generator.manual_seed(0)  # random weights are the same at every call
         model = _create_model(model_name, saved)
     if saved is None:
         weights = "random: the answers mean nothing"
@@ -214,9 +214,11 @@ def _create_model(model_name: str, saved: Checkpoint | None) -> InternImage:
     try:
         return create_model(model_name, **arguments)
     except (TypeError, ArithmeticError, RuntimeError) as error:  # kinds, overflows, allocations
+        origin = "" if saved is None else " from the checkpoint"
+        reason = str(error).partition("\n")[0][:200]  # PyTorch's text may hold a stack
         raise ValueError(
-            f"build_predictor: expected overrides of {model_name} that create_model takes, got "
-            f"{arguments} in the checkpoint's metadata ({error})"
+            f"build_predictor: expected arguments that make a {model_name}, "
+            f"got {arguments}{origin} ({reason})"
         ) from error
 
 

@@ -10,9 +10,9 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +24,7 @@ CSRC = Path("src/ops_dcnv3/csrc")
 VERSION_FILE = (HERE / "src/ops_dcnv3/_version.py").read_text()
 VERSION = re.search(r'__version__ = "([^"]+)"', VERSION_FILE).group(1)
 INTERFACE = re.search(r"INTERFACE = (\d+)", VERSION_FILE).group(1)
-os.environ["CXX"] = os.environ.get("CXX") or "c++"  # setuptools reads it too
+os.environ["CXX"] = os.environ.get("CXX", "").strip() or "c++"  # setuptools reads it too
 REQUIRE_NATIVE = os.environ.get("OPS_DCNV3_REQUIRE_NATIVE", "0") == "1"
 
 # The lowest torch that the binary runs on; its C interface is stable from there on. No Python
@@ -53,44 +53,49 @@ def kernel_levels() -> list[str]:
     return ["v2", "v3", "v4"] if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
 
 
-# What the kernels ask of a compiler, in short: C++17, vector types, and the names of the
-# instruction sets (gcc >= 11, clang >= 12).
+# What the sources ask of a compiler, in short: C++17 and its library, vector types, and the names
+# of the instruction sets (gcc >= 11, clang >= 12).
 TRIAL = """
+#include <atomic>
+#include <string>
 typedef float Floats __attribute__((vector_size(16)));
 typedef int Ints __attribute__((vector_size(16)));
 Ints truncate(Floats x) { return __builtin_convertvector(x, Ints); }
 template <int n> int f() { if constexpr (n > 0) return n; else return -n; }
-int g() { return f<1>(); }
+int g() { return f<1>() + static_cast<int>(std::string(f<2>(), 'x').size()); }
 """
+
+
+def try_compiler() -> str:
+    """The reason why CXX cannot build the extension; empty if a small library builds."""
+    flags = ["-std=c++17", *LEVEL_FLAGS[kernel_levels()[-1]], "-fPIC", "-shared"]
+    try:
+        compiler = shlex.split(os.environ["CXX"])
+        with tempfile.TemporaryDirectory() as folder:
+            output = str(Path(folder) / "trial.so")
+            trial = subprocess.run(
+                [*compiler, *flags, "-x", "c++", "-", "-o", output],
+                input=TRIAL,
+                capture_output=True,
+                text=True,
+            )
+    except (OSError, ValueError) as error:
+        return f"no C++ compiler: CXX is {os.environ['CXX']!r} ({error})"
+    if trial.returncode:
+        lines = trial.stderr.strip().splitlines() or [f"exit code {trial.returncode}"]
+        return (
+            f"{os.environ['CXX']!r} cannot compile the kernels (gcc >= 11, clang >= 12 can): "
+            f"{lines[0]}"
+        )
+    return ""
 
 
 def why_not_native() -> str:
     """The reason why the extension cannot be built here; empty if it can."""
     if sys.platform == "win32":
         return "the CPU kernels need gcc or clang, which this build does not look for on Windows"
-    compiler = shlex.split(os.environ["CXX"])
-    if shutil.which(compiler[0]) is None:
-        return f"no C++ compiler: {compiler[0]!r} is not on the PATH (set CXX to name another)"
-    trial = subprocess.run(
-        [
-            *compiler,
-            "-std=c++17",
-            *LEVEL_FLAGS[kernel_levels()[-1]],
-            "-x",
-            "c++",
-            "-c",
-            "-",
-            "-o",
-            os.devnull,
-        ],
-        input=TRIAL,
-        capture_output=True,
-        text=True,
-    )
-    if trial.returncode:
-        lines = trial.stderr.strip().splitlines() or [f"exit code {trial.returncode}"]
-        name = " ".join(compiler)
-        return f"{name!r} cannot compile the kernels (gcc >= 11, clang >= 12 can): {lines[0]}"
+    if reason := try_compiler():
+        return reason
     try:
         import torch  # noqa: F401
     except ImportError:

@@ -119,6 +119,34 @@ def test_autocast_gives_each_leaf_its_own_dtype_of_gradient(dtype):
         assert (leaf.grad.double() - truth).abs().max() < bound
 
 
+@pytest.mark.parametrize("dtype", AUTOCAST_DTYPES, ids=lambda d: str(d)[6:])
+def test_autocast_holds_under_func_and_forward_mode_too(dtype):
+    image, offset, mask = CASE.tensors(torch.float32)
+    call = partial(ops_dcnv3.dcnv3, offset=offset, mask=mask, **CASE.settings)
+    with torch.autocast("cpu", dtype):
+        plain = call(image)
+        mapped = torch.vmap(call)(image[None])[0]
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(image, torch.ones_like(image))
+            primal = forward_ad.unpack_dual(call(dual)).primal
+    assert plain.dtype == mapped.dtype == primal.dtype == dtype
+    for output in (mapped, primal):
+        bound = 2 * torch.finfo(dtype).eps * plain.abs().max()
+        assert (output.float() - plain.float()).abs().max() < bound
+
+
+def test_func_grad_compiles():
+    torch._dynamo.reset()
+    image, offset, mask = CASE.tensors(torch.float64)
+
+    def gradient(x: Tensor) -> Tensor:
+        loss = torch.func.grad(lambda y: ops_dcnv3.dcnv3(y, offset, mask, **CASE.settings).sum())
+        return loss(x)
+
+    compiled = torch.compile(gradient, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image), gradient(image))
+
+
 def test_autocast_leaves_float64_alone():
     tensors = CASE.tensors(torch.float64)
     with torch.autocast("cpu", torch.bfloat16):

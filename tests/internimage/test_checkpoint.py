@@ -127,6 +127,35 @@ def test_saving_and_loading_keeps_weights_and_metadata(suffix, filled_model, tmp
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_safetensors_are_told_from_pickles_at_any_length_of_their_header(suffix, weights, tmp_path):
+    whole = tmp_path / "model.safetensors"
+    lengths = set()
+    for name_length in range(0, 264, 8):  # the header's length grows by 8, its low byte with it
+        metadata = internimage.CheckpointMetadata(
+            model_name=SIZE, num_classes=1, class_names=("x" * (name_length + 1),)
+        )
+        internimage.save_checkpoint({"head.bias": weights["head.bias"]}, whole, metadata=metadata)
+        lengths.add(whole.read_bytes()[0])
+        path = whole.rename(tmp_path / f"{name_length}.{suffix}")
+        assert internimage.read_checkpoint(path).metadata == metadata
+    assert 0x80 in lengths
+
+
+def test_a_state_that_is_no_tensor_stands_in_nobodys_way(weights):
+    class Counter(nn.Module):
+        def get_extra_state(self) -> dict:
+            return {"seen": 3}
+
+        def set_extra_state(self, state: dict) -> None:
+            raise AssertionError(state)
+
+    model = fresh()
+    model.add_module("counter", Counter())
+    report = load_weights(model, weights)
+    assert report.complete
+
+
 def test_wrapped_models_save_and_load_as_bare_ones(filled_model, tmp_path):
     path = tmp_path / "model.safetensors"
     wrapped = nn.DataParallel(filled_model(SIZE))

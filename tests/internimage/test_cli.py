@@ -239,10 +239,13 @@ def test_every_bad_input_has_its_line(kind, folder, monkeypatch, capsys):
 
 # Metadata of a checkpoint, and what the one line of the error must say.
 BAD_METADATA = {
-    "unknown override": ({"overrides": {"foo": 1}}, "expected overrides of .*'foo'"),
+    "unknown override": ({"overrides": {"foo": 1}}, "expected arguments that make .*'foo'"),
     "override of another type": ({"overrides": {"channels": "x"}}, "expected channels .* got 'x'"),
-    "infinite width": ({"overrides": {"mlp_ratio": 1e308}}, "expected overrides of .*infinity"),
-    "huge width": ({"overrides": {"mlp_ratio": 1e12}}, "expected overrides of .*allocate"),
+    "infinite width": (
+        {"overrides": {"mlp_ratio": 1e308}},
+        "expected arguments that make .*infinity",
+    ),
+    "huge width": ({"overrides": {"mlp_ratio": 1e12}}, "expected arguments that make .*allocate"),
     "backbone": ({"overrides": {"features_only": True}}, "other than .*features_only"),
     "list of names": ({"model_name": ["a"]}, r"expected model_name = text, got \['a'\]"),
     "unknown model": ({"model_name": "internimage_q"}, "got 'internimage_q'; nearest"),

@@ -99,6 +99,12 @@ def test_wrong_input_is_a_value_error(x, message):
         tiny()(x)
 
 
+def test_another_dtype_on_the_meta_device_is_a_value_error():
+    x = torch.zeros(1, 3, 32, 32, device="meta", dtype=torch.float16)
+    with pytest.raises(ValueError, match="expected x of dtype torch.float32"):
+        tiny().to("meta")(x)
+
+
 @pytest.mark.parametrize("size", [(32, 33), (16, 64), (56, 56)])
 def test_the_clip_head_asks_for_multiples_of_32(size, filled_model):
     with pytest.raises(ValueError, match=f"multiples of 32 .* got {size[0]} x {size[1]}"):

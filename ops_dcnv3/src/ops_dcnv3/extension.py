@@ -35,8 +35,8 @@ def load() -> None:
     Raises:
         ValueError: If ``OPS_DCNV3_BACKEND`` is none of auto, native, reference, or
             ``OPS_DCNV3_CPU_LEVEL`` names an instruction set that this build or CPU lacks.
-        ImportError: If the native backend is forced and cannot be loaded, or the extension is of
-            another version of the package.
+        ImportError: If the native backend is forced and cannot be loaded, or the extension was
+            built for another interface.
     """
     backend = os.environ.get(BACKEND_ENV, "").lower() or "auto"
     if backend not in _BACKENDS:

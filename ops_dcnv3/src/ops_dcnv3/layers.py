@@ -22,6 +22,11 @@ NORM_EPS = 1e-6
 ACTIVATIONS: dict[ActLayer, type[nn.Module]] = {"GELU": nn.GELU, "ReLU": nn.ReLU, "SiLU": nn.SiLU}
 
 
+def is_autocast_on(x: Tensor) -> bool:
+    """Whether an autocast region is at work for the device of ``x``; the meta device has none."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
 def channels_first(x: Tensor) -> Tensor:
     """View ``(N, H, W, C)`` as ``(N, C, H, W)``, for a convolution.
 

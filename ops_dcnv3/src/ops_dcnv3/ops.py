@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 
 from . import reference
 from .extension import warn_slow_device
+from .layers import is_autocast_on
 from .reference import Geometry, IntPair
 
 _GEOMETRY = (
@@ -131,9 +132,12 @@ def dcnv3_reference(
 
 
 def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: bool) -> Tensor:
-    if torch.compiler.is_compiling():
+    in_functorch = torch._C._are_functorch_transforms_active()
+    if torch.compiler.is_compiling() and not in_functorch:
         return op(*tensors, *geometry, softmax)
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if is_autocast_on(tensors[0]):
+        tensors = _autocast(tensors, tensors[0].device.type)
+    if in_functorch or forward_ad._current_level >= 0:
         # The kernels know the first reverse-mode derivative alone. torch.func's transforms and
         # forward-mode derivatives go to the reference, which PyTorch differentiates itself.
         input, *points = tensors
@@ -143,9 +147,6 @@ def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: boo
         return reference.forward(input, offset, mask, geometry, softmax)
     # Plain eager calls skip the dispatcher's way through Python, which costs as much as a small
     # layer's kernel.
-    device_type = tensors[0].device.type
-    if device_type != "meta" and torch.is_autocast_enabled(device_type):  # meta has no autocast
-        tensors = _autocast(tensors, device_type)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _EagerGradient.apply(op, *tensors, *geometry, softmax)
     with torch._C._AutoDispatchBelowAutograd():
