@@ -5,13 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from yacs.config import CfgNode
 
 from classification.config import flatten, get_default_config
-from internimage.checkpoint_file import open_checkpoint
-from internimage.files import write_atomically
+from internimage.checkpoint_file import open_checkpoint, write_pickle
 
 # What a state must hold to be taken up.
 KEYS = {
@@ -53,18 +51,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: The disk is full or read-only; ``path`` is as it was.
     """
-
-    def write(file: Path) -> None:
-        with file.open("wb") as stream:
-            try:
-                torch.save(state, stream)
-            except RuntimeError as error:
-                # PyTorch closes its archive after a failed write, and fails again on what is
-                # missing there ("unexpected pos"). The reason is the first error: the disk, or a
-                # signal to stop.
-                raise error.__context__ or error from None
-
-    write_atomically(path, write)
+    write_pickle(state, path)
 
 
 def prune_checkpoints(checkpoints: list[Path], *, num_kept: int) -> None:

@@ -176,6 +176,7 @@ def write_checkpoint(
         metadata: JSON text.
 
     Raises:
+        OSError: the disk is full or read-only; ``path`` is as it was.
         ValueError: another suffix.
     """
     path = Path(path)
@@ -185,12 +186,35 @@ def write_checkpoint(
     tensors = _storable(state_dict)
     if path.suffix == ".safetensors":
         labels = {"format": "pt"} | ({METADATA_KEY: metadata} if metadata is not None else {})
-        write_atomically(path, lambda file: save_file(tensors, file, labels))
+        try:
+            write_atomically(path, lambda file: save_file(tensors, file, labels))
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
     else:
         content: dict[str, Any] = {"model": tensors}
         if metadata is not None:
             content[METADATA_KEY] = metadata
-        write_atomically(path, lambda file: torch.save(content, file))
+        write_pickle(content, path)
+
+
+def write_pickle(content: Mapping[str, Any], path: Path) -> None:
+    """Write tensors and plain containers as PyTorch does, whole or not at all.
+
+    Raises:
+        OSError: the disk is full or read-only; ``path`` is as it was.
+    """
+
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:
+            try:
+                torch.save(dict(content), stream)
+            except RuntimeError as error:
+                # PyTorch closes its archive after a failed write, and fails again on what is
+                # missing there ("unexpected pos"). The reason is the first error: the disk, or a
+                # signal to stop.
+                raise error.__context__ or error from None
+
+    write_atomically(path, write)
 
 
 def _storable(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,6 +216,31 @@ def test_a_failed_save_leaves_the_old_file_alone(tmp_path, weights):
     with pytest.raises(NotImplementedError, match="meta"):
         internimage.save_checkpoint({"weight": torch.zeros(1, device="meta")}, path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Saves a megabyte where 100 kB are allowed; the limit stands for a full disk.
+SAVE_BEYOND_THE_LIMIT = """
+import resource, signal, sys, torch, internimage
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    internimage.save_checkpoint({"weight": torch.zeros(250_000)}, sys.argv[1])
+except OSError as error:
+    print("OSError:", error)
+"""
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_full_disk_is_an_os_error_and_leaves_the_old_file_alone(suffix, weights, tmp_path):
+    path = tmp_path / f"model.{suffix}"
+    internimage.save_checkpoint({"weight": torch.ones(3)}, path)
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE_BEYOND_THE_LIMIT, path], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("OSError:"), done.stderr
+    assert "File too large" in done.stdout
+    assert internimage.read_checkpoint(path).state_dict["weight"].tolist() == [1, 1, 1]
     assert list(tmp_path.iterdir()) == [path]
 
 
