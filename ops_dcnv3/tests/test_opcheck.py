@@ -82,3 +82,16 @@ def test_the_fakes_tell_shape_and_dtype_on_meta(name):
             theirs.stride(),
         )
         assert ours.device.type == "meta"
+
+
+def test_an_output_without_rows_leaves_a_gradient_of_zeros():
+    """The function refuses such sizes; who calls the registered operator gets no stale memory."""
+    case = CASES[0]
+    grad_output, image, offset, mask = (case.grad_output(), *case.tensors())
+    empty = [tensor[:, :0].contiguous() for tensor in (grad_output, offset, mask)]
+    static = (*case.static_arguments, case.softmax)
+    for _ in range(20):  # memory that was just freed holds numbers
+        torch.full_like(image, 7.0)
+        grads = torch.ops.ops_dcnv3.dcnv3_backward(empty[0], image, *empty[1:], *static)
+        assert torch.equal(grads[0], torch.zeros_like(image))
+        assert [grad.shape for grad in grads[1:]] == [tensor.shape for tensor in empty[1:]]

@@ -124,16 +124,14 @@ def extension_info() -> dict[str, Any]:
         instruction set in use and those to choose from); ``path`` of the extension; ``missing``, a
         dict from an absent backend to the reason.
     """
-    native = _State.library is not None
+    library = _State.library
     missing = {"cuda": "this version has no CUDA kernels: CUDA tensors take the PyTorch reference"}
-    if not native:
+    if library is None:
         missing["cpu"] = _State.reason
     return {
         "version": __version__,
-        "backends": ("cpu", "reference") if native else ("reference",),
-        "cpu_level": _State.library.ops_dcnv3_cpu_level().decode()
-        if _State.library is not None
-        else None,
+        "backends": ("reference",) if library is None else ("cpu", "reference"),
+        "cpu_level": None if library is None else library.ops_dcnv3_cpu_level().decode(),
         "cpu_levels": cpu_levels(),
         "path": _State.path,
         "missing": missing,
@@ -144,9 +142,7 @@ def extension_info() -> dict[str, Any]:
 def warn_slow_device(device_type: str) -> None:
     """Says once for each device type that it has no kernels of its own."""
     if device_type not in ("cpu", "meta"):
-        warnings.warn(
-            f"ops_dcnv3: no {device_type} kernels in this version; using the PyTorch reference, "
-            "which is right but many times slower",
-            RuntimeWarning,
-            stacklevel=4,
+        _warn(
+            f"no {device_type} kernels in this version; using the PyTorch reference, which is "
+            "right but many times slower"
         )

@@ -220,7 +220,8 @@ Tensor run_backward(const dcnv3::BackwardArgs& partial_args, const Tensor& grad_
   constexpr int64_t kMaxChunks = 8;
   const int64_t items = params.batch * params.groups;
   const int64_t threads = torch::stable::get_num_threads();
-  args.chunks = std::min({kMaxChunks, (threads + items - 1) / items, params.out_height});
+  args.chunks = std::min(
+      {kMaxChunks, (threads + items - 1) / items, std::max<int64_t>(params.out_height, 1)});
   Tensor partial = input;  // stays unused with one chunk
   if (args.chunks > 1) {
     const bool is_double = args.forward.dtype == dcnv3::DType::kFloat64;
