@@ -26,19 +26,19 @@ _GEOMETRY = (
     "int dilation_h, int dilation_w, int groups, float offset_scale, bool remove_center, "
     "bool softmax"
 )
-_NUM_STATIC = 12  # the arguments in _GEOMETRY
+_NUM_STATIC = 12  # the arguments in _GEOMETRY; those of a backward operator have one more
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 _library = torch.library.Library("ops_dcnv3", "DEF")
 _library.define(f"dcnv3(Tensor input, Tensor offset, Tensor mask, {_GEOMETRY}) -> Tensor")
 _library.define(
-    f"dcnv3_backward(Tensor grad_output, Tensor input, Tensor offset, Tensor mask, {_GEOMETRY})"
-    " -> (Tensor, Tensor, Tensor)"
+    f"dcnv3_backward(Tensor grad_output, Tensor input, Tensor offset, Tensor mask, {_GEOMETRY}, "
+    "bool deterministic) -> (Tensor, Tensor, Tensor)"
 )
 _library.define(f"dcnv3_packed(Tensor input, Tensor offset_mask, {_GEOMETRY}) -> Tensor")
 _library.define(
-    f"dcnv3_packed_backward(Tensor grad_output, Tensor input, Tensor offset_mask, {_GEOMETRY})"
-    " -> (Tensor, Tensor)"
+    f"dcnv3_packed_backward(Tensor grad_output, Tensor input, Tensor offset_mask, {_GEOMETRY}, "
+    "bool deterministic) -> (Tensor, Tensor)"
 )
 
 
@@ -96,7 +96,8 @@ def dcnv3_packed(input: Tensor, offset_mask: Tensor, geometry: Geometry, softmax
 
     Args:
         input: (N, H, W, C).
-        offset_mask: (N, Ho, Wo, G*P*3): the G*P*2 offsets, then the G*P weights or logits.
+        offset_mask: (N, Ho, Wo, at least G*P*3): the G*P*2 offsets, then the G*P weights or
+            logits, then padding, which is never read and whose gradient is zero.
         geometry: The static arguments, already checked.
         softmax: As in :func:`dcnv3`.
 
@@ -295,7 +296,8 @@ def _check_tensors(
 
 
 def _split(offset_mask: Tensor, groups: int, num_points: int) -> tuple[Tensor, Tensor]:
-    return offset_mask.split([groups * num_points * 2, groups * num_points], dim=-1)
+    num_weights = groups * num_points  # behind offsets and weights there may be padding
+    return offset_mask[..., : 2 * num_weights], offset_mask[..., 2 * num_weights : 3 * num_weights]
 
 
 def _reference_forward(input: Tensor, offset: Tensor, mask: Tensor, *static: Any) -> Tensor:
@@ -306,7 +308,8 @@ def _reference_forward(input: Tensor, offset: Tensor, mask: Tensor, *static: Any
 def _reference_backward(
     grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, *static: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return reference.backward(grad_output, input, offset, mask, Geometry(*static[:-1]), static[-1])
+    *geometry, softmax, _ = static  # PyTorch's operations heed its deterministic mode themselves
+    return reference.backward(grad_output, input, offset, mask, Geometry(*geometry), softmax)
 
 
 def _reference_packed_forward(input: Tensor, offset_mask: Tensor, *static: Any) -> Tensor:
@@ -319,12 +322,12 @@ def _reference_packed_forward(input: Tensor, offset_mask: Tensor, *static: Any) 
 def _reference_packed_backward(
     grad_output: Tensor, input: Tensor, offset_mask: Tensor, *static: Any
 ) -> tuple[Tensor, Tensor]:
-    geometry = Geometry(*static[:-1])
+    geometry = Geometry(*static[:-2])
     parts = _split(offset_mask, geometry.groups, geometry.num_points)
-    grad_input, grad_offset, grad_mask = reference.backward(
-        grad_output, input, *parts, geometry, static[-1]
-    )
-    return grad_input, torch.cat([grad_offset, grad_mask], dim=-1)
+    grad_input, *grads = _reference_backward(grad_output, input, *parts, *static)
+    grad_packed = torch.cat(grads, dim=-1)
+    padding = offset_mask.shape[-1] - grad_packed.shape[-1]
+    return grad_input, torch.nn.functional.pad(grad_packed, (0, padding))
 
 
 _library.impl("dcnv3", _reference_forward, "CompositeExplicitAutograd")
@@ -372,7 +375,8 @@ def _gradient(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     ops = torch.ops.ops_dcnv3
     saved = ctx.saved_tensors  # once: gradient checkpointing recomputes them at this very access
     op = ops.dcnv3_packed_backward.default if len(saved) == 2 else ops.dcnv3_backward.default
-    return *op(grad_output, *saved, *ctx.static), *(None for _ in ctx.static)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    return *op(grad_output, *saved, *ctx.static, deterministic), *(None for _ in ctx.static)
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:

@@ -13,7 +13,8 @@
 #include "../dcnv3_geometry.h"
 #include "dispatch.h"
 
-// The static arguments of every schema in ops.py, in its order.
+// The static arguments of every schema in ops.py, in its order; those of a backward pass end with
+// `bool deterministic`, which asks nothing of the CPU kernels: they add in a fixed order anyhow.
 #define GEOMETRY_PARAMETERS                                                                  \
   int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w, int64_t padding_h, \
       int64_t padding_w, int64_t dilation_h, int64_t dilation_w, int64_t groups,             \
@@ -176,7 +177,10 @@ dcnv3::ForwardArgs packed_args(const Tensor& input, const Pixels& both, GEOMETRY
   args.params = make_params(input, both.tensor, GEOMETRY_ARGUMENTS);
   const int64_t points = groups * args.params.num_points();
   const dcnv3::Params& params = args.params;
-  check_same_shape(both.tensor, {params.batch, params.out_height, params.out_width, 3 * points});
+  const int64_t width = both.tensor.size(3);  // what lies behind the 3 * points is padding
+  check_same_shape(both.tensor, {params.batch, params.out_height, params.out_width, width});
+  STD_TORCH_CHECK(width >= 3 * points,
+                  "ops_dcnv3: the shapes of the tensors do not fit each other");
   args.offset_dtype = args.mask_dtype = point_dtype(both.tensor, input);
   args.offset = both.tensor.const_data_ptr();
   args.mask = advance(const_cast<void*>(args.offset), args.mask_dtype, 2 * points);
@@ -245,7 +249,7 @@ Tensor run_backward(const dcnv3::BackwardArgs& partial_args, const Tensor& grad_
 
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input,
                                             const Tensor& offset, const Tensor& mask,
-                                            GEOMETRY_PARAMETERS) {
+                                            GEOMETRY_PARAMETERS, bool /* deterministic */) {
   dcnv3::BackwardArgs args{};
   const Pixels offsets(offset), weights(mask);
   args.forward = separate_args(input, offsets, weights, GEOMETRY_ARGUMENTS);
@@ -262,15 +266,17 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
 }
 
 std::tuple<Tensor, Tensor> packed_backward(const Tensor& grad_output, const Tensor& input,
-                                           const Tensor& offset_mask, GEOMETRY_PARAMETERS) {
+                                           const Tensor& offset_mask, GEOMETRY_PARAMETERS,
+                                           bool /* deterministic */) {
   dcnv3::BackwardArgs args{};
   const Pixels both(offset_mask);
   args.forward = packed_args(input, both, GEOMETRY_ARGUMENTS);
   Tensor grad = torch::stable::new_empty(offset_mask, {offset_mask.size(0), offset_mask.size(1),
                                                        offset_mask.size(2), offset_mask.size(3)});
+  const int64_t points = groups * args.forward.params.num_points();
+  if (grad.size(3) > 3 * points) torch::stable::zero_(grad);  // the kernels leave padding alone
   args.grad_offset = grad.mutable_data_ptr();
-  args.grad_mask = advance(args.grad_offset, args.forward.mask_dtype,
-                           2 * groups * args.forward.params.num_points());
+  args.grad_mask = advance(args.grad_offset, args.forward.mask_dtype, 2 * points);
   args.grad_offset_stride = args.grad_mask_stride = offset_mask.size(3);
   Tensor grad_input = run_backward(args, grad_output, input);
   return {grad_input, grad};
