@@ -1,7 +1,11 @@
 """Builds ops_dcnv3: Python plus, where a C++ compiler is at hand, one extension for every torch.
 
+With nvcc at hand the extension holds the CUDA kernels too; cuda_toolkit.py has the settings for it.
+
 Environment:
     OPS_DCNV3_REQUIRE_NATIVE=1  fail where the extension cannot be built, do not install without
+    USE_CUDA                    auto (default), 0 or 1: with the CUDA kernels where possible, never,
+                                or fail without them
     CXX                         the C++ compiler
     MAX_JOBS                    compiler processes at a time, default: the number of processors
 """
@@ -20,6 +24,11 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # pip runs this file without its folder on the path
+
+from cuda_objects import compile_all  # noqa: E402
+from cuda_toolkit import NoCudaError, Toolkit, use_cuda, wanted_toolkit  # noqa: E402
+
 CSRC = Path("src/ops_dcnv3/csrc")
 VERSION_FILE = (HERE / "src/ops_dcnv3/_version.py").read_text()
 VERSION = re.search(r'__version__ = "([^"]+)"', VERSION_FILE).group(1)
@@ -104,60 +113,84 @@ def why_not_native() -> str:
 
 
 class BuildKernels(build_ext):
-    """Compiles one source several times with other flags, which setuptools alone cannot."""
+    """Compiles one source several times with other flags, and some by nvcc."""
 
     def build_extension(self, ext: Extension) -> None:
         """Compiles and links ``ext``."""
-        from torch.utils.cpp_extension import include_paths, library_paths
+        import torch
 
-        common = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-g0"]
-        jobs = [
-            (CSRC / "cpu/binding.cpp", "", ["-O2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]),
-            (CSRC / "cpu/dispatch.cpp", "", ["-O2", f"-DOPS_DCNV3_INTERFACE={INTERFACE}"]),
-        ]
-        for level in kernel_levels():
-            # gcc 12 warns of its own AVX-512 header (-Wmaybe-uninitialized)
-            flags = [
-                *KERNEL_FLAGS,
-                *LEVEL_FLAGS[level],
-                f"-DDCNV3_LEVEL={level}",
-                "-Wno-maybe-uninitialized",
+        folder = Path(torch.__file__).parent
+        toolkit = wanted_toolkit()
+        jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
+        with ThreadPoolExecutor(jobs) as pool:
+            tasks = [
+                pool.submit(
+                    self.compiler.compile,
+                    [str(source)],
+                    output_dir=str(Path(self.build_temp) / level),
+                    extra_postargs=["-isystem", str(folder / "include"), *flags],
+                )
+                for source, level, flags in cpp_tasks(toolkit)
             ]
-            jobs.append((CSRC / "cpu/kernels.cpp", level, flags))
-
-        def compile_one(job: tuple[Path, str, list[str]]) -> list[str]:
-            source, level, flags = job
-            return self.compiler.compile(
-                [str(source)],
-                output_dir=str(Path(self.build_temp) / level),
-                include_dirs=include_paths(),
-                extra_postargs=[*common, *flags],
-            )
-
-        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
-            objects = [name for names in pool.map(compile_one, jobs) for name in names]
+            objects = [name for task in tasks for name in task.result()]
+        libraries, library_dirs = ["torch", "torch_cpu", "c10"], [str(folder / "lib")]
+        flags = []
+        if toolkit is not None:
+            sources = sorted((CSRC / "cuda").glob("*.cu"))
+            objects += compile_all(toolkit, sources, HERE / "build" / "cuda", jobs)
+            # The runtime inside and its names hidden: whatever CUDA the process has beside it.
+            flags = ["-Wl,--no-as-needed", "-Wl,--exclude-libs,libcudart_static.a"]
+            libraries += ["cudart_static", "dl", "rt", "pthread"]
+            library_dirs += toolkit.library_dirs
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(
             objects,
             str(target),
-            libraries=["torch", "torch_cpu", "c10"],
-            library_dirs=library_paths(),
+            libraries=libraries,
+            library_dirs=library_dirs,
+            extra_preargs=flags,
             target_lang="c++",
         )
+
+
+def cpp_tasks(toolkit: Toolkit | None) -> list[tuple[Path, str, list[str]]]:
+    """What the C++ compiler has to do: source, subfolder of the object, flags."""
+    common = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-g0"]
+    binding = [*common, "-O2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
+    tasks = [
+        (CSRC / "cpu/binding.cpp", "", binding),
+        (CSRC / "cpu/dispatch.cpp", "", [*common, "-O2", f"-DOPS_DCNV3_INTERFACE={INTERFACE}"]),
+    ]
+    for level in kernel_levels():
+        # gcc 12 warns of its own AVX-512 header (-Wmaybe-uninitialized)
+        special = [f"-DDCNV3_LEVEL={level}", "-Wno-maybe-uninitialized"]
+        flags = [*common, *KERNEL_FLAGS, *LEVEL_FLAGS[level], *special]
+        tasks.append((CSRC / "cpu/kernels.cpp", level, flags))
+    if toolkit is not None:
+        flags = [f'-DOPS_DCNV3_CUDA_ARCHS="{" ".join(toolkit.archs)}"']
+        flags += [word for folder in toolkit.include_dirs for word in ("-isystem", folder)]
+        for source in sorted((CSRC / "cuda").glob("*.cpp")):
+            tasks.append((source, "", [*binding, *flags]))
+    return tasks
 
 
 def main() -> None:
     """Describes the distribution to setuptools."""
     reason = why_not_native()
-    if reason and REQUIRE_NATIVE:
-        sys.exit(f"ops_dcnv3: OPS_DCNV3_REQUIRE_NATIVE=1, but {reason}")
+    for setting, demanded in {
+        "OPS_DCNV3_REQUIRE_NATIVE=1": REQUIRE_NATIVE,
+        "USE_CUDA=1": use_cuda() == "1",
+    }.items():
+        if reason and demanded:
+            sys.exit(f"ops_dcnv3: {setting}, but {reason}")
     if reason:
         print(f"ops_dcnv3: installing WITHOUT the compiled kernels: {reason}", file=sys.stderr)
+    csrc = [path.relative_to(HERE) for path in sorted((HERE / CSRC).rglob("*")) if path.is_file()]
     extension = Extension(
         "ops_dcnv3._C",
-        sources=[str(path.relative_to(HERE)) for path in sorted((HERE / CSRC).rglob("*.cpp"))],
-        depends=[str(path.relative_to(HERE)) for path in sorted((HERE / CSRC).rglob("*.h"))],
+        sources=[str(path) for path in csrc if path.suffix == ".cpp"],
+        depends=[str(path) for path in csrc if path.suffix != ".cpp"],
         py_limited_api=True,
     )
     setup(
@@ -180,4 +213,7 @@ def main() -> None:
     )
 
 
-main()
+try:
+    main()
+except (ValueError, NoCudaError) as error:
+    sys.exit(str(error))
