@@ -38,15 +38,24 @@ struct ScalarLane {
   using index_t = index_type;
   // The largest integer not above x, which must fit index_t.
   static DCNV3_HOST_DEVICE index_t floor(acc_t x) {
+#if defined(__CUDA_ARCH__)
+    if constexpr (sizeof(index_t) == 4) return round_down(x);
+#endif
     const index_t truncated = static_cast<index_t>(x);
     return truncated - (static_cast<acc_t>(truncated) > x ? 1 : 0);
   }
+#if defined(__CUDA_ARCH__)
+  static __device__ __forceinline__ int round_down(float x) { return __float2int_rd(x); }
+  static __device__ __forceinline__ int round_down(double x) { return __double2int_rd(x); }
+#endif
   static DCNV3_HOST_DEVICE acc_t to_float(index_t index) { return static_cast<acc_t>(index); }
 };
 
+constexpr int kNowhere = -2;
+
 template <typename Lane>
 struct Location {
-  typename Lane::index_t y, x;  // upper left corner; (-2, -2) for a point that contributes nothing
+  typename Lane::index_t y, x;  // upper left corner; kNowhere, both, if the point adds nothing
   typename Lane::float_t frac_y, frac_x;  // distance from it, 0-1
   typename Lane::float_t weight;  // the point's weight; 0 for a point that contributes nothing
 };
@@ -60,7 +69,7 @@ DCNV3_HOST_DEVICE Location<Lane> locate(typename Lane::float_t py, typename Lane
   using float_t = typename Lane::float_t;
   using limit_t = typename Lane::limit_t;
   const auto contributes = (py > limit_t(-1)) & (px > limit_t(-1)) & (py < height) & (px < width);
-  const float_t outside = float_t{} - limit_t(2);
+  const float_t outside = float_t{} + limit_t(kNowhere);
   const float_t y = contributes ? py : outside;
   const float_t x = contributes ? px : outside;
   const auto y0 = Lane::floor(y);

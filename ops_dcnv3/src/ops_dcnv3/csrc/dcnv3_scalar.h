@@ -1,7 +1,13 @@
-// The 16-bit floating-point formats and the exponential, without any library: see dcnv3_params.h.
+// The 16-bit floating-point formats and the exponential: see dcnv3_params.h. Device code takes the
+// GPU's own instructions, all else does without any library.
 #pragma once
 
 #include "dcnv3_params.h"
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
 
 namespace dcnv3 {
 
@@ -53,11 +59,15 @@ DCNV3_HOST_DEVICE float to_compute(BFloat16 value) {
 // Exponent and mantissa moved to their float32 places are short of 2^112; the product also makes
 // subnormals right. Infinity and NaN get the full exponent back.
 DCNV3_HOST_DEVICE float to_compute(Float16 value) {
+#if defined(__CUDA_ARCH__)
+  return __half2float(__ushort_as_half(value.bits));
+#else
   const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t finite = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
   const uint32_t special = magnitude | 0x7f800000u;
   return bit_cast<float>(sign | (magnitude >= 0x0f800000u ? special : finite));
+#endif
 }
 
 template <typename scalar_t>
@@ -67,14 +77,21 @@ struct FromCompute {
 template <>
 struct FromCompute<BFloat16> {  // to nearest, ties to even; NaN stays NaN
   static DCNV3_HOST_DEVICE BFloat16 of(float value) {
+#if defined(__CUDA_ARCH__)
+    return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+#else
     const uint32_t bits = bit_cast<uint32_t>(value);
     const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     return {static_cast<uint16_t>(value != value ? 0x7fc0u : rounded)};
+#endif
   }
 };
 template <>
 struct FromCompute<Float16> {  // to nearest, ties to even; beyond 65519 infinity; NaN stays NaN
   static DCNV3_HOST_DEVICE Float16 of(float value) {
+#if defined(__CUDA_ARCH__)
+    return {__half_as_ushort(__float2half_rn(value))};
+#else
     const uint32_t bits = bit_cast<uint32_t>(value);
     const uint32_t sign = (bits >> 16) & 0x8000u;
     const uint32_t magnitude = bits & 0x7fffffffu;
@@ -85,6 +102,7 @@ struct FromCompute<Float16> {  // to nearest, ties to even; beyond 65519 infinit
     result = magnitude >= 0x477ff000u ? 0x7c00u : result;
     result = magnitude > 0x7f800000u ? 0x7e00u : result;
     return {static_cast<uint16_t>(sign | result)};
+#endif
   }
 };
 
@@ -93,11 +111,49 @@ DCNV3_HOST_DEVICE scalar_t from_compute(acc_t value) {
   return FromCompute<scalar_t>::of(value);
 }
 
+// 1 / x for x >= 1, relative error below 2e-7 in float32.
+DCNV3_HOST_DEVICE float reciprocal(float x) {
+#if defined(__CUDA_ARCH__)
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+  return inverse;
+#else
+  return 1.0f / x;
+#endif
+}
+DCNV3_HOST_DEVICE double reciprocal(double x) {
+#if defined(__CUDA_ARCH__)
+  double
+      inverse;  // of some 20 bits, doubled by each step of Newton's; a division is a function call
+  asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(inverse) : "d"(x));
+  inverse = inverse * fma(-x, inverse, 2.0);
+  inverse = inverse * fma(-x, inverse, 2.0);
+  return inverse * fma(-x, inverse, 2.0);
+#else
+  return 1.0 / x;
+#endif
+}
+
+// The larger one; either if one is NaN, which the exponential of a softmax will show all the same.
+DCNV3_HOST_DEVICE float maximum(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return fmaxf(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+DCNV3_HOST_DEVICE double maximum(double a, double b) { return a > b ? a : b; }
+
 // e^x for x <= 0, relative error below 2e-7; branch-free, so that loops over it become vector code.
 // Note [Exponential]: x = n ln2 + r with |r| <= ln2/2, e^r by its Taylor polynomial of degree 7,
 // and n added to the exponent field. Adding 1.5 * 2^23 leaves n in the low bits of the sum, which
 // avoids a conversion.
 DCNV3_HOST_DEVICE float exp_nonpositive(float x) {
+#if defined(__CUDA_ARCH__)
+  float power;  // error below 2e-7 of e^0, which is what counts in a softmax
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.442695041f));
+  return power;
+#else
   const float magic = 12582912.0f;
   const float shifted = x * 1.442695041f + magic;
   const float n = shifted - magic;
@@ -113,7 +169,14 @@ DCNV3_HOST_DEVICE float exp_nonpositive(float x) {
   const float scaled = bit_cast<float>(bit_cast<uint32_t>(p) + (bit_cast<uint32_t>(shifted) << 23));
   const float flushed = x < -87.0f ? 0.0f : scaled;
   return x != x ? x : flushed;
+#endif
 }
-DCNV3_HOST_DEVICE double exp_nonpositive(double x) { return __builtin_exp(x); }
+DCNV3_HOST_DEVICE double exp_nonpositive(double x) {
+#if defined(__CUDA_ARCH__)
+  return exp(x);
+#else
+  return __builtin_exp(x);
+#endif
+}
 
 }  // namespace dcnv3

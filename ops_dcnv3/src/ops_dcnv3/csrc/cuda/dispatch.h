@@ -1,0 +1,146 @@
+// Which kernel runs with which grid: the same for a GPU and for the tests, which run the kernels on
+// a CPU. Every function takes what launches a kernel, as
+//
+//   const char* launch(Kernel{}, Kernel::Arguments, int64_t blocks, int threads, int64_t shared)
+//
+// or fills memory with zeros, as `const char* zero(void* memory, int64_t bytes)`; both return null,
+// or what went wrong, and so do the functions here.
+#pragma once
+
+#include <type_traits>
+
+#include "backward_input.h"
+#include "backward_points.h"
+#include "forward.h"
+
+namespace dcnv3 {
+
+template <class Kernel, class Launch>
+const char* launch_tiles(const typename Kernel::Arguments& arguments, const Launch& launch) {
+  const TilePlan& plan = arguments.plan;
+  return launch(Kernel{}, arguments, plan.blocks, plan.threads, int64_t{0});
+}
+
+// A route's kernel: `Vector` with the lanes of 16 or 32 channels, or `Plain`.
+template <template <typename, int> class Vector, template <typename> class Plain, typename scalar_t,
+          class Launch>
+const char* launch_route(const Route& route, const typename Plain<scalar_t>::Arguments& arguments,
+                         const Launch& launch) {
+  if constexpr (sizeof(scalar_t) < sizeof(double)) {
+    constexpr int kLanes = sizeof(scalar_t);  // for 16 channels at 16 bytes a lane
+    if (route.vector && route.lanes == kLanes)
+      return launch_tiles<Vector<scalar_t, kLanes>>(arguments, launch);
+    if (route.vector && route.lanes == 2 * kLanes)
+      return launch_tiles<Vector<scalar_t, 2 * kLanes>>(arguments, launch);
+  }
+  return launch_tiles<Plain<scalar_t>>(arguments, launch);
+}
+
+template <typename scalar_t, class Launch>
+const char* run_forward(const ForwardArgs& args, const Device& device, const Launch& launch) {
+  using acc_t = typename Compute<scalar_t>::type;
+  const Route route = choose_route(args, args.output);
+  const ForwardArguments<acc_t> arguments{args, Sampling<acc_t>(args),
+                                          plan_tiles(args, route, device)};
+  return launch_route<VectorForward, PlainForward, scalar_t>(route, arguments, launch);
+}
+
+// Calls `function` with a value of the type that `dtype` names.
+template <class Function>
+const char* with_type(DType dtype, const Function& function) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return function(double{});
+    case DType::kFloat32:
+      return function(float{});
+    case DType::kBFloat16:
+      return function(BFloat16{});
+    case DType::kFloat16:
+      return function(Float16{});
+  }
+  return "the dtype has no kernel";
+}
+
+template <class Launch>
+const char* forward(const ForwardArgs& args, const Device& device, const Launch& launch) {
+  if (const char* reason = why_too_large(args.params)) return reason;
+  return with_type(args.dtype,
+                   [&](auto type) { return run_forward<decltype(type)>(args, device, launch); });
+}
+
+// ------------------------------------------------------------------------- backward
+
+// Numbers of the type of calculation that a backward pass needs in `BackwardArgs::partial`.
+inline int64_t partial_numbers(const BackwardArgs& args, const Device& device, bool deterministic) {
+  const Params& params = args.forward.params;
+  const int64_t numbers = params.batch * params.height * params.width * params.channels();
+  if (deterministic) return numbers * plan_owners(params).chunks;
+  if (plan_window(args, device).exclusive) return 0;
+  const bool in_place = args.forward.dtype == DType::kFloat32 ||
+                        args.forward.dtype == DType::kFloat64;  // the result is the sum itself
+  return in_place ? 0 : numbers;
+}
+
+// Calls `function` with the number of lanes as a constant.
+template <class Function>
+const char* with_lanes(int lanes, const Function& function) {
+  if (lanes == 8) return function(std::integral_constant<int, 8>{});
+  if (lanes == 16) return function(std::integral_constant<int, 16>{});
+  return function(std::integral_constant<int, 32>{});
+}
+
+template <typename scalar_t, class Launch, class Zero>
+const char* run_backward_input(const BackwardArgs& args, const Device& device, bool deterministic,
+                               const Launch& launch, const Zero& zero) {
+  using acc_t = typename Compute<scalar_t>::type;
+  const Params& params = args.forward.params;
+  const int64_t numbers = params.batch * params.height * params.width * params.channels();
+  const int64_t partial = partial_numbers(args, device, deterministic);
+  const Sampling<acc_t> sampling(args.forward);
+  void* sum = partial > 0 ? args.partial : args.grad_input;
+  const char* failure = nullptr;
+  if (deterministic) {
+    const OwnerArguments<acc_t> arguments{args, sampling, plan_owners(params)};
+    failure = zero(sum, partial * static_cast<int64_t>(sizeof(acc_t)));
+    if (failure == nullptr)
+      failure = with_lanes(arguments.plan.lanes, [&](auto lanes) {
+        return launch(OwnedInput<scalar_t, lanes>{}, arguments, arguments.plan.blocks,
+                      kOwnerThreads, int64_t{0});
+      });
+  } else {
+    WindowArguments<acc_t> arguments{args, sampling, plan_window(args, device), sum};
+    const WindowPlan& plan = arguments.plan;
+    if (!plan.exclusive) failure = zero(sum, numbers * static_cast<int64_t>(sizeof(acc_t)));
+    if (failure == nullptr)
+      failure = with_lanes(plan.lanes, [&](auto lanes) {
+        return launch(WindowInput<scalar_t, lanes>{}, arguments, plan.blocks, plan.tiles.threads,
+                      plan.shared_bytes);
+      });
+  }
+  if (failure != nullptr || partial == 0) return failure;
+  constexpr int kThreads = FinishInput<scalar_t>::kThreads;
+  const int64_t blocks = smaller(ceil_div(numbers, kThreads), 1 << 16);
+  const FinishArguments arguments{args.partial, args.grad_input, numbers, partial / numbers,
+                                  blocks * kThreads};
+  return launch(FinishInput<scalar_t>{}, arguments, blocks, kThreads, int64_t{0});
+}
+
+template <class Launch, class Zero>
+const char* backward(const BackwardArgs& args, const Device& device, bool deterministic,
+                     const Launch& launch, const Zero& zero) {
+  if (const char* reason = why_too_large(args.forward.params)) return reason;
+  return with_type(args.forward.dtype, [&](auto type) {
+    using scalar_t = decltype(type);
+    using acc_t = typename Compute<scalar_t>::type;
+    const Route route = choose_route(args.forward, args.grad_output);
+    const PointsArguments<acc_t> arguments{args, Sampling<acc_t>(args.forward),
+                                           plan_tiles(args.forward, route, device)};
+    const char* failure =
+        launch_route<VectorPoints, PlainPoints, scalar_t>(route, arguments, launch);
+    return failure != nullptr
+               ? failure
+               : run_backward_input<scalar_t>(args, device, deterministic, launch, zero);
+  });
+}
+
+}  // namespace dcnv3

@@ -1,0 +1,24 @@
+// The forward pass, compiled for the GPU.
+#include "dispatch.h"
+#include "launch.cuh"
+#include "launch.h"
+
+namespace dcnv3 {
+
+const char* launch_forward(const ForwardArgs& args, const Device& device, void* stream) {
+  return forward(args, device, CudaLaunch{static_cast<cudaStream_t>(stream)});
+}
+
+const char* query_device(int index, Device* device) {
+  // this library's own runtime has to follow PyTorch's choice of the device
+  cudaError_t error = cudaSetDevice(index);
+  int multiprocessors = 0, shared_bytes = 0;
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
+  *device = {index, multiprocessors, shared_bytes};
+  return text_of(error);
+}
+
+}  // namespace dcnv3

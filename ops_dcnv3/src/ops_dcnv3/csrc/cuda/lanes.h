@@ -1,0 +1,60 @@
+// How the threads of a block see each other. The kernels' bodies are templates over such a policy:
+// CudaLanes on a GPU; the tests run the same bodies on a CPU, thread by thread, with one of theirs.
+#pragma once
+
+#include "../dcnv3_params.h"
+
+#if defined(__CUDACC__)
+#define DCNV3_KERNEL __device__ __forceinline__
+#else
+#define DCNV3_KERNEL inline
+#endif
+
+namespace dcnv3 {
+
+constexpr int kWarp = 32;
+
+#if defined(__CUDACC__)
+
+// Every call with "all lanes" in its comment must be reached by all 32 lanes of a warp together.
+struct CudaLanes {
+  static constexpr unsigned kAll = 0xffffffffu;
+
+  __device__ __forceinline__ int thread() const { return static_cast<int>(threadIdx.x); }
+  __device__ __forceinline__ int block_size() const { return static_cast<int>(blockDim.x); }
+  __device__ __forceinline__ int64_t block() const { return blockIdx.x; }
+
+  // The dynamic shared memory of the block.
+  __device__ __forceinline__ char* shared() const {
+    extern __shared__ __align__(16) char memory[];
+    return memory;
+  }
+  // A barrier of the whole block, which also orders its accesses to shared memory.
+  __device__ __forceinline__ void sync() const { __syncthreads(); }
+
+  // The value of lane `source` of the caller's segment of `width` lanes. All lanes.
+  template <typename T>
+  __device__ __forceinline__ T shuffle(T value, int source, int width) const {
+    return __shfl_sync(kAll, value, source, width);
+  }
+  // The value of the lane whose number differs in the bits of `lane_mask`. All lanes.
+  template <typename T>
+  __device__ __forceinline__ T shuffle_xor(T value, int lane_mask, int width) const {
+    return __shfl_xor_sync(kAll, value, lane_mask, width);
+  }
+  // Whether the condition holds in all lanes of the warp. All lanes.
+  __device__ __forceinline__ bool all(bool condition) const { return __all_sync(kAll, condition); }
+
+  template <typename acc_t>
+  __device__ __forceinline__ void add_shared(acc_t* address, acc_t value) const {
+    atomicAdd(address, value);
+  }
+  template <typename acc_t>
+  __device__ __forceinline__ void add_global(acc_t* address, acc_t value) const {
+    atomicAdd(address, value);
+  }
+};
+
+#endif
+
+}  // namespace dcnv3
