@@ -4,7 +4,7 @@
 //   const char* launch(Kernel{}, Kernel::Arguments, int64_t blocks, int threads, int64_t shared)
 //
 // or fills memory with zeros, as `const char* zero(void* memory, int64_t bytes)`; both return null,
-// or what went wrong, and so do the functions here.
+// or what went wrong, and so do the functions here. There must be an output pixel.
 #pragma once
 
 #include <type_traits>
@@ -69,17 +69,6 @@ const char* forward(const ForwardArgs& args, const Device& device, const Launch&
 }
 
 // ------------------------------------------------------------------------- backward
-
-// Numbers of the type of calculation that a backward pass needs in `BackwardArgs::partial`.
-inline int64_t partial_numbers(const BackwardArgs& args, const Device& device, bool deterministic) {
-  const Params& params = args.forward.params;
-  const int64_t numbers = params.batch * params.height * params.width * params.channels();
-  if (deterministic) return numbers * plan_owners(params).chunks;
-  if (plan_window(args, device).exclusive) return 0;
-  const bool in_place = args.forward.dtype == DType::kFloat32 ||
-                        args.forward.dtype == DType::kFloat64;  // the result is the sum itself
-  return in_place ? 0 : numbers;
-}
 
 // Calls `function` with the number of lanes as a constant.
 template <class Function>

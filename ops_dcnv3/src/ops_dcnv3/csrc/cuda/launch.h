@@ -11,9 +11,6 @@ const char* query_device(int index, Device* device);
 // `stream` is a cudaStream_t of that device.
 const char* launch_forward(const ForwardArgs& args, const Device& device, void* stream);
 
-// What a backward pass needs in `BackwardArgs::partial`, in numbers of the type of calculation.
-int64_t partial_numbers(const BackwardArgs& args, const Device& device, bool deterministic);
-
 const char* launch_backward(const BackwardArgs& args, const Device& device, bool deterministic,
                             void* stream);
 

@@ -182,7 +182,7 @@ struct WindowPlan {
   TilePlan tiles;       // of one group each
   int lanes;            // threads that share a cell, one channel each
   int chunks_of_depth;  // blocks that share a group's channels
-  int height, width;    // of the window at most, input pixels; 0: no window
+  int height, width;    // of the window before it is cut, input pixels; 0: no window
   int halo_y, halo_x;   // pixels that it reaches beyond the kernels' centres
   bool exclusive;       // the window is the whole image and nothing is added in global memory
   int64_t shared_bytes;
@@ -232,12 +232,11 @@ inline WindowPlan plan_window(const BackwardArgs& args, const Device& device, in
   plan.halo_y = static_cast<int>(reach_y < 1024 ? reach_y : 1024);
   plan.halo_x = static_cast<int>(reach_x < 1024 ? reach_x : 1024);
   // one pixel more below and to the right, for the second corner of a point
-  plan.height = static_cast<int>(
-      smaller((plan.tiles.height - 1) * p.stride_h + 2 + 2 * plan.halo_y, p.height));
-  plan.width =
-      static_cast<int>(smaller((plan.tiles.width - 1) * p.stride_w + 2 + 2 * plan.halo_x, p.width));
+  plan.height = static_cast<int>((plan.tiles.height - 1) * p.stride_h + 2 + 2 * plan.halo_y);
+  plan.width = static_cast<int>((plan.tiles.width - 1) * p.stride_w + 2 + 2 * plan.halo_x);
   const int64_t number = args.forward.dtype == DType::kFloat64 ? 8 : 4;
-  plan.shared_bytes = int64_t{plan.height} * plan.width * plan.lanes * number;
+  plan.shared_bytes =
+      smaller(plan.height, p.height) * smaller(plan.width, p.width) * plan.lanes * number;
   plan.blocks = plan.tiles.blocks * plan.chunks_of_depth;
   if (plan.shared_bytes > device.shared_bytes) plan.height = plan.width = plan.shared_bytes = 0;
   return plan;
@@ -294,6 +293,17 @@ inline OwnerPlan plan_owners(const Params& p) {
   plan.teams = owners * plan.chunks;
   plan.blocks = ceil_div(plan.teams * plan.lanes, kOwnerThreads);
   return plan;
+}
+
+// Numbers of the type of calculation that a backward pass needs in `BackwardArgs::partial`.
+inline int64_t partial_numbers(const BackwardArgs& args, const Device& device, bool deterministic) {
+  const Params& params = args.forward.params;
+  const int64_t numbers = params.batch * params.height * params.width * params.channels();
+  if (deterministic) return numbers * plan_owners(params).chunks;
+  if (plan_window(args, device).exclusive) return 0;
+  const bool in_place = args.forward.dtype == DType::kFloat32 ||
+                        args.forward.dtype == DType::kFloat64;  // the result is the sum itself
+  return in_place ? 0 : numbers;
 }
 
 }  // namespace dcnv3

@@ -49,7 +49,9 @@ template <bool kInside>
 DCNV3_HOST_DEVICE void load_corners(const char* image, int place, const VectorLayout& layout,
                                     Words (&corners)[4]) {
   const int64_t pixel_bytes = layout.pixel_bytes, row_bytes = layout.row_bytes;
-  const char* upper_left = image + (kInside ? static_cast<uint32_t>(place) : place & ~kWholly);
+  // not one expression: its type would be unsigned, and a place may lie before the image
+  const int64_t inside = static_cast<uint32_t>(place), anywhere = place & ~kWholly;
+  const char* upper_left = image + (kInside ? inside : anywhere);
   const char* lower_left = upper_left + row_bytes;
   corners[0] = load_corner<kInside>(upper_left, place, kUpper | kLeft);
   corners[1] = load_corner<kInside>(upper_left + pixel_bytes, place, kUpper | kRight);
