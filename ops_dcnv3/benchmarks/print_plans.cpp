@@ -1,0 +1,95 @@
+// Prints the kernels of one layer of InternImage and their grids, by the code that chooses them at
+// run time.
+//
+//   print_plans MULTIPROCESSORS SHARED_BYTES BATCH HEIGHT WIDTH GROUPS DEPTH DTYPE
+//
+// DTYPE: the number of dcnv3::DType. One line a kernel: "forward" or "backward", its mangled name,
+// blocks, threads of a block, bytes of dynamic shared memory, turns of the loop inside the largest
+// loop (0: there is none), turns of each outermost loop.
+#include <cstdio>
+#include <cstdlib>
+#include <typeinfo>
+
+#include "../src/ops_dcnv3/csrc/cuda/dispatch.h"
+
+namespace {
+
+template <template <typename, int> class Kernel, typename scalar_t, int kLanes>
+constexpr int lanes_of(Kernel<scalar_t, kLanes>) {
+  return kLanes;
+}
+template <template <typename> class Kernel, typename scalar_t>
+constexpr int lanes_of(Kernel<scalar_t>) {
+  return dcnv3::kPlainLanes;
+}
+
+struct Print {
+  const char* pass;
+
+  template <class Kernel, class Arguments>
+  const char* operator()(Kernel kernel, const Arguments& arguments, int64_t blocks, int threads,
+                         int64_t shared) const {
+    const int at_once = threads / lanes_of(kernel);
+    std::printf("%s %s %lld %d %lld", pass, typeid(Kernel).name(), static_cast<long long>(blocks),
+                threads, static_cast<long long>(shared));
+    print_turns(arguments, at_once);
+    std::printf("\n");
+    return nullptr;
+  }
+
+  template <class Arguments>
+  static void print_turns(const Arguments& arguments, int at_once) {
+    std::printf(" 0 %d", turns(arguments.plan.cells(), at_once));
+  }
+  template <typename acc_t>
+  static void print_turns(const dcnv3::WindowArguments<acc_t>& arguments, int at_once) {
+    const int window = turns(arguments.plan.height * arguments.plan.width, at_once);
+    const int points = static_cast<int>(arguments.args.forward.params.num_points());
+    std::printf(" %d %d %d %d", points, window, turns(arguments.plan.tiles.cells(), at_once),
+                window);
+  }
+  template <typename acc_t>
+  static void print_turns(const dcnv3::OwnerArguments<acc_t>& arguments, int) {
+    const dcnv3::Params& params = arguments.args.forward.params;
+    std::printf(" %lld %lld", static_cast<long long>(params.num_points()),
+                static_cast<long long>(arguments.plan.rows * params.out_width));
+  }
+  static void print_turns(const dcnv3::FinishArguments& arguments, int) {
+    std::printf(" 0 %lld",
+                static_cast<long long>(dcnv3::ceil_div(arguments.numbers, arguments.threads)));
+  }
+
+  static int turns(int count, int at_once) {
+    return static_cast<int>(dcnv3::ceil_div(count, at_once));
+  }
+};
+
+const char* no_zero(void*, int64_t) { return nullptr; }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 9) return 2;
+  int64_t number[9];
+  for (int i = 1; i < argc; ++i) number[i] = std::atoll(argv[i]);
+  const dcnv3::Device device{0, static_cast<int>(number[1]), number[2]};
+  dcnv3::BackwardArgs args{};
+  dcnv3::Params& p = args.forward.params;
+  p.batch = number[3];
+  p.height = p.out_height = number[4];
+  p.width = p.out_width = number[5];
+  p.groups = number[6];
+  p.depth = number[7];
+  p.kernel_h = p.kernel_w = 3;
+  p.stride_h = p.stride_w = p.padding_h = p.padding_w = p.dilation_h = p.dilation_w = 1;
+  p.offset_scale = 1.0;
+  p.softmax = true;
+  args.forward.dtype = args.forward.offset_dtype = args.forward.mask_dtype =
+      static_cast<dcnv3::DType>(number[8]);
+  const char* failure = dcnv3::forward(args.forward, device, Print{"forward"});
+  if (failure == nullptr)
+    failure = dcnv3::backward(args, device, /*deterministic=*/false, Print{"backward"}, no_zero);
+  if (failure == nullptr) return 0;
+  std::fprintf(stderr, "print_plans: %s\n", failure);
+  return 1;
+}

@@ -1,0 +1,238 @@
+"""The compiler's report: read right from recorded output, and true of the kernels here."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+RECORDS = Path(__file__).parent / "fixtures" / "sass"
+MODULES = ("sass", "sass_report", "measure", "workloads")
+DTYPES = ("Float16", "BFloat16")
+NAME = "_Z3sumPKfPfii"  # of the recorded kernel
+
+
+@pytest.fixture(scope="module")
+def modules() -> Iterator[dict[str, ModuleType]]:
+    """The files of the report by name; they are scripts, not a package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield {name: importlib.import_module(name) for name in MODULES}
+    sys.path.remove(str(BENCHMARKS))
+    for name in MODULES:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def sass(modules: dict[str, ModuleType]) -> ModuleType:
+    """The parsers."""
+    return modules["sass"]
+
+
+@pytest.fixture(scope="module")
+def code(sass: ModuleType):
+    """The recorded kernel."""
+    return sass.parse_sass((RECORDS / "sum.sass.txt").read_text())[NAME]
+
+
+def test_registers_spills_and_shared_memory_are_read(sass):
+    found = sass.parse_ptxas((RECORDS / "sum.ptxas.txt").read_text())
+    assert found == {NAME: sass.Resources(12, stack=0, spill_stores=0, spill_loads=0, shared=384)}
+
+
+def test_spills_are_told_apart(sass):
+    text = (
+        (RECORDS / "sum.ptxas.txt")
+        .read_text()
+        .replace(
+            "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads",
+            "16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads",
+        )
+    )
+    (found,) = sass.parse_ptxas(text).values()
+    assert (found.stack, found.spill_stores, found.spill_loads) == (16, 8, 12)
+
+
+def test_messages_of_another_form_are_an_error(sass):
+    with pytest.raises(ValueError, match="parse_ptxas: expected registers and spills"):
+        sass.parse_ptxas("ptxas info : Compiling entry function 'f' for 'sm_90'\n")
+
+
+def test_the_launch_bounds_are_read(sass):
+    assert sass.parse_block_sizes((RECORDS / "sum.ptx").read_text()) == {NAME: 96}
+
+
+def test_instructions_are_counted_without_what_fills_up_the_end(code):
+    assert len(code.instructions) == 54
+    assert code.instructions[-1].opcode == "EXIT"
+    assert code.count("FADD") == 7
+
+
+def test_memory_instructions_are_counted_by_kind_and_width(code):
+    widths = (128, 64, 32, 16, 8)
+    assert [code.count("LDG", width=width) for width in widths] == [1, 0, 1, 0, 0]
+    assert [code.count(name) for name in ("STG", "LDS", "STS", "SHFL")] == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "width"),
+    [
+        ("LDG.E.128.CONSTANT", 128),
+        ("LDG.E.64", 64),
+        ("LDG.E.CONSTANT", 32),
+        ("LDG.E.U16.CONSTANT", 16),
+        ("STG.E.U8", 8),
+    ],
+)
+def test_the_width_of_an_access_is_in_its_opcode(sass, opcode, width):
+    assert sass.Instruction(0, "", opcode, "R0").width == width
+
+
+def test_loops_are_found_and_the_main_one_is_the_longest(code):
+    addresses = [[code.instructions[i].address for i in loop] for loop in code.loops]
+    assert addresses == [[0xF0, 0x1A0], [0x220, 0x270]]
+    turn = code.path(*code.main_loop)
+    assert len(turn) == 12 and turn[0].opcode == "LDG.E.128"
+
+
+def test_a_loop_is_executed_as_often_as_told(code):
+    once, often = code.executed([1, 1], 0), code.executed([5, 1], 0)
+    # either loop, with what is before and behind it
+    assert [found.address for found in once if found.address >= 0x90] == [
+        *range(0x90, 0x1C0, 0x10),
+        *range(0x280, 0x360, 0x10),
+    ]
+    assert len(often) == len(once) + 4 * 12
+
+
+def test_a_plan_that_does_not_fit_the_loops_is_an_error(code):
+    with pytest.raises(ValueError, match=r"expected loops, .* = \(1, True\), got \(2, False\)"):
+        code.executed([3], points=9)
+
+
+FORKS = """
+\t\tFunction : forks
+        /*0000*/                   MOV R0, RZ ;              /* 0x0 */
+        /*0010*/              @P0 BRA 0x60 ;                 /* 0x0 */
+        /*0020*/              @!P1 LDG.E.128 R4, [R2.64] ;   /* 0x0 */
+        /*0030*/                   FADD R4, R4, R4 ;         /* 0x0 */
+        /*0040*/                   FADD R4, R4, R4 ;         /* 0x0 */
+        /*0050*/                   BRA 0x70 ;                /* 0x0 */
+        /*0060*/                   LDG.E.128 R4, [R2.64] ;   /* 0x0 */
+        /*0070*/              @P2 BRA 0xa0 ;                 /* 0x0 */
+        /*0080*/                   CALL.REL.NOINC 0xe0 ;     /* 0x0 */
+        /*0090*/                   BRA 0xb0 ;                /* 0x0 */
+        /*00a0*/                   MUFU.RCP R0, R0 ;         /* 0x0 */
+        /*00b0*/                   SHFL.IDX PT, R0, R1, R2 ; /* 0x0 */
+        /*00b4*/              @P5 BRA 0xb0 ;                 /* 0x0 */
+        /*00b8*/              @P3 EXIT ;                     /* 0x0 */
+        /*00c0*/                   BRA P4, 0x0 ;             /* 0x0 */
+        /*00d0*/                   EXIT ;                    /* 0x0 */
+        /*00e0*/                   RET.REL.NODEC R2 0x0 ;    /* 0x0 */
+"""
+
+
+def test_the_fast_case_loads_unguarded_and_calls_nothing(sass):
+    forks = sass.parse_sass(FORKS)["forks"]
+    turn = [0x00, 0x10, 0x60, 0x70, 0xA0, 0xB0, 0xB4, 0xB8, 0xC0]
+    assert [found.address for found in forks.path(*forks.main_loop)] == turn
+
+
+def test_the_loop_over_points_is_executed_in_each_turn_of_the_main_one(sass):
+    forks = sass.parse_sass(FORKS)["forks"]
+    assert len(forks.executed([1], points=1)) == 9 + 1  # EXIT
+    assert len(forks.executed([3], points=7)) == 3 * (9 + 6 * 2) + 1
+
+
+@pytest.mark.parametrize(
+    ("registers", "threads", "shared", "arch", "occupancy"),
+    [
+        (32, 256, 0, "90", 1.0),
+        (64, 256, 0, "90", 0.5),
+        (65, 256, 0, "90", 0.375),  # 72 registers are allotted
+        (64, 256, 0, "86", 32 / 48),
+        (32, 256, 100 * 1024, "90", 0.25),
+        (255, 1024, 0, "90", 0.0),  # cannot be launched
+        (32, None, 0, "90", None),
+    ],
+)
+def test_occupancy_follows_the_scarcest_resource(
+    modules, code, registers, threads, shared, arch, occupancy
+):
+    resources = modules["sass"].Resources(registers, 0, 0, 0, shared)
+    kernel = modules["sass_report"].Kernel("sum", resources, threads, code)
+    assert kernel.occupancy(arch) == occupancy
+
+
+def test_the_bounds_follow_the_printed_formulas(modules, code):
+    turn = code.path(*code.main_loop)
+    found = modules["sass_report"].bounds(turn * 5, warps=3000)
+    per_cycle = 132 * 1.755e9
+    assert found["issue"] == pytest.approx(3000 * 5 * 12 / (4 * per_cycle))
+    assert found["integer"] == pytest.approx(3000 * 5 * 4 / (2 * per_cycle))
+    assert found["load/store"] == pytest.approx(3000 * 5 * (4 + 1) / per_cycle)
+
+
+@pytest.fixture(scope="module")
+def kernels(modules: dict[str, ModuleType]) -> list:
+    """This project's kernels, compiled for the H200."""
+    report = modules["sass_report"]
+    with pytest.MonkeyPatch.context() as settings:
+        settings.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+        try:
+            toolkit = report.read_toolkit()
+            report.find_cuobjdump(toolkit)
+        except report.NoCudaError as reason:
+            pytest.skip(f"no report of the compiler: {reason}")
+    return report.compile_kernels(toolkit, "90")
+
+
+@pytest.mark.slow
+def test_no_kernel_spills_registers(kernels):
+    spilled = {
+        kernel.name: kernel.resources
+        for kernel in kernels
+        if kernel.resources.spill_stores or kernel.resources.spill_loads
+    }
+    assert spilled == {}
+
+
+@pytest.mark.slow
+def test_each_fast_path_loads_its_corners_in_16_bytes(kernels):
+    fast = {
+        kernel.name: kernel.code.path(*kernel.code.main_loop)
+        for kernel in kernels
+        if kernel.name.startswith("Vector")
+    }
+    names = [f"Vector{part}<{dtype}, 2>" for part in ("Forward", "Points") for dtype in DTYPES]
+    assert set(names) <= set(fast)
+    loads = {
+        name: sum(found.name == "LDG" and found.width == 128 for found in turn)
+        for name, turn in fast.items()
+    }
+    assert {name: count for name, count in loads.items() if count < 4 * 9} == {}
+
+
+@pytest.mark.slow
+def test_the_report_has_a_row_for_each_kernel_and_a_time_for_each_layer(
+    modules, kernels, monkeypatch, tmp_path
+):
+    path = tmp_path / "report.md"
+    monkeypatch.setattr(sys, "argv", ["sass_report.py", "--markdown", str(path)])
+    monkeypatch.setattr(modules["sass_report"], "compile_kernels", lambda *_: kernels)
+    modules["sass_report"].main()
+    report = path.read_text()
+    assert re.findall(r"^\| +`(.+)` \|", report, re.MULTILINE) == [k.name for k in kernels]
+    assert "Compiled, not run." in report and "Predicted, never measured" in report
+    for direction in ("forward", "backward"):
+        rows = re.findall(rf"^\| *{direction}, .* stage \d \|.*float.*\|$", report, re.MULTILINE)
+        assert len(rows) == 4 * 2  # stages, dtypes
+        for row in rows:
+            kernels_us, memory_us, predicted_us, times_memory = map(float, row.split("|")[3:7])
+            assert kernels_us > 0 and predicted_us == max(kernels_us, memory_us)
+            assert times_memory >= 1
