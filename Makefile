@@ -10,6 +10,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_REQUIREMENTS ?= requirements/torch.txt
 TESTS ?= tests ops_dcnv3/tests
+ARCH ?= 9.0
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,12 +22,18 @@ STAMPS := $(VENV)/.stamps
 COMPILER_COMMAND := $(strip $(if $(filter default undefined,$(origin CXX)),c++,$(CXX)))
 COMPILER := $(firstword $(COMPILER_COMMAND))
 HAVE_COMPILER := $(shell command -v '$(COMPILER)' 2>/dev/null)
-# In the name of the stamp: a compiler that was installed, lost or changed since the last call means a new build.
-COMPILER_NAME := $(shell printf %s '$(COMPILER_COMMAND)' | tr -c 'A-Za-z0-9.+-' _)
+# nvcc likewise, see ops_dcnv3/cuda_toolkit.py.
+CUDA_FOLDER := $(or $(CUDA_HOME),$(CUDA_PATH))
+NVCC := $(if $(filter 0,$(USE_CUDA)),,$(shell command -v $(if $(CUDA_FOLDER),'$(CUDA_FOLDER)/bin/nvcc', \
+    nvcc || command -v /usr/local/cuda/bin/nvcc) 2>/dev/null))
+# In the name of the stamp: a compiler or a setting that has come, gone or changed since the last call means a new build.
+COMPILER_NAME := $(shell printf %s '$(COMPILER_COMMAND)$(if $(NVCC),-$(NVCC) $(TORCH_CUDA_ARCH_LIST))$(if \
+    $(filter 1,$(USE_CUDA)),-demanded)' | tr -c 'A-Za-z0-9.+-' _)
 OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native-$(COMPILER_NAME),reference)
 
 OPERATOR_SOURCES := $(shell find ops_dcnv3/src -path '*/csrc/*' -type f 2>/dev/null)
-CXX_SOURCES := $(shell find ops_dcnv3/src ops_dcnv3/tests -type f \
+OPERATOR_BUILD := $(addprefix ops_dcnv3/,setup.py cuda_toolkit.py cuda_objects.py pyproject.toml)
+CXX_SOURCES := $(shell find ops_dcnv3/src ops_dcnv3/tests ops_dcnv3/benchmarks -type f \
     \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
 
 # pip shows nothing of a build that went on without the kernels, so say it here, once.
@@ -35,11 +42,11 @@ REPORT_MISSING = import ops_dcnv3, sys; \
     reason and print("warning: no compiled operator, its slow reference path will run: " + reason \
     + "$(if $(HAVE_COMPILER),, (no C++ compiler \"$(COMPILER)\"; on Debian: apt-get install g++))", file=sys.stderr)
 
-.PHONY: help setup setup-all demo test test-fast lint format wheel bench
+.PHONY: help setup setup-all demo test test-fast lint format wheel bench sass-report gpu-check
 
 help: ## print this list
 	@printf 'usage: make TARGET [PYTHON=python3.12] [TESTS=path]\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMPS)/core ## .venv with PyTorch, the operator and internimage[train]
 
@@ -50,10 +57,14 @@ demo: setup ## train a small InternImage on handwritten digits, evaluate it, dra
 
 # The operator must have been compiled where a compiler is: a test run on the reference path would prove little.
 test test-fast: export OPS_DCNV3_REQUIRE_NATIVE := $(if $(HAVE_COMPILER),1,)
+NOTE_NO_NVCC = $(if $(NVCC),,@echo "note: the CUDA kernels are not compiled: $(if $(filter 0,$(USE_CUDA)),USE_CUDA=0,no nvcc \
+    (looked for in CUDA_HOME, CUDA_PATH, PATH))" >&2)
 test: setup-all lint ## set-up, linters, all tests; TESTS=path narrows
+	$(NOTE_NO_NVCC)
 	@$(PY) -m pytest -c pyproject.toml --durations=15 $(TESTS)
 
 test-fast: setup-all ## the tests without the slow ones; TESTS=path narrows
+	$(NOTE_NO_NVCC)
 	@$(PY) -m pytest -c pyproject.toml -m "not slow" $(TESTS)
 
 lint: setup-all ## ruff, mypy, clang-format, codespell: changes nothing
@@ -68,13 +79,21 @@ format: setup-all ## let ruff and clang-format rewrite the sources
 	@$(PY) -m ruff check --fix .
 	@$(if $(CXX_SOURCES),$(VENV)/bin/clang-format -i $(CXX_SOURCES))
 
-wheel: setup ## the operator's wheel: ops_dcnv3/dist/*.whl
-	@rm -rf ops_dcnv3/dist ops_dcnv3/build
+wheel: setup ## the operator's wheel, for CPUs and for all CUDA architectures: ops_dcnv3/dist/*.whl
+	@rm -rf ops_dcnv3/dist ops_dcnv3/build/lib* ops_dcnv3/build/bdist*
+	@$(PY) ops_dcnv3/cuda_toolkit.py
 	@OPS_DCNV3_REQUIRE_NATIVE=1 $(PIP) wheel --quiet --no-build-isolation --no-deps --wheel-dir ops_dcnv3/dist ./ops_dcnv3
-	@ls -l ops_dcnv3/dist/*.whl
+	@$(PY) ops_dcnv3/describe_wheel.py ops_dcnv3/dist/*.whl
 
 bench: setup ## the operator's CPU benchmark table
 	@$(PY) ops_dcnv3/benchmarks/bench_dcnv3.py
+
+sass-report: setup ## what the compiler made of the CUDA kernels, without a GPU; ARCH=9.0
+	@$(PY) ops_dcnv3/benchmarks/sass_report.py --arch $(ARCH)
+
+# Runs where a GPU is, in an environment that has PyTorch: it downloads nothing and leaves the environment as it is.
+gpu-check: ## on a GPU: build, GPU tests, benchmark; PYTHON=python3 with PyTorch
+	@$(PYTHON) ops_dcnv3/benchmarks/gpu_check.py
 
 # ---- set-up, one step a stamp ----
 
@@ -93,9 +112,12 @@ $(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) requirements/build.txt req
 	@$(PIP) install $(PINS) -r requirements/build.txt -r $(TORCH_REQUIREMENTS)
 	@touch $@
 
-$(OPERATOR): $(STAMPS)/torch ops_dcnv3/setup.py ops_dcnv3/pyproject.toml $(OPERATOR_SOURCES)
+# For this machine's GPUs only, or for 9.0 where there are none: `make wheel` takes several times as long.
+$(OPERATOR): export TORCH_CUDA_ARCH_LIST := $(or $(TORCH_CUDA_ARCH_LIST),native)
+$(OPERATOR): $(STAMPS)/torch $(OPERATOR_BUILD) $(OPERATOR_SOURCES)
 	@echo "[3/4] the operator ops_dcnv3$(if $(HAVE_COMPILER), (compiling))"
 	@rm -f $(STAMPS)/operator-*
+	@$(if $(HAVE_COMPILER),$(PY) ops_dcnv3/cuda_toolkit.py)
 	@$(PIP) install --quiet --no-build-isolation --no-deps -e ./ops_dcnv3
 	@$(PY) -W ignore -c '$(REPORT_MISSING)'
 	@touch $@

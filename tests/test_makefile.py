@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGETS = "setup setup-all demo test test-fast lint format wheel bench help".split()
+TARGETS = (
+    "setup setup-all demo test test-fast lint format wheel bench sass-report gpu-check help".split()
+)
+SETTINGS = ("CXX", "USE_CUDA", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST")
 STEPS = ("venv", "torch", "operator", "core", "dev")
 # What a line of the set-up looks like when `make --dry-run` prints it.
 STEP_COMMANDS = {
@@ -28,16 +31,16 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs make in ``folder``, free of the settings of a make around this test."""
+    """Runs make in ``folder``, free of the settings of a make around this test and of nvcc."""
     inherited = {
         key: value
         for key, value in os.environ.items()
-        if key not in ("CXX", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "TESTS")
+        if key not in (*SETTINGS, "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "TESTS")
     }
     return subprocess.run(
         ["make", *arguments],
         cwd=folder,
-        env=inherited | environment,
+        env=inherited | {"CUDA_HOME": "/no/toolkit"} | environment,
         capture_output=True,
         text=True,
     )
@@ -48,7 +51,8 @@ def checkout(tmp_path: Path) -> Path:
     """A folder, with a blank in its name, that holds what the set-up depends on."""
     folder = tmp_path / "a checkout"
     files = ("Makefile", "setup.py", "pyproject.toml")
-    for name in (*files, "ops_dcnv3/setup.py", "ops_dcnv3/pyproject.toml"):
+    operator = ("setup.py", "pyproject.toml", "cuda_toolkit.py", "cuda_objects.py")
+    for name in (*files, *(f"ops_dcnv3/{name}" for name in operator)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "requirements", folder / "requirements")
@@ -71,9 +75,11 @@ def mark_as_set_up(folder: Path, *, operator: str = "native-c++") -> None:
             os.utime(path, (time.time() - 1000, time.time() - 1000))
 
 
-def planned_steps(folder: Path, *arguments: str, target: str = "setup-all") -> list[str]:
+def planned_steps(
+    folder: Path, *arguments: str, target: str = "setup-all", **environment: str
+) -> list[str]:
     """The set-up steps that make would run."""
-    plan = make(folder, "--dry-run", target, *arguments)
+    plan = make(folder, "--dry-run", target, *arguments, **environment)
     assert plan.returncode == 0, plan.stderr
     return [step for step, command in STEP_COMMANDS.items() if command in plan.stdout]
 
@@ -154,6 +160,7 @@ def test_a_second_set_up_has_nothing_to_do(checkout: Path):
         ("requirements/constraints.txt", ["torch", "operator", "core", "dev"]),
         ("ops_dcnv3/src/ops_dcnv3/csrc/kernel.cpp", ["operator", "core", "dev"]),
         ("ops_dcnv3/setup.py", ["operator", "core", "dev"]),
+        ("ops_dcnv3/cuda_toolkit.py", ["operator", "core", "dev"]),
         ("setup.py", ["core", "dev"]),
         ("pyproject.toml", ["core", "dev"]),
         ("Makefile", []),
@@ -178,6 +185,50 @@ def test_another_compiler_rebuilds_the_operator(checkout: Path):
     assert planned_steps(checkout, "CXX=env sh") == []
     for other in ("sh", "env bash", shutil.which("env")):
         assert planned_steps(checkout, f"CXX={other}") == ["operator", "core", "dev"], other
+
+
+@pytest.fixture
+def toolkit(tmp_path: Path) -> str:
+    """A folder, with a blank in its name, that has an nvcc."""
+    nvcc = tmp_path / "a toolkit" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.touch(0o755)
+    return str(nvcc.parents[1])
+
+
+def test_an_nvcc_that_has_come_or_gone_rebuilds_the_operator(checkout: Path, toolkit: str):
+    mark_as_set_up(checkout)
+    assert planned_steps(checkout, CUDA_HOME=toolkit) == ["operator", "core", "dev"]
+    assert planned_steps(checkout, CUDA_HOME="", CUDA_PATH=toolkit) == ["operator", "core", "dev"]
+    on_path = f"{toolkit}/bin:{os.environ['PATH']}"
+    assert planned_steps(checkout, CUDA_HOME="", PATH=on_path) == ["operator", "core", "dev"]
+    assert planned_steps(checkout, CUDA_HOME=toolkit, USE_CUDA="0") == []
+    name = "native-c++-" + re.sub("[^A-Za-z0-9.+-]", "_", f"{toolkit}/bin/nvcc ")
+    shutil.rmtree(checkout / ".venv")
+    mark_as_set_up(checkout, operator=name)
+    assert planned_steps(checkout, CUDA_HOME=toolkit) == []
+    assert planned_steps(checkout) == ["operator", "core", "dev"]
+    for setting, value in {"TORCH_CUDA_ARCH_LIST": "8.0;9.0", "USE_CUDA": "1"}.items():
+        changed = planned_steps(checkout, CUDA_HOME=toolkit, **{setting: value})
+        assert changed == ["operator", "core", "dev"], setting
+
+
+@pytest.mark.parametrize("wanted", ["", "8.0 9.0"])
+def test_the_set_up_compiles_for_the_gpus_of_this_machine_and_the_wheel_for_all_unless_told(
+    checkout: Path, wanted: str
+):
+    mark_as_set_up(checkout)
+    (checkout / "ops_dcnv3" / "setup.py").touch()
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$* ARCHS=$TORCH_CUDA_ARCH_LIST."\n')
+    python.chmod(0o755)
+    result = make(checkout, "wheel", TORCH_CUDA_ARCH_LIST=wanted)
+    assert result.returncode == 0, result.stderr
+    archs = dict(re.findall(r"(-e|--wheel-dir) .* ARCHS=(.*)\.$", result.stdout, re.MULTILINE))
+    # the last -e installs the backbone, which compiles nothing
+    assert archs == {"-e": wanted, "--wheel-dir": wanted}
+    assert f"-e ./ops_dcnv3 ARCHS={wanted or 'native'}." in result.stdout
 
 
 def test_demo_and_test_set_themselves_up(checkout: Path):
