@@ -24,7 +24,7 @@ from competitors import original_path, torchvision_arguments, torchvision_path
 from measure import FULL, QUICK, Effort, Table, describe_machine, judge, medians
 from memory import table_memory
 from torch import Tensor
-from workloads import PASSES, normalised, shapes
+from workloads import PASSES, internimage_t, normalised, shapes
 
 import ops_dcnv3
 from ops_dcnv3 import extension
@@ -188,14 +188,9 @@ def table_scaling(effort: Effort, threads: int) -> Iterator[Table]:
 
 def table_model(effort: Effort, threads: int) -> Iterator[Table]:
     """The whole InternImage-T, batch 1, on one thread."""
-    import internimage
-
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = internimage.create_model("internimage_t").eval()
+    model = internimage_t().eval()
     layers = [m for m in model.modules() if isinstance(m, ops_dcnv3.DCNv3)]
-    for layer in layers:  # a fresh layer has zero offsets, which no trained one has
-        torch.nn.init.normal_(layer.offset.weight, std=layer.channels**-0.5)
     image = torch.randn(1, 3, 224, 224)
 
     def original_sample(self: ops_dcnv3.DCNv3, value: Tensor, control: Tensor) -> Tensor:

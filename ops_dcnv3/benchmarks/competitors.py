@@ -77,7 +77,7 @@ def torchvision_arguments(
     swapped = offset.reshape(*shape, 2).transpose(4, 5).flip(-1)
     return (
         image.permute(0, 3, 1, 2).contiguous(),
-        torch.ones((channels, 1, rows, columns), dtype=image.dtype),
+        torch.ones((channels, 1, rows, columns), dtype=image.dtype, device=image.device),
         swapped.reshape(batch, height, width, -1).permute(0, 3, 1, 2).contiguous(),
         mask.reshape(shape)
         .transpose(4, 5)

@@ -60,15 +60,32 @@ def medians(
         prepare(name)
         run()
         calls[name] = max(1, round(SHORTEST_SAMPLE / max(_sample(run, 1), 1e-6)))
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
+
+    def sampler(name: str, run: Callable[[], object]) -> Callable[[], float]:
+        def sample() -> float:
+            prepare(name)
+            run()  # so that each finds the caches as it leaves them, not as another does
+            return _sample(run, calls[name])
+
+        return sample
+
+    return interleave({name: sampler(name, run) for name, run in contenders.items()}, effort)
+
+
+def interleave(samplers: Mapping[str, Callable[[], float]], effort: Effort) -> dict[str, float]:
+    """Median of each sampler's results, taken in turns.
+
+    Args:
+        samplers: By name, what takes one sample: seconds of a call.
+        effort: How long.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in samplers}
     deadline = time.perf_counter() + effort.seconds
     for done in range(effort.most_rounds):
         if done >= effort.least_rounds and time.perf_counter() > deadline:
             break
-        for name, run in contenders.items():
-            prepare(name)
-            run()  # so that each finds the caches as it leaves them, not as another does
-            samples[name].append(_sample(run, calls[name]))
+        for name, sample in samplers.items():
+            samples[name].append(sample())
     return {name: statistics.median(values) for name, values in samples.items()}
 
 

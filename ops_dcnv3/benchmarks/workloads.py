@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+import ops_dcnv3
+
 STAGES = ((64, 4), (128, 8), (256, 16), (512, 32))  # channels, groups
 SIZES = {
     "224 px": ((56, 56), (28, 28), (14, 14), (7, 7)),
@@ -57,6 +59,61 @@ class Shape:
             torch.randn((self.batch, *self.size, width), generator=generator).to(dtype)
             for width in widths
         )  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Arguments of one layer on a GPU; a 3 x 3 kernel whose output has the size of the input."""
+
+    name: str
+    batch: int
+    side: int  # H and W
+    channels: int
+    groups: int
+
+    def __str__(self) -> str:
+        """As a row's name."""
+        return f"{self.name}: {self.side}x{self.side}x{self.channels}, N={self.batch}"
+
+    def floor_bytes(self, dtype: torch.dtype, direction: str) -> int:
+        """What memory must move at least: each argument read once, each result written once."""
+        pixels = self.batch * self.side**2
+        image, points = pixels * self.channels, pixels * self.groups * 27
+        numbers = 2 * image + points if direction == "forward" else 3 * image + 2 * points
+        return numbers * dtype.itemsize
+
+    def tensors(
+        self, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Input, offset, logits and gradient of the output, in the dtype, offsets of a pixel."""
+        generator = torch.Generator(device).manual_seed(0)
+        widths = (self.channels, self.groups * 18, self.groups * 9, self.channels)
+        return tuple(
+            torch.empty(
+                (self.batch, self.side, self.side, width), dtype=dtype, device=device
+            ).normal_(generator=generator)
+            for width in widths
+        )  # type: ignore[return-value]
+
+
+def stage_layers(batch: int) -> list[Layer]:
+    """The stages of InternImage-T at 224 pixels."""
+    return [
+        Layer(f"stage {stage + 1}", batch, size[0], *STAGES[stage])
+        for stage, size in enumerate(SIZES["224 px"])
+    ]
+
+
+def internimage_t() -> torch.nn.Module:
+    """The model with offsets as trained ones have them: a fresh layer's are zero."""
+    import internimage
+
+    torch.manual_seed(0)
+    model = internimage.create_model("internimage_t")
+    for module in model.modules():
+        if isinstance(module, ops_dcnv3.DCNv3):
+            torch.nn.init.normal_(module.offset.weight, std=module.channels**-0.5)
+    return model
 
 
 def shapes() -> Iterator[tuple[int, Shape]]:
