@@ -1,7 +1,8 @@
 """Shared set-up of the operator's tests.
 
 The tests run against every implementation of this machine: the reference, and `ops_dcnv3.dcnv3` at
-each instruction-set level of the compiled kernels, or on its PyTorch fallback where there are none.
+each instruction-set level of the compiled kernels, or on its PyTorch fallback where there are none,
+or on Triton's kernels in a process that interprets them (see test_triton.py).
 With `OPS_DCNV3_REQUIRE_NATIVE=1` (which `make test` sets) missing kernels fail instead of skipping.
 """
 
@@ -27,8 +28,10 @@ from dcnv3_cases import Operator
 import ops_dcnv3
 from ops_dcnv3 import extension
 
-NO_LEVEL = "none"
+NO_LEVEL, INTERPRETED = "none", "triton"
 LEVELS = extension.cpu_levels() or (NO_LEVEL,)
+if extension.is_interpreting_triton():
+    LEVELS = (INTERPRETED,)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,6 +47,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def use_level(level: str) -> None:
     """Run the compiled kernels at this level; without any, fail if they are required, else skip."""
+    if level == INTERPRETED:
+        return
     if level != NO_LEVEL:
         extension.set_cpu_level(level)
         return

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from dcnv3_cases import Case, assert_all_close, run
+from environments import environment
 
 import ops_dcnv3
 from ops_dcnv3 import extension
@@ -35,12 +36,6 @@ texts = [str(w.message) for w in caught if "ops_dcnv3" in str(w.message)]
 info = ops_dcnv3.extension_info()
 print(json.dumps({"warnings": texts, "info": info, "file": ops_dcnv3.__file__}))
 """
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without the package's own variables, and with these."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("OPS_DCNV3_")}
-    return kept | variables
 
 
 def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +90,7 @@ def test_the_reference_can_be_forced_and_does_not_warn_of_what_was_asked_for(tmp
 
 def test_the_compiled_kernels_can_be_forced(compiled, tmp_path):
     told = report(tmp_path, OPS_DCNV3_BACKEND="native")
-    assert told["info"]["backends"][0] == "cpu"
+    assert "cpu" in told["info"]["backends"]
     assert told["warnings"] == []
 
 

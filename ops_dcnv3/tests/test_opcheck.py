@@ -8,7 +8,7 @@ from dcnv3_cases import Case, run
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ops_dcnv3
-from ops_dcnv3 import ops
+from ops_dcnv3 import ops, reference_ops
 
 CASES = [
     Case(height=4, width=5, group_channels=4),
@@ -72,8 +72,8 @@ def packed_results(packed: torch.Tensor, case: Case, run_reference: bool) -> tup
     image, upstream = case.tensors(packed.dtype)[0], case.grad_output(packed.dtype)
     if run_reference:
         static = (*case.static_arguments, case.softmax)
-        output = ops._reference_packed_forward(image, packed, *static)
-        return output, *ops._reference_packed_backward(upstream, image, packed, *static, False)
+        output = reference_ops.dcnv3_packed(image, packed, *static)
+        return output, *reference_ops.dcnv3_packed_backward(upstream, image, packed, *static, False)
     leaves = [image.requires_grad_(), packed.detach().requires_grad_()]
     output = ops.dcnv3_packed(*leaves, case.static_arguments, case.softmax)
     return output, *torch.autograd.grad(output, leaves, upstream)

@@ -2,7 +2,7 @@
 
 from . import extension as _extension
 from ._version import __version__
-from .extension import extension_info
+from .backends import extension_info
 from .ops import dcnv3, dcnv3_reference
 
 _extension.load()

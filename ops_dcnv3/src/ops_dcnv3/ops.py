@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import reference
-from .extension import warn_slow_device
+from . import backends, reference
 from .layers import is_autocast_on
 from .reference import Geometry, IntPair
 
@@ -143,7 +142,7 @@ def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: boo
         # forward-mode derivatives go to the reference, which PyTorch differentiates itself.
         input, *points = tensors
         if len(points) == 1:
-            points = list(_split(points[0], geometry.groups, geometry.num_points))
+            points = list(geometry.split(points[0]))
         offset, mask = points
         return reference.forward(input, offset, mask, geometry, softmax)
     # Plain eager calls skip the dispatcher's way through Python, which costs as much as a small
@@ -290,50 +289,21 @@ def _check_tensors(
             )
 
 
-# ------------------------------------------------------------- kernels without a compiled extension
-# CompositeExplicitAutograd serves every device for which no kernel is registered: a CPU without the
-# extension, and any accelerator.
+# ------------------------------------------------------------- devices without a registered kernel
+# CompositeExplicitAutograd serves every device that has no kernel of its own in the dispatcher: a
+# CPU without the extension, any other accelerator, and CUDA until the first call has found out what
+# the devices are (see backends.py).
 
 
-def _split(offset_mask: Tensor, groups: int, num_points: int) -> tuple[Tensor, Tensor]:
-    num_weights = groups * num_points  # behind offsets and weights there may be padding
-    return offset_mask[..., : 2 * num_weights], offset_mask[..., 2 * num_weights : 3 * num_weights]
+def _register_fallback(name: str) -> None:
+    def run(*args: Any) -> Any:
+        return backends.implementation(name, args[0].device)(*args)
+
+    _library.impl(name, run, "CompositeExplicitAutograd")
 
 
-def _reference_forward(input: Tensor, offset: Tensor, mask: Tensor, *static: Any) -> Tensor:
-    warn_slow_device(input.device.type)
-    return reference.forward(input, offset, mask, Geometry(*static[:-1]), static[-1])
-
-
-def _reference_backward(
-    grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, *static: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    *geometry, softmax, _ = static  # PyTorch's operations heed its deterministic mode themselves
-    return reference.backward(grad_output, input, offset, mask, Geometry(*geometry), softmax)
-
-
-def _reference_packed_forward(input: Tensor, offset_mask: Tensor, *static: Any) -> Tensor:
-    geometry = Geometry(*static[:-1])
-    return _reference_forward(
-        input, *_split(offset_mask, geometry.groups, geometry.num_points), *static
-    )
-
-
-def _reference_packed_backward(
-    grad_output: Tensor, input: Tensor, offset_mask: Tensor, *static: Any
-) -> tuple[Tensor, Tensor]:
-    geometry = Geometry(*static[:-2])
-    parts = _split(offset_mask, geometry.groups, geometry.num_points)
-    grad_input, *grads = _reference_backward(grad_output, input, *parts, *static)
-    grad_packed = torch.cat(grads, dim=-1)
-    padding = offset_mask.shape[-1] - grad_packed.shape[-1]
-    return grad_input, torch.nn.functional.pad(grad_packed, (0, padding))
-
-
-_library.impl("dcnv3", _reference_forward, "CompositeExplicitAutograd")
-_library.impl("dcnv3_backward", _reference_backward, "CompositeExplicitAutograd")
-_library.impl("dcnv3_packed", _reference_packed_forward, "CompositeExplicitAutograd")
-_library.impl("dcnv3_packed_backward", _reference_packed_backward, "CompositeExplicitAutograd")
+for _name in ("dcnv3", "dcnv3_backward", "dcnv3_packed", "dcnv3_packed_backward"):
+    _register_fallback(_name)
 
 
 # -------------------------------------------------------------------------------------------- fakes

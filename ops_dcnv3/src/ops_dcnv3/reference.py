@@ -69,6 +69,12 @@ class Geometry(NamedTuple):
         ) // self.stride_w + 1
         return out_h, out_w
 
+    def split(self, offset_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Parts (N, Ho, Wo, at least G*P*3) into offsets and weights; the rest is padding."""
+        num_weights = self.groups * self.num_points
+        offset, mask = offset_mask[..., : 2 * num_weights], offset_mask[..., 2 * num_weights :]
+        return offset, mask[..., :num_weights]
+
 
 class _Samples(NamedTuple):
     """Where each point reads: corners in the order (y0 x0), (y0 x1), (y1 x0), (y1 x1)."""
@@ -213,7 +219,7 @@ def backward(
 
     # the gradient of an output pixel, repeated for its P samples: (N, Ho*Wo*P, G, D)
     grad = grad_output.to(dtype).reshape(n, out_h * out_w, 1, g.groups, depth)
-    grad = grad.expand(-1, -1, g.num_points, -1, -1).reshape(n, -1, g.groups, depth)
+    grad = grad.expand(-1, -1, g.num_points, -1, -1).reshape(corners.shape[1:])
     dot = (grad * corners).sum(-1)  # (4, N, Ho*Wo*P, G): each corner's share of the loss
     fy, fx = samples.frac_y, samples.frac_x
     along_x = (1 - fy) * (dot[1] - dot[0]) + fy * (dot[3] - dot[2])
