@@ -99,6 +99,7 @@ struct VectorPoints {
   using Own = OwnPoints<scalar_t, kLanes>;
   using Dots = CornerDots<float>;
   static constexpr int kThreads = kTileThreads;
+  static constexpr int kBlocks = 0;
   static constexpr int kOwn = Own::kOwn;
   static constexpr int kNumbers = kPerWords<scalar_t>;
 
@@ -191,6 +192,7 @@ struct PlainPoints {
   using acc_t = typename Compute<scalar_t>::type;
   using Arguments = PointsArguments<acc_t>;
   static constexpr int kThreads = kTileThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kLanes = kPlainLanes;
 
   // The products of the group's channels with the four corners of a point. All lanes.

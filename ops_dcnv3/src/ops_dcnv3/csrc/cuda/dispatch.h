@@ -3,6 +3,10 @@
 //
 //   const char* launch(Kernel{}, Kernel::Arguments, int64_t blocks, int threads, int64_t shared)
 //
+// A kernel's kThreads and kBlocks are its __launch_bounds__: threads of a block at most, and blocks
+// that shall fit on a multiprocessor; 0 leaves the number of registers to the compiler, which with
+// 1 gives the fast kernels so many that only two blocks fit, and else spills in the other ones.
+//
 // or fills memory with zeros, as `const char* zero(void* memory, int64_t bytes)`; both return null,
 // or what went wrong, and so do the functions here. There must be an output pixel.
 #pragma once
@@ -70,12 +74,18 @@ const char* forward(const ForwardArgs& args, const Device& device, const Launch&
 
 // ------------------------------------------------------------------------- backward
 
-// Calls `function` with the number of lanes as a constant.
-template <class Function>
-const char* with_lanes(int lanes, const Function& function) {
-  if (lanes == 8) return function(std::integral_constant<int, 8>{});
-  if (lanes == 16) return function(std::integral_constant<int, 16>{});
-  return function(std::integral_constant<int, 32>{});
+// Calls `function` with two constants: the lanes that share a cell, and whether it has the nine
+// points of a 3 x 3 kernel, whose loops are unrolled then.
+template <typename scalar_t, class Function>
+const char* with_scatter(const BackwardArgs& args, const Function& function) {
+  const Params& params = args.forward.params;
+  const auto with_lanes = [&](auto nine_points) {
+    if (channel_lanes(params) == 8) return function(std::integral_constant<int, 8>{}, nine_points);
+    return function(std::integral_constant<int, 16>{}, nine_points);
+  };
+  if constexpr (sizeof(scalar_t) < sizeof(double))
+    if (has_nine_points(params)) return with_lanes(std::true_type{});
+  return with_lanes(std::false_type{});
 }
 
 template <typename scalar_t, class Launch, class Zero>
@@ -92,8 +102,8 @@ const char* run_backward_input(const BackwardArgs& args, const Device& device, b
     const OwnerArguments<acc_t> arguments{args, sampling, plan_owners(params)};
     failure = zero(sum, partial * static_cast<int64_t>(sizeof(acc_t)));
     if (failure == nullptr)
-      failure = with_lanes(arguments.plan.lanes, [&](auto lanes) {
-        return launch(OwnedInput<scalar_t, lanes>{}, arguments, arguments.plan.blocks,
+      failure = with_scatter<scalar_t>(args, [&](auto lanes, auto nine_points) {
+        return launch(OwnedInput<scalar_t, lanes, nine_points>{}, arguments, arguments.plan.blocks,
                       kOwnerThreads, int64_t{0});
       });
   } else {
@@ -101,9 +111,9 @@ const char* run_backward_input(const BackwardArgs& args, const Device& device, b
     const WindowPlan& plan = arguments.plan;
     if (!plan.exclusive) failure = zero(sum, numbers * static_cast<int64_t>(sizeof(acc_t)));
     if (failure == nullptr)
-      failure = with_lanes(plan.lanes, [&](auto lanes) {
-        return launch(WindowInput<scalar_t, lanes>{}, arguments, plan.blocks, plan.tiles.threads,
-                      plan.shared_bytes);
+      failure = with_scatter<scalar_t>(args, [&](auto lanes, auto nine_points) {
+        return launch(WindowInput<scalar_t, lanes, nine_points>{}, arguments, plan.blocks,
+                      plan.tiles.threads, plan.shared_bytes);
       });
   }
   if (failure != nullptr || partial == 0) return failure;

@@ -78,6 +78,7 @@ struct VectorForward {
   using Arguments = ForwardArguments<float>;
   using Own = OwnPoints<scalar_t, kLanes>;
   static constexpr int kThreads = kTileThreads;
+  static constexpr int kBlocks = 0;
   static constexpr int kOwn = Own::kOwn;
   static constexpr int kNumbers = kPerWords<scalar_t>;
 
@@ -137,6 +138,7 @@ struct PlainForward {
   using acc_t = typename Compute<scalar_t>::type;
   using Arguments = ForwardArguments<acc_t>;
   static constexpr int kThreads = kTileThreads;
+  static constexpr int kBlocks = 1;
   static constexpr int kLanes = kPlainLanes;
 
   template <class Lanes>

@@ -45,9 +45,23 @@ struct CudaLanes {
   // Whether the condition holds in all lanes of the warp. All lanes.
   __device__ __forceinline__ bool all(bool condition) const { return __all_sync(kAll, condition); }
 
-  template <typename acc_t>
-  __device__ __forceinline__ void add_shared(acc_t* address, acc_t value) const {
-    atomicAdd(address, value);
+  // Adds to two neighbouring numbers of shared memory, each of them atomically.
+  __device__ __forceinline__ void add_shared_two(double* address, const double (&values)[2]) const {
+    atomicAdd(address, values[0]);
+    atomicAdd(address + 1, values[1]);
+  }
+  // There is no such instruction for float32, and the exchange that stands in takes both at once.
+  __device__ __forceinline__ void add_shared_two(float* address, const float (&values)[2]) const {
+    using Word = unsigned long long;
+    Word* word = reinterpret_cast<Word*>(address);
+    Word seen = *static_cast<volatile Word*>(word), expected;
+    do {
+      expected = seen;
+      const float first = __uint_as_float(static_cast<unsigned>(expected)) + values[0];
+      const float second = __uint_as_float(static_cast<unsigned>(expected >> 32)) + values[1];
+      const Word sum = static_cast<Word>(__float_as_uint(second)) << 32 | __float_as_uint(first);
+      seen = atomicCAS(word, expected, sum);
+    } while (seen != expected);
   }
   template <typename acc_t>
   __device__ __forceinline__ void add_global(acc_t* address, acc_t value) const {

@@ -8,7 +8,7 @@
 namespace dcnv3 {
 
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads, 1)
+__global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocks)
     entry(const __grid_constant__ typename Kernel::Arguments arguments) {
   Kernel::run(arguments, CudaLanes{});
 }

@@ -148,15 +148,18 @@ struct Route {
 
 constexpr int kPlainLanes = 8;
 
+inline bool has_nine_points(const Params& params) {
+  return params.kernel_h == 3 && params.kernel_w == 3 && !params.remove_center;
+}
+
 // `other`: the second tensor of the input's dtype, output or grad_output.
 inline Route choose_route(const ForwardArgs& args, const void* other) {
   const Params& p = args.params;
   const int64_t group_bytes = p.depth * bytes_of(args.dtype);
   const int64_t image_bytes = (p.height + 2) * (p.width + 2) * p.channels() * bytes_of(args.dtype);
-  const bool vector = args.dtype != DType::kFloat64 && p.kernel_h == 3 && p.kernel_w == 3 &&
-                      !p.remove_center && (p.depth == 16 || p.depth == 32) &&
-                      image_bytes < (int64_t{1} << 31) && is_aligned(args.input, 16) &&
-                      is_aligned(other, 16);
+  const bool vector = args.dtype != DType::kFloat64 && has_nine_points(p) &&
+                      (p.depth == 16 || p.depth == 32) && image_bytes < (int64_t{1} << 31) &&
+                      is_aligned(args.input, 16) && is_aligned(other, 16);
   return vector ? Route{static_cast<int>(group_bytes / 16), true} : Route{kPlainLanes, false};
 }
 
@@ -180,7 +183,7 @@ inline TilePlan plan_tiles(const ForwardArgs& args, const Route& route, const De
 // What falls outside is added to the sum in global memory, one number at a time.
 struct WindowPlan {
   TilePlan tiles;       // of one group each
-  int lanes;            // threads that share a cell, one channel each
+  int lanes;            // threads that share a cell, two channels each
   int chunks_of_depth;  // blocks that share a group's channels
   int height, width;    // of the window before it is cut, input pixels; 0: no window
   int halo_y, halo_x;   // pixels that it reaches beyond the kernels' centres
@@ -195,6 +198,13 @@ constexpr int most_window_threads(bool is_double) { return is_double ? 512 : 102
 struct Window {
   int y, x;  // the first input pixel
   int height, width;
+
+  DCNV3_HOST_DEVICE bool has_row(int row) const {
+    return static_cast<uint32_t>(row) < static_cast<uint32_t>(height);
+  }
+  DCNV3_HOST_DEVICE bool has_column(int column) const {
+    return static_cast<uint32_t>(column) < static_cast<uint32_t>(width);
+  }
 };
 
 DCNV3_HOST_DEVICE int clamp(int64_t value, int64_t low, int64_t high) {
@@ -213,8 +223,12 @@ DCNV3_HOST_DEVICE Window window_of(const WindowPlan& plan, const Tile& tile, con
   return {top, left, bottom - top, right - left};
 }
 
-inline int channel_lanes(const Params& params) {
-  return params.depth <= 8 ? 8 : params.depth <= 16 ? 16 : 32;
+// Threads that share a cell where each has two channels.
+inline int channel_lanes(const Params& params) { return params.depth <= 16 ? 8 : 16; }
+
+inline int64_t window_pixel_bytes(const BackwardArgs& args) {
+  const int64_t number = args.forward.dtype == DType::kFloat64 ? 8 : 4;
+  return 2 * channel_lanes(args.forward.params) * number;
 }
 
 // A window with tiles of `side` x `side` pixels; without one (height 0) where the shared memory
@@ -224,7 +238,7 @@ inline WindowPlan plan_window(const BackwardArgs& args, const Device& device, in
   const Params& p = args.forward.params;
   WindowPlan plan{};
   plan.lanes = channel_lanes(p);
-  plan.chunks_of_depth = static_cast<int>(ceil_div(p.depth, plan.lanes));
+  plan.chunks_of_depth = static_cast<int>(ceil_div(p.depth, 2 * plan.lanes));
   plan.tiles = TilePlan::of(p, side, 1, plan.lanes, 512);
   const double scale = p.offset_scale < 0 ? -p.offset_scale : p.offset_scale;
   const double reach_y = scale * (half_extent(p.kernel_h, p.dilation_h) + 1) + margin;
@@ -234,9 +248,8 @@ inline WindowPlan plan_window(const BackwardArgs& args, const Device& device, in
   // one pixel more below and to the right, for the second corner of a point
   plan.height = static_cast<int>((plan.tiles.height - 1) * p.stride_h + 2 + 2 * plan.halo_y);
   plan.width = static_cast<int>((plan.tiles.width - 1) * p.stride_w + 2 + 2 * plan.halo_x);
-  const int64_t number = args.forward.dtype == DType::kFloat64 ? 8 : 4;
   plan.shared_bytes =
-      smaller(plan.height, p.height) * smaller(plan.width, p.width) * plan.lanes * number;
+      smaller(plan.height, p.height) * smaller(plan.width, p.width) * window_pixel_bytes(args);
   plan.blocks = plan.tiles.blocks * plan.chunks_of_depth;
   if (plan.shared_bytes > device.shared_bytes) plan.height = plan.width = plan.shared_bytes = 0;
   return plan;
@@ -246,10 +259,8 @@ inline WindowPlan plan_window(const BackwardArgs& args, const Device& device, in
 // be added in global memory. Otherwise tiles of 16 x 16 pixels, whose windows overlap.
 inline WindowPlan plan_window(const BackwardArgs& args, const Device& device) {
   const Params& p = args.forward.params;
-  const int64_t number = args.forward.dtype == DType::kFloat64 ? 8 : 4;
-  const int64_t lanes = channel_lanes(p);
-  const int64_t bytes = p.height * p.width * lanes * number;
-  const int64_t blocks = p.batch * p.groups * ceil_div(p.depth, lanes);
+  const int64_t bytes = p.height * p.width * window_pixel_bytes(args);
+  const int64_t blocks = p.batch * p.groups * ceil_div(p.depth, 2 * channel_lanes(p));
   const int64_t pixels = p.out_height * p.out_width;
   const bool enough = blocks >= device.multiprocessors || pixels <= 16 * 16;
   // the cells of a tile are counted in 16 bits, see Divisor
@@ -285,7 +296,7 @@ inline OwnerPlan plan_owners(const Params& p) {
   constexpr int64_t kMostChunks = 8, kTeams = 4096;
   OwnerPlan plan{};
   plan.lanes = channel_lanes(p);
-  plan.chunks_of_depth = static_cast<int>(ceil_div(p.depth, plan.lanes));
+  plan.chunks_of_depth = static_cast<int>(ceil_div(p.depth, 2 * plan.lanes));
   const int64_t owners = p.batch * p.groups * plan.chunks_of_depth;
   const int64_t wanted = smaller(kMostChunks, ceil_div(kTeams, larger(owners, 1)));
   plan.rows = static_cast<int>(ceil_div(p.out_height, larger(1, smaller(wanted, p.out_height))));

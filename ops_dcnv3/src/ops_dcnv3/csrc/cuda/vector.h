@@ -165,6 +165,30 @@ DCNV3_HOST_DEVICE void load_two(const scalar_t* from, float& first, float& secon
   second = Pair<scalar_t>::high(two);
 }
 
+DCNV3_HOST_DEVICE void store_two(double first, double second, double* to) {
+  double* aligned = static_cast<double*>(__builtin_assume_aligned(to, 16));
+  aligned[0] = first;
+  aligned[1] = second;
+}
+DCNV3_HOST_DEVICE void store_two(float first, float second, float* to) {
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<float2*>(to) = make_float2(first, second);
+#else
+  float* aligned = static_cast<float*>(__builtin_assume_aligned(to, 8));
+  aligned[0] = first;
+  aligned[1] = second;
+#endif
+}
+template <typename scalar_t>
+DCNV3_HOST_DEVICE void store_two(float first, float second, scalar_t* to) {
+  const uint32_t two = Pair<scalar_t>::of(first, second);
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<unsigned*>(to) = two;
+#else
+  __builtin_memcpy(__builtin_assume_aligned(to, 4), &two, sizeof(two));
+#endif
+}
+
 // The numbers in sixteen bytes, in the type of calculation.
 template <typename scalar_t>
 constexpr int kPerWords = static_cast<int>(sizeof(Words) / sizeof(scalar_t));
