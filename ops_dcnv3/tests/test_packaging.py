@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import tarfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,17 +21,25 @@ import torch
 import ops_dcnv3
 
 PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from cuda_toolkit import Toolkit, wanted_toolkit  # noqa: E402
+
 TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 PIP = [sys.executable, "-m", "pip"]
 OFFLINE = ["--no-build-isolation", "--no-deps", "--no-index", "--no-cache-dir"]
-LARGEST_WHEEL = 5 * 2**20  # bytes
+LARGEST_WHEEL = 8_000_000  # bytes
+# What pip is asked for where a PyTorch without CUDA is needed: a requirement or a file.
+CPU_TORCH = os.environ.get("CPU_TORCH") or f"torch=={torch.__version__.partition('+')[0]}+cpu"
 
 pytestmark = pytest.mark.slow
 
 
 def attempt(command: list[str], cwd: Path, **variables: str) -> tuple[int, str]:
     """Exit status and output of a command."""
-    dropped = ("PYTHONPATH", "OPS_DCNV3_REQUIRE_NATIVE")
+    dropped = ["PYTHONPATH", "OPS_DCNV3_REQUIRE_NATIVE", "TORCH_CUDA_ARCH_LIST"]
+    if os.environ.get("USE_CUDA") != "0":
+        dropped.append("USE_CUDA")
     kept = {k: v for k, v in os.environ.items() if k not in dropped}
     done = subprocess.run(
         command,
@@ -88,6 +98,14 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def toolkit() -> Toolkit | None:
+    """What the wheel's CUDA kernels were compiled with; None: this machine cannot, or must not."""
+    with pytest.MonkeyPatch.context() as settings:
+        settings.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+        return wanted_toolkit()
+
+
+@pytest.fixture(scope="module")
 def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a fresh environment that has the wheel."""
     folder = tmp_path_factory.mktemp("outside")
@@ -126,7 +144,8 @@ def test_the_source_distribution_holds_all_sources(sdist):
         names = {n.partition("/")[2] for n in archive.getnames()}
     csrc = PROJECT / "src" / "ops_dcnv3" / "csrc"
     needed = {str(p.relative_to(PROJECT)) for p in csrc.rglob("*") if p.is_file()}
-    assert needed and needed <= names
+    needed |= {"setup.py", "cuda_toolkit.py", "cuda_objects.py"}
+    assert any(n.endswith(".cu") for n in needed) and needed <= names
     assert not any(n.endswith((".so", ".o")) for n in names)
 
 
@@ -147,10 +166,66 @@ def test_the_installed_wheel_passes_the_tests_away_from_the_checkout(outside, tm
     assert "passed" in printed and "skipped" not in printed
 
 
+# In a process without a GPU: no warning, kernels that agree with the reference, and a report.
+CLEAN_CHECK = """
+import json, torch, ops_dcnv3
+torch.manual_seed(0)
+shapes = [(2, 7, 6, 64), (2, 7, 6, 4 * 18), (2, 7, 6, 4 * 9)]
+tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+outputs = [operator(*tensors, groups=4, softmax=True)
+           for operator in (ops_dcnv3.dcnv3, ops_dcnv3.dcnv3_reference)]
+gradients = [torch.autograd.grad(output.square().sum(), tensors) for output in outputs]
+for actual, expected in zip((outputs[0], *gradients[0]), (outputs[1], *gradients[1])):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+assert outputs[0].grad_fn.name() != outputs[1].grad_fn.name()  # two implementations, not one
+assert not torch.cuda.is_initialized()
+info = ops_dcnv3.extension_info()
+print(json.dumps({"torch": torch.__version__, "torch_cuda": torch.version.cuda} | info))
+"""
+
+
+def clean_check(python: Path) -> dict[str, Any]:
+    """Runs the check in an environment; what it printed."""
+    command = [str(python), "-W", "error", "-c", CLEAN_CHECK]
+    return json.loads(check(command, python.parent, CUDA_VISIBLE_DEVICES="").splitlines()[-1])
+
+
+def expect_kernels(found: dict[str, Any], python: Path, toolkit: Toolkit | None) -> None:
+    """The installed wheel itself is loaded, with everything that its build could compile."""
+    assert found["path"].startswith(str(python.parents[1]))
+    assert "cpu" in found["backends"]
+    assert tuple(found["cuda_archs"]) == (toolkit.archs if toolkit else ())
+
+
+def test_the_wheel_works_with_this_pytorch(outside, toolkit):
+    found = clean_check(outside)
+    assert found["torch"] == torch.__version__
+    expect_kernels(found, outside, toolkit)
+
+
+def test_the_wheel_works_with_a_pytorch_without_cuda(wheel, toolkit, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [*PIP, "--python", str(python), "install", "--no-cache-dir", "--quiet"]
+    status, printed = attempt([*install, CPU_TORCH, "numpy"], tmp_path)
+    if status != 0 and "No matching distribution" in printed:
+        pytest.skip(f"pip finds no {CPU_TORCH}; CPU_TORCH=<file or requirement> names another one")
+    assert status == 0, printed[-4000:]
+    check([*install, *OFFLINE, str(wheel)], tmp_path)
+    found = clean_check(python)
+    assert found["torch_cuda"] is None
+    expect_kernels(found, python, toolkit)
+
+
+def dynamic_symbols(library: Path, which: str) -> dict[str, str]:
+    """The kind of each dynamic symbol, as nm's letter; ``which``: undefined or defined."""
+    lines = check(["nm", "-D", f"--{which}-only", str(library)], library.parent).splitlines()
+    return {line.split()[-1].partition("@")[0]: line.split()[-2] for line in lines}
+
+
 def undefined_symbols(library: Path) -> set[str]:
     """Names that a shared library takes from others, without versions."""
-    lines = check(["nm", "-D", "--undefined-only", str(library)], library.parent).splitlines()
-    return {line.split()[-1].partition("@")[0] for line in lines}
+    return set(dynamic_symbols(library, "undefined"))
 
 
 def unstable(symbols: set[str]) -> set[str]:
@@ -165,12 +240,34 @@ def unstable(symbols: set[str]) -> set[str]:
     return python | mangled | {s for s in plain if not re.match("(aoti_)?torch_", s)}
 
 
-def test_the_library_needs_no_symbol_of_python_and_only_stable_ones_of_pytorch(wheel, tmp_path):
+@pytest.fixture(scope="module")
+def library(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The extension in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        library = Path(archive.extract("ops_dcnv3/_C.abi3.so", tmp_path))
+        return Path(archive.extract("ops_dcnv3/_C.abi3.so", tmp_path_factory.mktemp("library")))
+
+
+def test_the_library_needs_no_symbol_of_python_and_only_stable_ones_of_pytorch(library):
     symbols = undefined_symbols(library)
     assert "torch_library_impl" in symbols and "aoti_torch_library_init_impl" in symbols
     assert unstable(symbols) == set()
+
+
+def test_what_the_library_demands_of_pytorch_is_in_the_half_without_cuda(library, toolkit):
+    demanded = {n for n, kind in dynamic_symbols(library, "undefined").items() if kind == "U"}
+    demanded = {n for n in demanded if re.search("torch|c10|cuda", n)}
+    halves = ("libtorch_cpu.so", "libc10.so")
+    offered = [dynamic_symbols(TORCH_LIBRARIES / name, "defined") for name in halves]
+    assert "torch_library_impl" in demanded
+    assert demanded - set().union(*offered) == set()
+    stream = dynamic_symbols(library, "undefined").get("aoti_torch_get_current_cuda_stream")
+    assert stream == ("w" if toolkit else None)
+
+
+def test_the_cuda_runtime_inside_the_library_is_not_seen_by_others(library, toolkit):
+    defined = set(dynamic_symbols(library, "defined"))
+    assert ("ops_dcnv3_register_cuda" in defined) == (toolkit is not None)
+    assert not {n for n in defined if re.match("cuda[A-Z]|__cuda", n)}
 
 
 def test_a_library_that_needs_unstable_symbols_would_be_noticed():
@@ -178,6 +275,34 @@ def test_a_library_that_needs_unstable_symbols_would_be_noticed():
     found = unstable(undefined_symbols(TORCH_LIBRARIES / "libtorch_python.so"))
     assert any(s.startswith("Py") for s in found)
     assert any("3c10" in s for s in found) and any("2at" in s for s in found)
+
+
+def test_without_nvcc_the_wheel_has_the_cpu_kernels(tmp_path):
+    copy = copy_sources(tmp_path)
+    build = [*PIP, "wheel", *OFFLINE, "-v", "-w", str(tmp_path), str(copy)]
+    printed = check(build, tmp_path, CUDA_HOME="/no/toolkit", USE_CUDA="auto")
+    assert "building WITHOUT the CUDA kernels: no nvcc: CUDA_HOME is '/no/toolkit'" in printed
+    (archive,) = tmp_path.glob("*-abi3-*.whl")
+    command = [sys.executable, str(PROJECT / "describe_wheel.py"), str(archive)]
+    described = check(command, tmp_path)
+    assert re.fullmatch(rf"{archive.name}: 0\.\d MB, CPU kernels .*, no CUDA kernels\n", described)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"USE_CUDA": "1", "CUDA_HOME": "/no/toolkit"}, "USE_CUDA=1, but no nvcc: CUDA_HOME is"),
+        ({"USE_CUDA": "1", "CXX": "no-such-compiler"}, "USE_CUDA=1, but no C++ compiler: CXX is"),
+        ({"USE_CUDA": "on"}, "expected USE_CUDA = auto, 0 or 1, got 'on'"),
+    ],
+)
+def test_cuda_kernels_that_are_demanded_and_cannot_be_built_are_an_error(
+    tmp_path, settings, message
+):
+    build = [*PIP, "wheel", *OFFLINE, "-w", str(tmp_path), str(copy_sources(tmp_path))]
+    status, printed = attempt(build, tmp_path, **settings)
+    assert status != 0 and f"ops_dcnv3: {message}" in printed
+    assert not list(tmp_path.glob("*.whl"))
 
 
 @pytest.mark.parametrize("compiler", ["/bin/false", "no-such-compiler"])
