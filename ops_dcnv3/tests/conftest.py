@@ -31,7 +31,10 @@ from ops_dcnv3 import extension
 NO_LEVEL, INTERPRETED = "none", "triton"
 LEVELS = extension.cpu_levels() or (NO_LEVEL,)
 if extension.is_interpreting_triton():
+    from ops_dcnv3 import triton_ops
+
     LEVELS = (INTERPRETED,)
+    triton_ops.THREADS = 2048  # the interpreter takes as long for a small block as for a large one
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -25,6 +25,13 @@ _SIZES = ["num_pixels", "height", "width", "out_height", "out_width"]
 
 
 @triton.jit
+def _columns(group, depth, block_depth: tl.constexpr):
+    """Channels of a group (1, D), and which of them there are."""
+    channel = tl.arange(0, block_depth)[None, :]
+    return group * depth + channel, channel < depth
+
+
+@triton.jit
 def _centers(pixel, out_height, out_width, geometry: tl.constexpr, acc_t: tl.constexpr):
     """The image of an output pixel, and x and y of the middle of its kernel in input pixels."""
     row = pixel // out_width
@@ -36,60 +43,78 @@ def _centers(pixel, out_height, out_width, geometry: tl.constexpr, acc_t: tl.con
 
 
 @triton.jit
-def _locate(delta_x, delta_y, center_x, center_y, point, height, width, geometry: tl.constexpr):
-    """Upper left corner (x, y), distances from it, and whether the point contributes.
-
-    See Note [Borders] of the reference: every comparison fails where a position is NaN.
-    """
+def _grid(point, geometry: tl.constexpr):
+    """The point's place in the undeformed grid, (x, y) from the middle of the kernel."""
+    kernel_h, kernel_w = geometry.kernel_h, geometry.kernel_w
     index = point
     if geometry.remove_center:
-        index = tl.where(
-            point >= geometry.kernel_w // 2 * geometry.kernel_h + geometry.kernel_h // 2,
-            point + 1,
-            point,
-        )
-    grid_x = (
-        index // geometry.kernel_h * geometry.dilation_w
-        - geometry.dilation_w * (geometry.kernel_w - 1) // 2
+        index = tl.where(point >= kernel_w // 2 * kernel_h + kernel_h // 2, point + 1, point)
+    half_w = geometry.dilation_w * (kernel_w - 1) // 2
+    half_h = geometry.dilation_h * (kernel_h - 1) // 2
+    return (
+        index // kernel_h * geometry.dilation_w - half_w,
+        index % kernel_h * geometry.dilation_h - half_h,
     )
-    grid_y = (
-        index % geometry.kernel_h * geometry.dilation_h
-        - geometry.dilation_h * (geometry.kernel_h - 1) // 2
-    )
-    px = center_x + geometry.offset_scale * (delta_x + grid_x)
-    py = center_y + geometry.offset_scale * (delta_y + grid_y)
-    contributes = (px > -1) & (py > -1) & (px < width) & (py < height)
-    px = tl.where(contributes, px, 0.0)
-    py = tl.where(contributes, py, 0.0)
-    left, top = tl.floor(px), tl.floor(py)
-    return left.to(tl.int32), top.to(tl.int32), px - left, py - top, contributes
 
 
 @triton.jit
-def _corners(left, top, frac_x, frac_y, height, width, contributes):
-    """Whether each corner may be read, and bilinear weights: (y0 x0), (y0 x1), (y1 x0), (y1 x1)."""
-    upper, lower = contributes & (top >= 0), contributes & (top + 1 < height)
-    first, last = left >= 0, left + 1 < width
-    inside = upper & first, upper & last, lower & first, lower & last
-    above, before = 1 - frac_y, 1 - frac_x
-    return inside, (above * before, above * frac_x, frac_y * before, frac_y * frac_x)
-
-
-@triton.jit
-def _normalised(
-    mask, row, exists, num_points: tl.constexpr, block_points: tl.constexpr, acc_t: tl.constexpr
+def _softmax_of_row(
+    mask, exists, num_points: tl.constexpr, block_points: tl.constexpr, acc_t: tl.constexpr
 ):
-    """Softmax of the logits: highest logit (M), 1 / sum of powers (M), weights (M, block_points).
-
-    ``row`` (M, 1) is where a pixel's logits begin, ``exists`` (M, 1) tells which pixels there are.
-    """
+    """Highest logit (M), 1 / sum of powers (M), weights (M, P); ``mask`` (M) points to logits."""
     point = tl.arange(0, block_points)[None, :]
     valid = point < num_points
-    logits = tl.load(mask + row + point, mask=exists & valid, other=0.0).to(acc_t)
+    logits = tl.load(mask[:, None] + point, mask=exists[:, None] & valid, other=0.0).to(acc_t)
     highest = tl.max(tl.where(valid, logits, -float("inf")), axis=1)
     powers = tl.where(valid, tl.exp(logits - highest[:, None]), 0.0)
     inverse_sum = 1 / tl.sum(powers, axis=1)
     return highest, inverse_sum, powers * inverse_sum[:, None]
+
+
+@triton.jit
+def _sample(
+    offset,  # (M) pointers to the offsets of a pixel and group
+    mask,  # (M) pointers to its weights
+    exists,
+    highest,  # (M) terms of the softmax; anything without one
+    inverse_sum,
+    center_x,
+    center_y,
+    point,
+    height,
+    width,
+    geometry: tl.constexpr,
+    softmax: tl.constexpr,
+    acc_t: tl.constexpr,
+):
+    """Where one point of each pixel reads, all (M): the maths of the reference.
+
+    Returns:
+        The point's weight; whether it contributes, see Note [Borders] of the reference; its upper
+        left corner (x, y); its distances from there (x, y); whether the corners (y0 x0), (y0 x1),
+        (y1 x0), (y1 x1) may be read; their bilinear weights.
+    """
+    weight = tl.load(mask + point, mask=exists, other=0.0).to(acc_t)
+    if softmax:
+        weight = tl.exp(weight - highest) * inverse_sum
+    delta_x = tl.load(offset + 2 * point, mask=exists, other=0.0).to(acc_t)
+    delta_y = tl.load(offset + 2 * point + 1, mask=exists, other=0.0).to(acc_t)
+    grid_x, grid_y = _grid(point, geometry)
+    px = center_x + geometry.offset_scale * (delta_x + grid_x)
+    py = center_y + geometry.offset_scale * (delta_y + grid_y)
+    # every comparison fails where a position is NaN
+    contributes = exists & (px > -1) & (py > -1) & (px < width) & (py < height)
+    px = tl.where(contributes, px, 0.0)
+    py = tl.where(contributes, py, 0.0)
+    left, top = tl.floor(px), tl.floor(py)
+    frac_x, frac_y = px - left, py - top
+    above, before = 1 - frac_y, 1 - frac_x
+    bilinear = above * before, above * frac_x, frac_y * before, frac_y * frac_x
+    left, top = left.to(tl.int32), top.to(tl.int32)
+    upper, lower = contributes & (top >= 0), contributes & (top + 1 < height)
+    first, last = left >= 0, left + 1 < width
+    inside = upper & first, upper & last, lower & first, lower & last
+    return weight, contributes, (left, top), (frac_x, frac_y), inside, bilinear
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -121,28 +146,23 @@ def forward_kernel(
     exists = pixel < num_pixels
     image, center_x, center_y = _centers(pixel, out_height, out_width, geometry, acc_t)
     channels = groups * depth
-    in_depth = (tl.arange(0, block_depth) < depth)[None, :]
-    column = (group * depth + tl.arange(0, block_depth))[None, :]
+    column, in_depth = _columns(group, depth, block_depth)
     offset += pixel * offset_stride + group * (2 * geometry.num_points)
-    mask_row = pixel * mask_stride + group * geometry.num_points
+    mask += pixel * mask_stride + group * geometry.num_points
+    highest, inverse_sum = 0.0, 0.0
     if softmax:
-        highest, inverse_sum, _ = _normalised(
-            mask, mask_row[:, None], exists[:, None], geometry.num_points, block_points, acc_t
+        highest, inverse_sum, weights = _softmax_of_row(
+            mask, exists, geometry.num_points, block_points, acc_t
         )
 
     total = tl.zeros([block_pixels, block_depth], dtype=acc_t)
     for point in range(geometry.num_points):
-        delta_x = tl.load(offset + 2 * point, mask=exists, other=0.0).to(acc_t)
-        delta_y = tl.load(offset + 2 * point + 1, mask=exists, other=0.0).to(acc_t)
-        weight = tl.load(mask + mask_row + point, mask=exists, other=0.0).to(acc_t)
-        if softmax:
-            weight = tl.exp(weight - highest) * inverse_sum
-        left, top, frac_x, frac_y, contributes = _locate(
-            delta_x, delta_y, center_x, center_y, point, height, width, geometry
-        )
-        inside, bilinear = _corners(left, top, frac_x, frac_y, height, width, contributes & exists)
+        weight, contributes, corner, frac, inside, bilinear = _sample(
+            offset, mask, exists, highest, inverse_sum, center_x, center_y, point, height, width,
+            geometry, softmax, acc_t,
+        )  # fmt: skip
         for k in tl.static_range(4):
-            place = (image * height + top + k // 2) * width + left + k % 2
+            place = (image * height + corner[1] + k // 2) * width + corner[0] + k % 2
             value = tl.load(
                 input + place[:, None] * channels + column,
                 mask=inside[k][:, None] & in_depth,
@@ -193,18 +213,18 @@ def backward_kernel(
     exists = pixel < num_pixels
     image, center_x, center_y = _centers(pixel, out_height, out_width, geometry, acc_t)
     channels = groups * depth
-    in_depth = (tl.arange(0, block_depth) < depth)[None, :]
-    column = (group * depth + tl.arange(0, block_depth))[None, :]
+    column, in_depth = _columns(group, depth, block_depth)
     grad = tl.load(
         grad_output + pixel[:, None] * channels + column,
         mask=exists[:, None] & in_depth,
         other=0.0,
     ).to(acc_t)
     offset += pixel * offset_stride + group * (2 * geometry.num_points)
-    mask_row = pixel * mask_stride + group * geometry.num_points
+    mask += pixel * mask_stride + group * geometry.num_points
+    highest, inverse_sum = 0.0, 0.0
     if softmax:
-        highest, inverse_sum, _ = _normalised(
-            mask, mask_row[:, None], exists[:, None], geometry.num_points, block_points, acc_t
+        highest, inverse_sum, weights = _softmax_of_row(
+            mask, exists, geometry.num_points, block_points, acc_t
         )
 
     # one column a point, so that whole rows are written in the end
@@ -213,28 +233,23 @@ def backward_kernel(
     grad_y = tl.zeros([block_pixels, block_points], dtype=acc_t)
     grad_weight = tl.zeros([block_pixels, block_points], dtype=acc_t)
     for point in range(geometry.num_points):
-        delta_x = tl.load(offset + 2 * point, mask=exists, other=0.0).to(acc_t)
-        delta_y = tl.load(offset + 2 * point + 1, mask=exists, other=0.0).to(acc_t)
-        weight = tl.load(mask + mask_row + point, mask=exists, other=0.0).to(acc_t)
-        if softmax:
-            weight = tl.exp(weight - highest) * inverse_sum
-        left, top, frac_x, frac_y, contributes = _locate(
-            delta_x, delta_y, center_x, center_y, point, height, width, geometry
-        )
-        inside, bilinear = _corners(left, top, frac_x, frac_y, height, width, contributes & exists)
+        weight, contributes, corner, frac, inside, bilinear = _sample(
+            offset, mask, exists, highest, inverse_sum, center_x, center_y, point, height, width,
+            geometry, softmax, acc_t,
+        )  # fmt: skip
         # sums over k, the corners, of s_k = <gradient, value at k> times a derivative of k's weight
         along_x = tl.zeros([block_pixels], dtype=acc_t)
         along_y = tl.zeros([block_pixels], dtype=acc_t)
         product = tl.zeros([block_pixels], dtype=acc_t)
         for k in tl.static_range(4):
-            place = (image * height + top + k // 2) * width + left + k % 2
+            place = (image * height + corner[1] + k // 2) * width + corner[0] + k % 2
             place = place[:, None] * channels + column
             valid = inside[k][:, None] & in_depth
             value = tl.load(input + place, mask=valid, other=0.0).to(acc_t)
             dot = tl.sum(grad * value, axis=1)
             product += bilinear[k] * dot
-            along_x += (k % 2 * 2 - 1) * (frac_y if k // 2 else 1 - frac_y) * dot
-            along_y += (k // 2 * 2 - 1) * (frac_x if k % 2 else 1 - frac_x) * dot
+            along_x += (k % 2 * 2 - 1) * (frac[1] if k // 2 else 1 - frac[1]) * dot
+            along_y += (k // 2 * 2 - 1) * (frac[0] if k % 2 else 1 - frac[0]) * dot
             if scatter:
                 share = (bilinear[k] * weight)[:, None] * grad
                 tl.atomic_add(grad_input + place, share, mask=valid, sem="relaxed")
@@ -246,8 +261,9 @@ def backward_kernel(
 
     valid = exists[:, None] & (slot < geometry.num_points)
     if softmax:
-        _, _, weights = _normalised(
-            mask, mask_row[:, None], exists[:, None], geometry.num_points, block_points, acc_t
+        # again, since the weights of all points need not stay in registers meanwhile
+        highest, inverse_sum, weights = _softmax_of_row(
+            mask, exists, geometry.num_points, block_points, acc_t
         )
         weights = tl.where(valid, weights, 0.0)
         mean = tl.sum(weights * grad_weight, axis=1)
@@ -295,8 +311,7 @@ def scatter_kernel(
     image = (tl.program_id(0) // groups % batch).to(index_t)
     share = tl.program_id(0) // groups // batch
     channels = groups * depth
-    in_depth = (tl.arange(0, block_depth) < depth)[None, :]
-    column = (group * depth + tl.arange(0, block_depth))[None, :]
+    column, in_depth = _columns(group, depth, block_depth)
     partial += (share * batch + image).to(tl.int64) * height * width * channels
     first = image * out_height * out_width
     start = (share * out_height // shares).to(index_t) * out_width
@@ -307,24 +322,21 @@ def scatter_kernel(
         grad = tl.load(
             grad_output + pixel[:, None] * channels + column, mask=in_depth, other=0.0
         ).to(acc_t)
-        offset_row = pixel * offset_stride + group * (2 * geometry.num_points)
-        mask_row = pixel * mask_stride + group * geometry.num_points
+        pixel_offset = offset + pixel * offset_stride + group * (2 * geometry.num_points)
+        pixel_mask = mask + pixel * mask_stride + group * geometry.num_points
+        exists = pixel >= 0  # every one
+        highest, inverse_sum = 0.0, 0.0
         if softmax:
-            highest, inverse_sum, _ = _normalised(
-                mask, mask_row[:, None], True, geometry.num_points, block_points, acc_t
+            highest, inverse_sum, weights = _softmax_of_row(
+                pixel_mask, exists, geometry.num_points, block_points, acc_t
             )
         for point in range(geometry.num_points):
-            delta_x = tl.load(offset + offset_row + 2 * point).to(acc_t)
-            delta_y = tl.load(offset + offset_row + 2 * point + 1).to(acc_t)
-            weight = tl.load(mask + mask_row + point).to(acc_t)
-            if softmax:
-                weight = tl.exp(weight - highest) * inverse_sum
-            left, top, frac_x, frac_y, contributes = _locate(
-                delta_x, delta_y, center_x, center_y, point, height, width, geometry
-            )
-            inside, bilinear = _corners(left, top, frac_x, frac_y, height, width, contributes)
+            weight, contributes, corner, frac, inside, bilinear = _sample(
+                pixel_offset, pixel_mask, exists, highest, inverse_sum, center_x, center_y, point,
+                height, width, geometry, softmax, acc_t,
+            )  # fmt: skip
             for k in tl.static_range(4):
-                place = (top.to(index_t) + k // 2) * width + left + k % 2
+                place = (corner[1].to(index_t) + k // 2) * width + corner[0] + k % 2
                 place = place[:, None] * channels + column
                 valid = inside[k][:, None] & in_depth
                 total = tl.load(partial + place, mask=valid, other=0.0)

@@ -24,6 +24,9 @@ THREADS = 128
 THREAD_BYTES = 16
 """A thread's share of a tile of pixels times channels: the widest load that there is."""
 
+INT32_LIMIT = 2**31
+"""Elements of a tensor from which on indices are int64, see Note [Indices] of the kernels."""
+
 SCATTER_PROGRAMS = 1024
 """How many programs the deterministic way aims at by sharing out rows: enough for any GPU."""
 
@@ -63,14 +66,21 @@ class _Launch:
         self.out_height, self.out_width = offset.shape[1:3]
         self.num_pixels = self.batch * self.out_height * self.out_width
         self.groups, self.depth = geometry.groups, channels // geometry.groups
+        num_weights = self.groups * geometry.num_points
+        pixels = (self.batch, self.out_height, self.out_width)
+        if (
+            channels % self.groups
+            or offset.shape != (*pixels, 2 * num_weights)
+            or mask.shape != (*pixels, num_weights)
+        ):  # for memory safety; who calls the function gets a better error from its own checks
+            raise RuntimeError("ops_dcnv3: the shapes of the tensors do not fit each other")
         self.acc_dtype = compute_dtype(input.dtype)
-        # the highest offset of an element in any of the tensors, see Note [Indices]
-        row = max(self.offset.stride, self.mask.stride, channels)
         self.block_depth = triton.next_power_of_2(self.depth)
         self.block_points = triton.next_power_of_2(geometry.num_points)
         self.share = THREAD_BYTES // input.element_size()
         widest = max(self.block_depth, self.block_points)
         self.block_pixels = max(1, THREADS * self.share // widest)
+        row = max(self.offset.stride, self.mask.stride, channels)
         extent = max(self.input.numel(), (self.num_pixels + self.block_pixels) * row)
         self.constants = {
             "geometry": geometry,
@@ -78,7 +88,7 @@ class _Launch:
             "block_points": self.block_points,
             "block_depth": self.block_depth,
             "acc_t": _ACC[self.acc_dtype],
-            "index_t": tl.int64 if extent >= 2**31 else tl.int32,
+            "index_t": tl.int64 if extent >= INT32_LIMIT else tl.int32,
         }
 
     @property
@@ -158,6 +168,8 @@ def _backward(
     if not grad_output.numel():
         return torch.zeros_like(input, memory_format=torch.contiguous_format)
     launch = _Launch(input, offset, mask, Geometry(*geometry), softmax)
+    if grad_output.shape != (*offset.shape[:3], input.shape[3]):
+        raise RuntimeError("ops_dcnv3: expected grad_output of the output's shape")
     grad_output = grad_output.contiguous()
     scatter = not deterministic
     grad_input = launch.input
