@@ -14,8 +14,9 @@
 
 namespace {
 
-template <template <typename, int> class Kernel, typename scalar_t, int kLanes>
-constexpr int lanes_of(Kernel<scalar_t, kLanes>) {
+template <template <typename, int, auto...> class Kernel, typename scalar_t, int kLanes,
+          auto... rest>
+constexpr int lanes_of(Kernel<scalar_t, kLanes, rest...>) {
   return kLanes;
 }
 template <template <typename> class Kernel, typename scalar_t>

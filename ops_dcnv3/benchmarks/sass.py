@@ -6,7 +6,7 @@ Everything here is text in, numbers out; sass_report.py runs the tools.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 
@@ -93,15 +93,20 @@ def parse_sass(text: str) -> dict[str, Code]:
     return kernels
 
 
+@dataclass(frozen=True)
+class Loop:
+    """Numbers of instructions: of the first, of those that lead back to it, of all."""
+
+    head: int
+    ends: frozenset[int]
+    body: frozenset[int]
+
+
 @dataclass
 class Code:
-    """The instructions of one kernel."""
+    """The instructions of one kernel, by their numbers from the start."""
 
     instructions: list[Instruction]
-    by_address: dict[int, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.by_address = {found.address: i for i, found in enumerate(self.instructions)}
 
     def count(self, *names: str, width: int | None = None) -> int:
         """Instructions of these names, and of this width."""
@@ -111,81 +116,77 @@ class Code:
         )
 
     @cached_property
-    def loops(self) -> list[tuple[int, int]]:
-        """First and last index of each outermost loop."""
-        merged: list[tuple[int, int]] = []
-        for first, last in sorted(self._all_loops):
-            if merged and first <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-            else:
-                merged.append((first, last))
-        return merged
-
-    @cached_property
-    def main_loop(self) -> tuple[int, int] | None:
-        """The outermost loop with the longest turn."""
-        return max(self.loops, key=lambda loop: len(self.path(*loop)), default=None)
-
-    @cached_property
-    def points_loop(self) -> tuple[int, int] | None:
-        """The innermost loop in the main one whose lanes hand each other a point."""
-        if self.main_loop is None:
-            return None
-        handing = [
-            (first, last)
-            for first, last in self._all_loops
-            if self.main_loop[0] < first and last < self.main_loop[1]
-            if any(found.opcode == "SHFL.IDX" for found in self.instructions[first:last])
-        ]
-        return min(handing, key=lambda loop: loop[1] - loop[0], default=None)
-
-    @cached_property
-    def _all_loops(self) -> list[tuple[int, int]]:
+    def loops(self) -> list[Loop]:
+        """The outermost loops, in the order of the code."""
         return [
-            (self.by_address[found.target], i)
-            for i, found in enumerate(self.instructions)
-            if found.target is not None and found.target < found.address
+            loop
+            for loop in self._all_loops
+            if not any(loop.body < other.body for other in self._all_loops)
         ]
+
+    @cached_property
+    def main_loop(self) -> Loop | None:
+        """The outermost loop with the longest turn."""
+        return max(self.loops, key=lambda loop: len(self.turn(loop)), default=None)
+
+    @cached_property
+    def points_loop(self) -> Loop | None:
+        """The innermost loop in the main one whose lanes hand each other a point."""
+        handing = [
+            loop
+            for loop in self._all_loops
+            if self.main_loop and loop.body < self.main_loop.body
+            if any(self.instructions[i].opcode == "SHFL.IDX" for i in loop.body)
+        ]
+        return min(handing, key=lambda loop: len(loop.body), default=None)
+
+    def turn(self, loop: Loop) -> list[Instruction]:
+        """What one turn of a loop executes in the fast case, loops inside it once."""
+        return self._path(loop.head, loop.ends, loop.body)
 
     def executed(self, turns: list[int], points: int) -> list[Instruction]:
         """What a warp executes from the start to the end, in the fast case.
 
         Args:
             turns: Of each outermost loop.
-            points: Turns of the loop over points in each turn of the main loop; 0 without one.
+            points: Sampling points that a turn of the main loop goes through, by a loop or one
+                after the other; 0 where lanes hand each other none.
 
         Raises:
-            ValueError: If the code has not these loops.
+            ValueError: If the code has other loops.
         """
-        expected = (len(turns), bool(points))
-        if (found := (len(self.loops), self.points_loop is not None)) != expected:
-            raise ValueError(
-                f"executed: expected loops, loop over points = {expected}, got {found}"
-            )
-        last = max(
-            i for i, found in enumerate(self.instructions) if found.name == "EXIT"
-        )  # behind it: subroutines
-        way = self.path(0, last)
+        if len(self.loops) != len(turns):
+            raise ValueError(f"executed: expected loops = {len(turns)}, got {len(self.loops)}")
+        everything = frozenset(range(len(self.instructions)))
+        exits = frozenset(i for i in self._order if self.instructions[i].name == "EXIT")
+        way = self._path(0, frozenset([max(exits)]), everything)
         for loop, count in zip(self.loops, turns, strict=True):
-            way += self.path(*loop) * (count - 1)
-            if points and self.points_loop and loop == self.main_loop:
-                way += self.path(*self.points_loop) * (count * (points - 1))
+            turn = self.turn(loop)
+            way += turn * (count - 1)
+            if points and loop == self.main_loop:
+                if self.points_loop is not None:
+                    way += self.turn(self.points_loop) * (count * (points - 1))
+                elif sum(found.opcode == "SHFL.IDX" for found in turn) < points:
+                    raise ValueError(f"executed: expected a loop over {points} points, got none")
         return way
 
-    def path(self, first: int, last: int) -> list[Instruction]:
-        """The instructions from one to another, both included, that the fast case executes.
+    def _path(self, first: int, ends: frozenset[int], within: frozenset[int]) -> list[Instruction]:
+        """The instructions from one to an end, both included, that the fast case executes.
 
         Where the way forks, that is the branch with more loads of 16 bytes that no predicate guards
         (all corners inside the image), then the one with more sums in shared memory (inside the
         window), then with fewer calls (no divisions with subnormal numbers), then the longer one.
-        Loops are gone through once.
         """
         best: dict[int, tuple[tuple[int, ...], int | None]] = {}
-        for i in range(last, first - 1, -1):
+        for i in reversed(self._order):
+            if i not in within:
+                continue
             ways: list[tuple[tuple[int, ...], int | None]] = [
-                (best[step][0], step) for step in self._steps(i, last) if step in best
+                (best[step][0], step)
+                for step in self._steps[i]
+                if step in best and (i, step) not in self._returns
             ]
-            if i == last:
+            if i in ends:
                 ways = [((0, 0, 0, 0), None)]
             if ways:
                 score, step = max(ways, key=lambda way: way[0])
@@ -200,13 +201,68 @@ class Code:
             at = best[at][1]
         return way
 
-    def _steps(self, i: int, last: int) -> list[int]:
-        """Indices of the instructions that may follow, forward and not beyond ``last``."""
-        found, steps = self.instructions[i], []
-        if found.predicate or found.name not in ("BRA", "EXIT", "RET"):
-            steps.append(i + 1)
-        elif found.name == "BRA" and re.match(r"!?U?P\d", found.operands):
-            steps.append(i + 1)  # the condition stands among the operands
-        if found.target in self.by_address and self.by_address[found.target] > i:
-            steps.append(self.by_address[found.target])
-        return [step for step in steps if step <= last]
+    @cached_property
+    def _steps(self) -> list[list[int]]:
+        """The numbers of the instructions that may follow each one."""
+        numbers = {found.address: i for i, found in enumerate(self.instructions)}
+        steps: list[list[int]] = []
+        for i, found in enumerate(self.instructions):
+            # a branch's condition may stand among its operands, too
+            guarded = found.predicate or re.match(r"!?U?P\d", found.operands)
+            goes_on = found.name not in ("BRA", "EXIT", "RET") or guarded
+            steps.append([i + 1] if goes_on and i + 1 < len(self.instructions) else [])
+            if found.target in numbers:
+                steps[-1].append(numbers[found.target])
+        return steps
+
+    @cached_property
+    def _walk(self) -> tuple[list[int], set[tuple[int, int]]]:
+        """What is reached from the start, each before what follows it, and the steps back.
+
+        A step back leads to an instruction that the walk has come through: in compiled code, which
+        has no jumps into loops, to the head of a loop. Blocks for rare cases lie behind the code
+        that they return to; that is no step back.
+        """
+        order: list[int] = []
+        returns: set[tuple[int, int]] = set()
+        state = {0: "open"}
+        stack = [(0, iter(self._steps[0]))]
+        while stack:
+            i, steps = stack[-1]
+            step = next(steps, None)
+            if step is None:
+                state[i] = "done"
+                order.append(i)
+                stack.pop()
+            elif state.get(step) == "open":
+                returns.add((i, step))
+            elif step not in state:
+                state[step] = "open"
+                stack.append((step, iter(self._steps[step])))
+        return order[::-1], returns
+
+    @property
+    def _order(self) -> list[int]:
+        return self._walk[0]
+
+    @property
+    def _returns(self) -> set[tuple[int, int]]:
+        return self._walk[1]
+
+    @cached_property
+    def _all_loops(self) -> list[Loop]:
+        before: dict[int, list[int]] = {}
+        for i in self._order:
+            for step in self._steps[i]:
+                before.setdefault(step, []).append(i)
+        found = []
+        for head in sorted({head for _, head in self._returns}):
+            ends = {end for end, to in self._returns if to == head}
+            body, waiting = {head}, list(ends)
+            while waiting:
+                i = waiting.pop()
+                if i not in body:
+                    body.add(i)
+                    waiting += before[i]
+            found.append(Loop(head, frozenset(ends), frozenset(body)))
+        return found

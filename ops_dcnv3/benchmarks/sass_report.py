@@ -195,7 +195,7 @@ def resources_table(kernels: list[Kernel], arch: str) -> Table:
             kernel.threads or "-",
             "-" if occupancy is None else f"{occupancy:.0%}",
             len(code.instructions),
-            len(code.path(*code.main_loop)) if code.main_loop else "-",
+            len(code.turn(code.main_loop)) if code.main_loop else "-",
             "/".join(str(code.count("LDG", width=width)) for width in (128, 64, 32, 16)),
             code.count("STG"),
             f"{code.count('LDS')}/{code.count('STS')}",

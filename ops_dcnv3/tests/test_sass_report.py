@@ -93,26 +93,31 @@ def test_the_width_of_an_access_is_in_its_opcode(sass, opcode, width):
     assert sass.Instruction(0, "", opcode, "R0").width == width
 
 
+def addresses(instructions) -> list[int]:
+    """Of some instructions."""
+    return [found.address for found in instructions]
+
+
 def test_loops_are_found_and_the_main_one_is_the_longest(code):
-    addresses = [[code.instructions[i].address for i in loop] for loop in code.loops]
-    assert addresses == [[0xF0, 0x1A0], [0x220, 0x270]]
-    turn = code.path(*code.main_loop)
-    assert len(turn) == 12 and turn[0].opcode == "LDG.E.128"
+    turns = [addresses(code.turn(loop)) for loop in code.loops]
+    assert turns == [[*range(0xF0, 0x1B0, 0x10)], [*range(0x220, 0x280, 0x10)]]
+    assert code.main_loop == code.loops[0]
 
 
 def test_a_loop_is_executed_as_often_as_told(code):
     once, often = code.executed([1, 1], 0), code.executed([5, 1], 0)
-    # either loop, with what is before and behind it
-    assert [found.address for found in once if found.address >= 0x90] == [
-        *range(0x90, 0x1C0, 0x10),
-        *range(0x280, 0x360, 0x10),
-    ]
+    # one loop of the two, with what is before and behind it
+    assert addresses(once) == [*range(0x00, 0x1C0, 0x10), *range(0x280, 0x360, 0x10)]
     assert len(often) == len(once) + 4 * 12
 
 
-def test_a_plan_that_does_not_fit_the_loops_is_an_error(code):
-    with pytest.raises(ValueError, match=r"expected loops, .* = \(1, True\), got \(2, False\)"):
-        code.executed([3], points=9)
+@pytest.mark.parametrize(
+    ("turns", "points", "message"),
+    [([3], 0, "expected loops = 1, got 2"), ([3, 1], 9, "expected a loop over 9 points, got none")],
+)
+def test_a_plan_that_does_not_fit_the_loops_is_an_error(code, turns, points, message):
+    with pytest.raises(ValueError, match=message):
+        code.executed(turns, points)
 
 
 FORKS = """
@@ -140,13 +145,31 @@ FORKS = """
 def test_the_fast_case_loads_unguarded_and_calls_nothing(sass):
     forks = sass.parse_sass(FORKS)["forks"]
     turn = [0x00, 0x10, 0x60, 0x70, 0xA0, 0xB0, 0xB4, 0xB8, 0xC0]
-    assert [found.address for found in forks.path(*forks.main_loop)] == turn
+    assert addresses(forks.turn(forks.main_loop)) == turn
 
 
 def test_the_loop_over_points_is_executed_in_each_turn_of_the_main_one(sass):
     forks = sass.parse_sass(FORKS)["forks"]
     assert len(forks.executed([1], points=1)) == 9 + 1  # EXIT
     assert len(forks.executed([3], points=7)) == 3 * (9 + 6 * 2) + 1
+
+
+RARE_CASE = """
+\t\tFunction : rare
+        /*0000*/                   MOV R0, RZ ;
+        /*0010*/              @P0 BRA 0x50 ;
+        /*0020*/                   FADD R4, R4, R4 ;
+        /*0030*/              @P1 BRA 0x0 ;
+        /*0040*/                   EXIT ;
+        /*0050*/                   MUFU.RCP R0, R0 ;
+        /*0060*/                   BRA 0x20 ;
+"""
+
+
+def test_a_rare_case_behind_the_code_that_it_returns_to_is_no_loop(sass):
+    rare = sass.parse_sass(RARE_CASE)["rare"]
+    (loop,) = rare.loops
+    assert addresses(rare.turn(loop)) == [0x00, 0x10, 0x50, 0x60, 0x20, 0x30]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +193,7 @@ def test_occupancy_follows_the_scarcest_resource(
 
 
 def test_the_bounds_follow_the_printed_formulas(modules, code):
-    turn = code.path(*code.main_loop)
+    turn = code.turn(code.main_loop)
     found = modules["sass_report"].bounds(turn * 5, warps=3000)
     per_cycle = 132 * 1.755e9
     assert found["issue"] == pytest.approx(3000 * 5 * 12 / (4 * per_cycle))
@@ -205,7 +228,7 @@ def test_no_kernel_spills_registers(kernels):
 @pytest.mark.slow
 def test_each_fast_path_loads_its_corners_in_16_bytes(kernels):
     fast = {
-        kernel.name: kernel.code.path(*kernel.code.main_loop)
+        kernel.name: kernel.code.turn(kernel.code.main_loop)
         for kernel in kernels
         if kernel.name.startswith("Vector")
     }
