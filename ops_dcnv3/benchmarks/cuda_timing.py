@@ -20,8 +20,8 @@ Sampler = Callable[[], float]  # takes one sample: seconds of one call
 
 MIB = 2**20
 LEAST_BYTES = 512 * MIB  # of one sample: 0.1 ms at 5 TB/s, which events resolve to a percent
-MOST_COPIES = 256
-SHORT_SLEEP, LONG_SLEEP = 2_000_000, 40_000_000  # cycles: about 1 ms and 20 ms
+MOST_COPIES = 1024
+SHORT_SLEEP, LONG_SLEEP = 10_000_000, 40_000_000  # cycles: about 5 ms and 20 ms
 
 
 class CudaTimer:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -104,10 +108,19 @@ def stage_layers(batch: int) -> list[Layer]:
     ]
 
 
+def import_backbone() -> ModuleType:
+    """`internimage`, also without safetensors, which it needs for files of weights alone."""
+    if importlib.util.find_spec("safetensors") is None:
+        for name in ("safetensors", "safetensors.torch"):
+            stand_in = ModuleType(name)
+            stand_in.__getattr__ = lambda name: type(name, (Exception,), {})  # type: ignore
+            sys.modules[name] = stand_in
+    return importlib.import_module("internimage")
+
+
 def internimage_t() -> torch.nn.Module:
     """The model with offsets as trained ones have them: a fresh layer's are zero."""
-    import internimage
-
+    internimage = import_backbone()
     torch.manual_seed(0)
     model = internimage.create_model("internimage_t")
     for module in model.modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 
 import ops_dcnv3
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "ops_dcnv3" / "benchmarks"
 MODULES = (
     *("bench_cuda", "competitors", "cuda_contenders", "cuda_machine", "cuda_model"),
     *("cuda_timing", "measure", "original_design", "workloads"),
@@ -277,6 +279,18 @@ def test_a_record_names_command_machine_and_bandwidth_and_can_be_added_to(
     ):
         assert f"{title}\n" in record and f"{title}, against others\n" in record
     assert "\n\n\n" not in record and record.endswith("|\n")
+
+
+def test_the_whole_model_is_built_where_safetensors_is_missing():
+    code = (
+        f"import sys; sys.modules['safetensors'] = None; sys.path[:0] = ['.', {str(FOLDER)!r}]; "
+        "from workloads import internimage_t; model = internimage_t(); "
+        "print(type(model).__name__, model.levels[0].blocks[0].dcn.offset.weight.std().item() > 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["InternImage", "True"]
 
 
 def test_without_a_gpu_the_benchmark_ends_with_one_line(benchmarks, monkeypatch):

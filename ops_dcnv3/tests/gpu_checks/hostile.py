@@ -61,11 +61,11 @@ def one_hostile_point(device: torch.device, *, case: Case, dtype: torch.dtype) -
 
 def hostile_everywhere(device: torch.device, *, case: Case, dtype: torch.dtype) -> None:
     """Every offset hostile: all results finite, and zero where no point can contribute."""
-    image, offset, mask = (t.to(device) for t in case.tensors(dtype))
+    image, offset, mask = case.tensors(dtype)
     grad_output = case.grad_output(dtype).to(device)
     for value in (*VALUES, -1.0, 6.0):
-        filled = torch.full(offset.shape, value, dtype=torch.float64, device=device).to(dtype)
-        results = run((image, filled, mask), grad_output, case)
+        filled = torch.full(offset.shape, value, dtype=torch.float64).to(dtype)
+        results = off_device(run([t.to(device) for t in (image, filled, mask)], grad_output, case))
         assert all(torch.isfinite(r).all() for r in results), f"offsets of {value}"
         if not math.isfinite(value) or abs(value) > 100:
             assert all(r.abs().max() == 0 for r in results), f"offsets of {value}"
