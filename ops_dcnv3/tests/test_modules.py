@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ops_dcnv3
 from ops_dcnv3 import modules
@@ -106,6 +108,70 @@ def test_both_layers_have_the_same_gradients(given):
         gradients.append([leaf.grad, *(p.grad for p in module.parameters())])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+class PackedWidths(TorchDispatchMode):
+    """Notes the last dimension of every packed tensor of offsets and logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.ops_dcnv3.dcnv3_packed.default:
+            self.widths.append(args[1].shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "device, remove_center, width",
+    [("cpu", False, 54), ("cuda", False, 56), ("cpu", True, 48), ("cuda", True, 48)],
+)
+def test_a_gpu_gets_offsets_and_logits_of_a_multiple_of_8_features(device, remove_center, width):
+    with FakeTensorMode(), torch.device(device), PackedWidths() as noted:
+        module = modules.DCNv3(channels=16, group=2, remove_center=remove_center)
+        output = module(torch.empty(1, 5, 6, 16))
+    assert output.device.type == device
+    assert noted.widths == [width]
+
+
+@pytest.mark.parametrize("given", SETTINGS, ids=str)
+@pytest.mark.parametrize("rows", [1, 7])
+def test_padding_of_offsets_and_logits_changes_nothing(monkeypatch, given, rows):
+    module = build(modules.DCNv3, given)
+    x = torch.randn(2, 7, 6, given.get("channels", 64), dtype=torch.float64)
+    results = []
+    for padding in (0, rows):
+        monkeypatch.setattr(modules, "_padding_rows", lambda *_, padding=padding: padding)
+        leaf = x.clone().requires_grad_()
+        module.zero_grad()
+        with PackedWidths() as noted:
+            output = module(leaf)
+        output.square().sum().backward()
+        results.append([output, leaf.grad, *(p.grad for p in module.parameters())])
+        points = module.geometry.groups * module.geometry.num_points
+        assert noted.widths == [3 * points + padding]
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dynamic, copies", [(False, False), (True, True)])
+def test_only_a_compiler_that_does_not_know_the_size_is_given_a_copy(dynamic, copies):
+    torch.compiler.reset()
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    module = modules.DCNv3(channels=16, group=2)
+    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend=backend)
+    with torch.no_grad():
+        x = torch.randn(2, 5, 6, 16)
+        torch.testing.assert_close(compiled(x), module(x))
+    (graph,) = graphs
+    called = {node.target for node in graph.graph.nodes if node.op == "call_method"}
+    assert ("contiguous" in called) is copies
 
 
 def test_the_keys_and_shapes_are_those_of_the_released_checkpoints(layer):

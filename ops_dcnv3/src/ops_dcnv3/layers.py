@@ -30,19 +30,26 @@ def is_autocast_on(x: Tensor) -> bool:
 def channels_first(x: Tensor) -> Tensor:
     """View ``(N, H, W, C)`` as ``(N, C, H, W)``, for a convolution.
 
-    Under a compiler it is a copy: inductor of torch 2.13 cannot lower a convolution whose input is
-    such a view when H and W are dynamic (``ValueRangeError: Invalid ranges [0:-1]``). The copy can
-    go when the compile tests of the backbone pass without it.
+    Where a compiler does not know H and W it is a copy: inductor of torch 2.13 cannot lower a
+    convolution whose input is such a view (``ValueRangeError: Invalid ranges [0:-1]``). The copy
+    can go when the compile tests of the backbone pass without it.
     """
     x = x.permute(0, 3, 1, 2)
-    return x.contiguous() if torch.compiler.is_compiling() else x
+    return x.contiguous() if torch.compiler.is_compiling() and not _has_fixed_size(x) else x
+
+
+def _has_fixed_size(x: Tensor) -> bool:
+    """Whether a compiler knows the sizes of the last two dimensions."""
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import
+
+    return has_static_value(x.shape[-2]) and has_static_value(x.shape[-1])
 
 
 class ToChannelsFirst(nn.Module):
     """View ``(N, H, W, C)`` as ``(N, C, H, W)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Permute, without a copy unless a compiler is at work."""
+        """Permute, without a copy but for a compiler that does not know H and W."""
         return channels_first(x)
 
 
