@@ -198,7 +198,7 @@ def test_the_summary_of_a_sanitizer_is_read(gpu_check, output, errors):
 
 
 def fake_sanitizer(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A `compute-sanitizer` on the path: the program is its last argument but one, or python."""
+    """A `compute-sanitizer` on the path; the trial's last argument says what it must find."""
     program = folder / "bin" / "compute-sanitizer"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n" + script)
@@ -208,7 +208,8 @@ def fake_sanitizer(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -
 
 REPORT = 'echo "========= ERROR SUMMARY: {} errors"\n'
 FINDS_FAULTS = 'case "$*" in *outside) ' + REPORT.format(1) + "exit 86 ;; *right) "
-FINDS_FAULTS += REPORT.format(0) + "exit 0 ;; esac\nshift 4\n"
+FINDS_FAULTS += REPORT.format(0) + "exit 0 ;; esac\n"
+FINDS_FAULTS += 'while [ "${1#--}" != "$1" ]; do shift 2; done\n'  # its own options
 
 
 def test_a_sanitizer_that_finds_the_planted_fault_runs_the_table(gpu_check, folder, monkeypatch):

@@ -90,7 +90,7 @@ def little_memory(device: torch.device, left: int) -> Iterator[None]:
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(
-        (torch.cuda.memory_reserved(device) + left) / total, device
+        min(1.0, (torch.cuda.memory_reserved(device) + left) / total), device
     )
     try:
         yield
@@ -102,15 +102,15 @@ def out_of_memory(device: torch.device) -> None:
     """An output or a gradient that does not fit is PyTorch's error; the next call works."""
     # a small image whose output is large: almost all of it is padding, 1 GiB in float32
     wide = Case(1, 1, 1, groups=1, group_channels=1024, padding=256)
-    tensors, _ = make_tensors_of_zeros(wide, device)
+    tensors = make_zeros(wide, device)
     with little_memory(device, 256 * MIB):
         expect_out_of_memory(lambda: ops_dcnv3.dcnv3(*tensors, **wide.settings))
     del tensors
     # a large image whose output is small: a gradient of 1 GiB
     coarse = Case(1, 4096, 4096, groups=1, group_channels=16, stride=64)
-    tensors, grad_output = make_tensors_of_zeros(coarse, device)
-    leaves = [t.requires_grad_() for t in tensors]
+    leaves = [t.requires_grad_() for t in make_zeros(coarse, device)]
     output = ops_dcnv3.dcnv3(*leaves, **coarse.settings)
+    grad_output = torch.zeros_like(output)
     with little_memory(device, 256 * MIB):
         expect_out_of_memory(lambda: torch.autograd.grad(output, leaves, grad_output))
     tensors, grad_output = make_tensors(CASE, device, torch.float32)
@@ -126,18 +126,17 @@ def expect_out_of_memory(call) -> None:
     raise AssertionError("expected torch.OutOfMemoryError, got a result")
 
 
-def make_tensors_of_zeros(case: Case, device: torch.device) -> tuple[list[Tensor], Tensor]:
-    """Float32 zeros in the shapes of (input, offset, mask), and of the output."""
+def make_zeros(case: Case, device: torch.device) -> list[Tensor]:
+    """Float32 zeros in the shapes of (input, offset, mask)."""
     geometry = case.static_arguments
     size = geometry.output_size(case.height, case.width)
-    channels, points = case.groups * case.group_channels, case.groups * geometry.num_points
+    points = case.groups * geometry.num_points
     shapes = (
-        (case.batch, case.height, case.width, channels),
+        (case.batch, case.height, case.width, case.groups * case.group_channels),
         (case.batch, *size, points * 2),
         (case.batch, *size, points),
     )
-    tensors = [torch.zeros(shape, device=device) for shape in shapes]
-    return tensors, torch.zeros((case.batch, *size, channels), device=device)
+    return [torch.zeros(shape, device=device) for shape in shapes]
 
 
 def need(device: torch.device, size: int) -> None:
