@@ -68,8 +68,9 @@ def compile_one(toolkit: Toolkit, source: Path, folder: Path, threads: int) -> P
 
 def hash_of_inputs(toolkit: Toolkit, source: Path, options: list[str]) -> str:
     """Returns a name for the versions of both compilers, the options and all that is included."""
-    host = os.environ.get("NVCC_CCBIN") or (toolkit.host_options or ("", "c++"))[1]
-    inputs = [toolkit.version, output_of([host, "--version"]), *options]
+    host = (toolkit.host_options or ("", "c++"))[1]
+    inputs = [toolkit.version, os.environ.get("NVCC_CCBIN", ""), *options]
+    inputs += [output_of([host, "--version"])]
     inputs += [path.read_text() for path in with_headers(source)]
     return hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:20]
 

@@ -121,7 +121,7 @@ class BuildKernels(build_ext):
 
         folder = Path(torch.__file__).parent
         toolkit = wanted_toolkit()
-        jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
+        jobs = max_jobs()
         with ThreadPoolExecutor(jobs) as pool:
             tasks = [
                 pool.submit(
@@ -152,6 +152,14 @@ class BuildKernels(build_ext):
             extra_preargs=flags,
             target_lang="c++",
         )
+
+
+def max_jobs() -> int:
+    """How many compilers may run at a time."""
+    wanted = os.environ.get("MAX_JOBS", "").strip() or str(os.cpu_count() or 1)
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise ValueError(f"ops_dcnv3: expected MAX_JOBS >= 1, got {wanted!r}")
+    return int(wanted)
 
 
 def cpp_tasks(toolkit: Toolkit | None) -> list[tuple[Path, str, list[str]]]:

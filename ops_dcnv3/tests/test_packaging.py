@@ -305,6 +305,13 @@ def test_cuda_kernels_that_are_demanded_and_cannot_be_built_are_an_error(
     assert not list(tmp_path.glob("*.whl"))
 
 
+@pytest.mark.parametrize("jobs", ["0", "many"])
+def test_a_wrong_number_of_jobs_is_an_error_that_names_it(tmp_path, jobs):
+    build = [*PIP, "wheel", *OFFLINE, "-w", str(tmp_path), str(copy_sources(tmp_path))]
+    status, printed = attempt(build, tmp_path, MAX_JOBS=jobs, USE_CUDA="0")
+    assert status != 0 and f"ops_dcnv3: expected MAX_JOBS >= 1, got '{jobs}'" in printed
+
+
 @pytest.mark.parametrize("compiler", ["/bin/false", "no-such-compiler"])
 def test_with_a_compiler_that_fails_the_wheel_is_pure_python(tmp_path, compiler):
     copy = copy_sources(tmp_path)
