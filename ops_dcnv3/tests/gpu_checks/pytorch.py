@@ -6,8 +6,10 @@ import copy
 import importlib.util
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from dcnv3_cases import Case
@@ -41,6 +43,8 @@ def why_not_inductor(device: torch.device) -> str:
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         return "torch.compile needs a C compiler"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "torch.compile needs Python's headers"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "torch.compile needs Triton"
     return ""
