@@ -28,6 +28,8 @@ from pathlib import Path
 # within a major version; newer devices compile the PTX of the last one when they first load it.
 DEFAULT_ARCHS = ("80", "86", "89", "90", "100", "120")
 
+LOWEST_ARCH = 80  # the kernels calculate in bfloat16
+
 # No fast-math: positions that are NaN or infinite must fail comparisons.
 NVCC_FLAGS = (
     "-O3",
@@ -160,8 +162,9 @@ def choose_archs(wanted: str, supported: set[str]) -> tuple[str, ...]:
 
     Raises:
         ValueError: If ``wanted`` is no such list, or names what nvcc does not compile for.
-        NoCudaError: If nvcc compiles for none of the default.
+        NoCudaError: If nothing is left that nvcc and the kernels both know.
     """
+    supported = {arch for arch in supported if int(arch) >= LOWEST_ARCH}
     if not wanted.strip(" ;"):
         archs = [arch for arch in DEFAULT_ARCHS if arch in supported]
         if not archs:
@@ -172,7 +175,7 @@ def choose_archs(wanted: str, supported: set[str]) -> tuple[str, ...]:
         if not archs and "90" not in supported:
             raise NoCudaError("nvcc compiles neither for this machine's GPUs nor for 9.0")
         return tuple(archs or ["90"])
-    chosen = set()
+    chosen: set[str] = set()
     for name in re.split(r"[\s;]+", wanted.strip(" ;")):
         match = re.fullmatch(r"(\d+)\.(\d)(\+PTX)?", name)
         if match is None:
@@ -181,6 +184,10 @@ def choose_archs(wanted: str, supported: set[str]) -> tuple[str, ...]:
                 f"'8.0;9.0;12.0+PTX', got {name!r}"
             )
         arch = match[1] + match[2]
+        if int(arch) < LOWEST_ARCH:
+            # lists of this kind are set for a whole machine, and Triton's kernels serve such GPUs
+            print(f"ops_dcnv3: no CUDA kernels for {name}: they need 8.0", file=sys.stderr)
+            continue
         if arch not in supported:
             known = ", ".join(map(dotted, sorted(supported, key=int)))
             raise ValueError(
@@ -188,6 +195,8 @@ def choose_archs(wanted: str, supported: set[str]) -> tuple[str, ...]:
                 f"for, got {name!r}"
             )
         chosen |= {arch, f"{arch}+PTX"} if match[3] else {arch}
+    if not chosen:
+        raise NoCudaError(f"TORCH_CUDA_ARCH_LIST is {wanted!r}, and the kernels need 8.0")
     return tuple(sorted(chosen, key=lambda arch: (int(arch.partition("+")[0]), arch)))
 
 

@@ -109,8 +109,24 @@ def test_an_entry_of_another_form_is_an_error_that_names_it(wanted):
 
 
 def test_an_architecture_that_nvcc_does_not_compile_for_is_an_error_with_those_it_does():
-    with pytest.raises(ValueError, match=r"some of 5\.0, .*, 9\.0, which .*, got '12\.0\+PTX'"):
+    with pytest.raises(ValueError, match=r"some of 8\.0, .*, 9\.0, which .*, got '12\.0\+PTX'"):
         choose_archs("9.0 12.0+PTX", CUDA_12_4)
+
+
+def test_an_architecture_that_the_kernels_cannot_serve_is_left_out_with_a_note(capsys):
+    assert choose_archs("7.0 7.5+PTX 8.0", CUDA_13_0) == ("80",)
+    notes = [f"ops_dcnv3: no CUDA kernels for {name}: they need 8.0" for name in ("7.0", "7.5+PTX")]
+    assert capsys.readouterr().err.splitlines() == notes
+
+
+def test_a_list_without_any_architecture_that_the_kernels_serve_is_a_reason():
+    with pytest.raises(NoCudaError, match="TORCH_CUDA_ARCH_LIST is '7.5', and the kernels need"):
+        choose_archs("7.5", CUDA_13_0)
+
+
+def test_an_nvcc_that_knows_none_of_the_default_is_a_reason():
+    with pytest.raises(NoCudaError, match=r"compiles for none of 8\.0, 8\.6, "):
+        choose_archs("", {"50", "70", "75"})
 
 
 @pytest.mark.parametrize(
@@ -119,6 +135,7 @@ def test_an_architecture_that_nvcc_does_not_compile_for_is_an_error_with_those_i
         ("9.0\n9.0\n", "90"),
         ("12.0\n8.6\n", "86 120"),
         ("7.0\n", "90"),
+        ("7.5\n8.9\n", "89"),
         ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", "90"),
         (None, "90"),
     ],
