@@ -138,7 +138,11 @@ def test_tables_have_every_layer_and_dtype_and_judge_by_the_number_beside(benchm
             if judged:
                 _, most, unit = row["goal"].split()
                 value = float(row["us" if unit == "us" else "times the floor"])
-                assert row["verdict"] == ("met" if value <= float(most) else "missed")
+                met = value <= float(most)
+                # the cell is rounded: at the goal itself either word may be right
+                assert abs(value - float(most)) < 0.01 or row["verdict"] == (
+                    "met" if met else "missed"
+                )
 
 
 @pytest.mark.parametrize(
