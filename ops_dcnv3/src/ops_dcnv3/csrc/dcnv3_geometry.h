@@ -77,4 +77,12 @@ DCNV3_HOST_DEVICE Location<Lane> locate(typename Lane::float_t py, typename Lane
   return {y0, x0, y - Lane::to_float(y0), x - Lane::to_float(x0), contributes ? weight : float_t{}};
 }
 
+// The bilinear weight of a corner: 0 upper left, 1 upper right, 2 lower left, 3 lower right.
+template <typename acc_t, typename index_t>
+DCNV3_HOST_DEVICE acc_t corner_share(const Location<ScalarLane<acc_t, index_t>>& at, int corner) {
+  const acc_t along_y = corner / 2 == 0 ? acc_t(1) - at.frac_y : at.frac_y;
+  const acc_t along_x = corner % 2 == 0 ? acc_t(1) - at.frac_x : at.frac_x;
+  return along_y * along_x;
+}
+
 }  // namespace dcnv3

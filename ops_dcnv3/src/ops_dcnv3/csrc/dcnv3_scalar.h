@@ -18,6 +18,11 @@ struct Float16 {
   uint16_t bits;
 };
 
+template <typename scalar_t>
+constexpr bool kIsBFloat16 = false;
+template <>
+constexpr bool kIsBFloat16<BFloat16> = true;
+
 // The type that a storage type is calculated in.
 template <typename scalar_t>
 struct Compute {
@@ -49,6 +54,10 @@ struct Bits<double> {
 template <typename acc_t>
 DCNV3_HOST_DEVICE acc_t keep_bits(acc_t value, typename Bits<acc_t>::type mask) {
   return bit_cast<acc_t>(bit_cast<typename Bits<acc_t>::type>(value) & mask);
+}
+
+DCNV3_HOST_DEVICE bool is_finite(float value) {
+  return (bit_cast<uint32_t>(value) & 0x7f800000u) != 0x7f800000u;
 }
 
 DCNV3_HOST_DEVICE double to_compute(double value) { return value; }

@@ -13,7 +13,7 @@
 
 #include <type_traits>
 
-#include "backward_input.h"
+#include "backward_matrix.h"
 #include "backward_points.h"
 #include "forward.h"
 
@@ -88,6 +88,46 @@ const char* with_scatter(const BackwardArgs& args, const Function& function) {
   return with_lanes(std::false_type{});
 }
 
+// The ways to the gradient of the input. Each leaves it in grad_input, or, if there is something in
+// `partial`, as a sum of copies there.
+
+template <typename scalar_t, class Launch, class Zero>
+const char* run_owned_input(const BackwardArgs& args, int64_t partial, const Launch& launch,
+                            const Zero& zero) {
+  using acc_t = typename Compute<scalar_t>::type;
+  const OwnerArguments<acc_t> arguments{args, Sampling<acc_t>(args.forward),
+                                        plan_owners(args.forward.params)};
+  if (const char* failure = zero(args.partial, partial * static_cast<int64_t>(sizeof(acc_t))))
+    return failure;
+  return with_scatter<scalar_t>(args, [&](auto lanes, auto nine_points) {
+    return launch(OwnedInput<scalar_t, lanes, nine_points>{}, arguments, arguments.plan.blocks,
+                  kOwnerThreads, int64_t{0});
+  });
+}
+
+template <typename scalar_t, class Launch>
+const char* run_matrix_input(const BackwardArgs& args, const MatrixPlan& plan, void* sum,
+                             const Launch& launch) {
+  if constexpr (sizeof(scalar_t) == 2) {
+    const MatrixArguments arguments{args, Sampling<float>(args.forward), plan,
+                                    static_cast<float*>(sum)};
+    return launch(MatrixInput<scalar_t>{}, arguments, plan.blocks, kMatrixCells, plan.shared_bytes);
+  }
+  return "matrices are for 16-bit numbers";
+}
+
+template <typename scalar_t, class Launch>
+const char* run_window_input(const BackwardArgs& args, const Device& device, void* sum,
+                             const Launch& launch) {
+  using acc_t = typename Compute<scalar_t>::type;
+  const WindowArguments<acc_t> arguments{args, Sampling<acc_t>(args.forward),
+                                         plan_window(args, device), sum};
+  return with_scatter<scalar_t>(args, [&](auto lanes, auto nine_points) {
+    return launch(WindowInput<scalar_t, lanes, nine_points>{}, arguments, arguments.plan.blocks,
+                  arguments.plan.tiles.threads, arguments.plan.shared_bytes);
+  });
+}
+
 template <typename scalar_t, class Launch, class Zero>
 const char* run_backward_input(const BackwardArgs& args, const Device& device, bool deterministic,
                                const Launch& launch, const Zero& zero) {
@@ -95,26 +135,17 @@ const char* run_backward_input(const BackwardArgs& args, const Device& device, b
   const Params& params = args.forward.params;
   const int64_t numbers = params.batch * params.height * params.width * params.channels();
   const int64_t partial = partial_numbers(args, device, deterministic);
-  const Sampling<acc_t> sampling(args.forward);
-  void* sum = partial > 0 ? args.partial : args.grad_input;
   const char* failure = nullptr;
   if (deterministic) {
-    const OwnerArguments<acc_t> arguments{args, sampling, plan_owners(params)};
-    failure = zero(sum, partial * static_cast<int64_t>(sizeof(acc_t)));
-    if (failure == nullptr)
-      failure = with_scatter<scalar_t>(args, [&](auto lanes, auto nine_points) {
-        return launch(OwnedInput<scalar_t, lanes, nine_points>{}, arguments, arguments.plan.blocks,
-                      kOwnerThreads, int64_t{0});
-      });
+    failure = run_owned_input<scalar_t>(args, partial, launch, zero);
   } else {
-    WindowArguments<acc_t> arguments{args, sampling, plan_window(args, device), sum};
-    const WindowPlan& plan = arguments.plan;
-    if (!plan.exclusive) failure = zero(sum, numbers * static_cast<int64_t>(sizeof(acc_t)));
+    const MatrixPlan matrix = plan_matrix(args, device);
+    const bool exclusive = matrix.fits ? matrix.exclusive : plan_window(args, device).exclusive;
+    void* sum = partial > 0 ? args.partial : args.grad_input;
+    if (!exclusive) failure = zero(sum, numbers * static_cast<int64_t>(sizeof(acc_t)));
     if (failure == nullptr)
-      failure = with_scatter<scalar_t>(args, [&](auto lanes, auto nine_points) {
-        return launch(WindowInput<scalar_t, lanes, nine_points>{}, arguments, plan.blocks,
-                      plan.tiles.threads, plan.shared_bytes);
-      });
+      failure = matrix.fits ? run_matrix_input<scalar_t>(args, matrix, sum, launch)
+                            : run_window_input<scalar_t>(args, device, sum, launch);
   }
   if (failure != nullptr || partial == 0) return failure;
   constexpr int kThreads = FinishInput<scalar_t>::kThreads;

@@ -12,12 +12,14 @@ const char* launch_forward(const ForwardArgs& args, const Device& device, void* 
 const char* query_device(int index, Device* device) {
   // this library's own runtime has to follow PyTorch's choice of the device
   cudaError_t error = cudaSetDevice(index);
-  int multiprocessors = 0, shared_bytes = 0;
+  int multiprocessors = 0, shared_bytes = 0, major = 0;
   if (error == cudaSuccess)
     error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index);
   if (error == cudaSuccess)
     error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
-  *device = {index, multiprocessors, shared_bytes};
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
+  *device = {index, multiprocessors, shared_bytes, major >= 8};
   return text_of(error);
 }
 

@@ -2,7 +2,7 @@
 // CudaLanes on a GPU; the tests run the same bodies on a CPU, thread by thread, with one of theirs.
 #pragma once
 
-#include "../dcnv3_params.h"
+#include "../dcnv3_scalar.h"
 
 #if defined(__CUDACC__)
 #define DCNV3_KERNEL __device__ __forceinline__
@@ -63,9 +63,53 @@ struct CudaLanes {
       seen = atomicCAS(word, expected, sum);
     } while (seen != expected);
   }
+  __device__ __forceinline__ void add_shared(float* address, float value) const {
+    atomicAdd(address, value);
+  }
   template <typename acc_t>
   __device__ __forceinline__ void add_global(acc_t* address, acc_t value) const {
     atomicAdd(address, value);
+  }
+  // Two neighbouring numbers, each of them atomically; `address` is a multiple of 8 bytes.
+  __device__ __forceinline__ void add_global_two(float* address, const float (&values)[2]) const {
+#if __CUDA_ARCH__ >= 900
+    atomicAdd(reinterpret_cast<float2*>(address), make_float2(values[0], values[1]));
+#else
+    atomicAdd(address, values[0]);
+    atomicAdd(address + 1, values[1]);
+#endif
+  }
+
+  // Loads four 8 x 8 matrices of 16-bit numbers from shared memory, transposed: lane i names the
+  // row i % 8 of matrix i / 8, 16 bytes on a multiple of 16, and gets, of each matrix, the numbers
+  // in the rows 2 (i % 4) and 2 (i % 4) + 1 of the column i / 4. All lanes.
+  __device__ __forceinline__ void load_matrices_transposed(uint32_t (&loaded)[4],
+                                                           const void* row) const {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(loaded[0]), "=r"(loaded[1]), "=r"(loaded[2]), "=r"(loaded[3])
+                 : "r"(address)
+                 : "memory");
+  }
+  // d += a b for a 16 x 16 matrix a and a 16 x 8 matrix b, spread over the lanes as the instruction
+  // mma.m16n8k16 has it. All lanes.
+  template <typename scalar_t>
+  __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4],
+                                               const uint32_t (&b)[2]) const {
+#if __CUDA_ARCH__ >= 800
+    if constexpr (kIsBFloat16<scalar_t>)
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    else
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    __trap();  // Device::matrices keeps such GPUs away
+#endif
   }
 };
 

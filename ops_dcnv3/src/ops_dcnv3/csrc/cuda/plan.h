@@ -13,6 +13,7 @@ struct Device {
   int index;
   int multiprocessors;
   int64_t shared_bytes;  // dynamic shared memory that one block can have
+  bool matrices;         // tensor cores with products of 16 x 8 x 16, also in bfloat16
 };
 
 DCNV3_HOST_DEVICE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -212,7 +213,8 @@ DCNV3_HOST_DEVICE int clamp(int64_t value, int64_t low, int64_t high) {
 }
 
 // The window of a tile, cut at the image's borders.
-DCNV3_HOST_DEVICE Window window_of(const WindowPlan& plan, const Tile& tile, const Params& p) {
+template <class Plan>
+DCNV3_HOST_DEVICE Window window_of(const Plan& plan, const Tile& tile, const Params& p) {
   if (plan.exclusive) return {0, 0, static_cast<int>(p.height), static_cast<int>(p.width)};
   const int64_t center_y = kernel_center(tile.y, p.stride_h, p.padding_h, p.kernel_h, p.dilation_h);
   const int64_t center_x = kernel_center(tile.x, p.stride_w, p.padding_w, p.kernel_w, p.dilation_w);
@@ -278,6 +280,49 @@ inline WindowPlan plan_window(const BackwardArgs& args, const Device& device) {
   return plan;
 }
 
+// The way over a product of matrices, see backward_matrix.h. Like windows, with a fixed number of
+// cells and pixels; exclusive where a window holds the whole image.
+constexpr int kMatrixCells = 64, kMatrixChannels = 16;
+constexpr int kMatrixSide = 16, kMatrixPixels = kMatrixSide * kMatrixSide;
+
+struct MatrixPlan {
+  TilePlan tiles;  // of one group each
+  int chunks_of_depth;
+  int height, width, halo_y, halo_x;  // as in WindowPlan
+  bool exclusive;
+  bool fits;  // whether the way can be gone and is worth it
+  int64_t shared_bytes;
+  int64_t blocks;
+};
+
+inline MatrixPlan plan_matrix(const BackwardArgs& args, const Device& device) {
+  const ForwardArgs& forward = args.forward;
+  const Params& p = forward.params;
+  MatrixPlan plan{};
+  plan.exclusive = p.height * p.width <= kMatrixPixels &&  //
+                   p.out_height * p.out_width < (1 << 16);
+  const int64_t side = plan.exclusive ? larger(p.out_height, p.out_width) : 8;
+  plan.tiles = TilePlan::of(p, side, 1, 1, kMatrixCells);
+  plan.chunks_of_depth = static_cast<int>(ceil_div(p.depth, kMatrixChannels));
+  plan.height = plan.exclusive ? static_cast<int>(p.height) : kMatrixSide;
+  plan.width = plan.exclusive ? static_cast<int>(p.width) : kMatrixSide;
+  // room for both corners of a point at either end
+  plan.halo_y = static_cast<int>((kMatrixSide - 2 - (plan.tiles.height - 1) * p.stride_h) / 2);
+  plan.halo_x = static_cast<int>((kMatrixSide - 2 - (plan.tiles.width - 1) * p.stride_w) / 2);
+  plan.shared_bytes = kMatrixCells * (kMatrixPixels + 8 + kMatrixChannels + 8) * 2 + 16;
+  plan.blocks = plan.tiles.blocks * plan.chunks_of_depth;
+  // points of the regular grid, moved by one pixel, are to lie in the window
+  const double scale = p.offset_scale < 0 ? -p.offset_scale : p.offset_scale;
+  const bool reaches =
+      scale * (p.dilation_h + 1) <= plan.halo_y && scale * (p.dilation_w + 1) <= plan.halo_x;
+  // weights that are no softmax can leave the range of float16
+  const bool in_range = p.softmax || forward.dtype == DType::kBFloat16;
+  plan.fits = device.matrices && bytes_of(forward.dtype) == 2 && in_range && has_nine_points(p) &&
+              p.depth % kMatrixChannels == 0 && is_aligned(args.grad_output, 16) &&
+              is_aligned(args.grad_input, 16) && (plan.exclusive || reaches);
+  return plan;
+}
+
 // The deterministic way: a team of lanes owns a share of the output rows of one image and group,
 // adds up alone in a copy of the gradient, and the copies are added in a fixed order. The number of
 // shares depends on the shapes only.
@@ -311,7 +356,8 @@ inline int64_t partial_numbers(const BackwardArgs& args, const Device& device, b
   const Params& params = args.forward.params;
   const int64_t numbers = params.batch * params.height * params.width * params.channels();
   if (deterministic) return numbers * plan_owners(params).chunks;
-  if (plan_window(args, device).exclusive) return 0;
+  const MatrixPlan matrix = plan_matrix(args, device);
+  if (matrix.fits ? matrix.exclusive : plan_window(args, device).exclusive) return 0;
   const bool in_place = args.forward.dtype == DType::kFloat32 ||
                         args.forward.dtype == DType::kFloat64;  // the result is the sum itself
   return in_place ? 0 : numbers;
