@@ -63,9 +63,9 @@ def parse_ptxas(text: str) -> dict[str, Resources]:
         if used is None or stack is None:
             raise ValueError(f"parse_ptxas: expected registers and spills, got {part[:200]!r}")
         shared = re.search(r"(\d+) bytes smem", part)
-        found[part.split("'")[1]] = Resources(
-            int(used[1]), *map(int, stack.groups()), int(shared[1]) if shared else 0
-        )
+        frame, stores, loads = map(int, stack.groups())
+        name = part.split("'")[1]
+        found[name] = Resources(int(used[1]), frame, stores, loads, int(shared[1]) if shared else 0)
     return found
 
 
@@ -95,7 +95,7 @@ def parse_sass(text: str) -> dict[str, Code]:
 
 @dataclass(frozen=True)
 class Loop:
-    """Numbers of instructions: of the first, of those that lead back to it, of all."""
+    """Numbers of instructions: of the first, of those that end a turn, of all."""
 
     head: int
     ends: frozenset[int]
@@ -158,7 +158,7 @@ class Code:
         if len(self.loops) != len(turns):
             raise ValueError(f"executed: expected loops = {len(turns)}, got {len(self.loops)}")
         everything = frozenset(range(len(self.instructions)))
-        exits = frozenset(i for i in self._order if self.instructions[i].name == "EXIT")
+        exits = frozenset(i for i in self._reached if self.instructions[i].name == "EXIT")
         way = self._path(0, frozenset([max(exits)]), everything)
         for loop, count in zip(self.loops, turns, strict=True):
             turn = self.turn(loop)
@@ -178,16 +178,14 @@ class Code:
         window), then with fewer calls (no divisions with subnormal numbers), then the longer one.
         """
         best: dict[int, tuple[tuple[int, ...], int | None]] = {}
-        for i in reversed(self._order):
+        for i in reversed(walk(self._once)[0]):
             if i not in within:
                 continue
             ways: list[tuple[tuple[int, ...], int | None]] = [
-                (best[step][0], step)
-                for step in self._steps[i]
-                if step in best and (i, step) not in self._returns
+                (best[step][0], step) for step in self._once[i] if step in best
             ]
             if i in ends:
-                ways = [((0, 0, 0, 0), None)]
+                ways.append(((0, 0, 0, 0), None))
             if ways:
                 score, step = max(ways, key=lambda way: way[0])
                 found = self.instructions[i]
@@ -216,53 +214,81 @@ class Code:
         return steps
 
     @cached_property
-    def _walk(self) -> tuple[list[int], set[tuple[int, int]]]:
-        """What is reached from the start, each before what follows it, and the steps back.
-
-        A step back leads to an instruction that the walk has come through: in compiled code, which
-        has no jumps into loops, to the head of a loop. Blocks for rare cases lie behind the code
-        that they return to; that is no step back.
-        """
-        order: list[int] = []
-        returns: set[tuple[int, int]] = set()
-        state = {0: "open"}
-        stack = [(0, iter(self._steps[0]))]
-        while stack:
-            i, steps = stack[-1]
-            step = next(steps, None)
-            if step is None:
-                state[i] = "done"
-                order.append(i)
-                stack.pop()
-            elif state.get(step) == "open":
-                returns.add((i, step))
-            elif step not in state:
-                state[step] = "open"
-                stack.append((step, iter(self._steps[step])))
-        return order[::-1], returns
-
-    @property
-    def _order(self) -> list[int]:
-        return self._walk[0]
-
-    @property
-    def _returns(self) -> set[tuple[int, int]]:
-        return self._walk[1]
+    def _reached(self) -> list[int]:
+        return walk(self._steps)[0]
 
     @cached_property
     def _all_loops(self) -> list[Loop]:
+        return self._loops_and_once[0]
+
+    @property
+    def _once(self) -> list[list[int]]:
+        """The steps, but where one leads back, those that leave the loop instead."""
+        return self._loops_and_once[1]
+
+    @cached_property
+    def _loops_and_once(self) -> tuple[list[Loop], list[list[int]]]:
+        order, returns = walk(self._steps)
         before: dict[int, list[int]] = {}
-        for i in self._order:
+        for i in order:
             for step in self._steps[i]:
                 before.setdefault(step, []).append(i)
-        found = []
-        for head in sorted({head for _, head in self._returns}):
-            ends = {end for end, to in self._returns if to == head}
-            body, waiting = {head}, list(ends)
+        ends: dict[int, set[int]] = {head: set() for _, head in returns}
+        for end, head in returns:
+            ends[head].add(end)
+        bodies: dict[int, set[int]] = {}
+        for head in ends:
+            bodies[head], waiting = {head}, list(ends[head])
             while waiting:
                 i = waiting.pop()
-                if i not in body:
-                    body.add(i)
+                if i not in bodies[head]:
+                    bodies[head].add(i)
                     waiting += before[i]
-            found.append(Loop(head, frozenset(ends), frozenset(body)))
-        return found
+        once = [
+            [step for step in steps if (i, step) not in returns]
+            for i, steps in enumerate(self._steps)
+        ]
+        # from the inside out: who ends a turn of a loop may end one of the loop around it, too
+        for head in sorted(ends, key=lambda head: len(bodies[head])):
+            leaving = [
+                (i, step)
+                for i in bodies[head]
+                for step in self._steps[i]
+                if step not in bodies[head]
+            ]
+            for i, step in leaving:
+                if (i, step) in returns:
+                    ends[step] |= ends[head]
+                else:
+                    for end in ends[head]:
+                        once[end].append(step)
+        loops = [Loop(h, frozenset(ends[h]), frozenset(bodies[h])) for h in sorted(ends)]
+        return loops, once
+
+
+def walk(steps: list[list[int]]) -> tuple[list[int], set[tuple[int, int]]]:
+    """Goes from number 0 along the steps, as deep as they lead.
+
+    Returns:
+        What was reached, each number before those that follow it, and the steps back: those to a
+        number that the walk had come through. In compiled code, which has no jumps into loops, they
+        lead to the heads of loops. Blocks for rare cases lie behind the code that they return to;
+        that is no step back.
+    """
+    order: list[int] = []
+    returns: set[tuple[int, int]] = set()
+    done = {0: False}
+    stack = [(0, iter(steps[0]))]
+    while stack:
+        i, left = stack[-1]
+        step = next(left, None)
+        if step is None:
+            done[i] = True
+            order.append(i)
+            stack.pop()
+        elif step not in done:
+            done[step] = False
+            stack.append((step, iter(steps[step])))
+        elif not done[step]:
+            returns.add((i, step))
+    return order[::-1], returns

@@ -308,7 +308,9 @@ def main() -> None:
     os.environ["TORCH_CUDA_ARCH_LIST"] = options.arch
     try:
         toolkit = read_toolkit()
-        arch = toolkit.archs[0]
+        if len(toolkit.archs) != 1:
+            raise ValueError(f"expected --arch = one architecture, got {options.arch!r}")
+        (arch,) = toolkit.archs
         kernels = compile_kernels(toolkit, arch)
     except (NoCudaError, RuntimeError, ValueError) as error:
         sys.exit(f"sass_report: {error}")

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -172,6 +172,25 @@ def test_a_rare_case_behind_the_code_that_it_returns_to_is_no_loop(sass):
     assert addresses(rare.turn(loop)) == [0x00, 0x10, 0x50, 0x60, 0x20, 0x30]
 
 
+NESTED = """
+\t\tFunction : nested
+        /*0000*/                   MOV R0, RZ ;
+        /*0010*/              @P0 BRA 0x40 ;
+        /*0020*/                   FADD R4, R4, R4 ;
+        /*0030*/                   BRA 0x10 ;
+        /*0040*/              @P1 BRA 0x0 ;
+        /*0050*/                   EXIT ;
+"""
+
+
+@pytest.mark.parametrize("leaves_to", ["0x40", "0x0"])
+def test_a_loop_inside_that_is_left_at_its_head_is_gone_through_once(sass, leaves_to):
+    nested = sass.parse_sass(NESTED.replace("@P0 BRA 0x40", f"@P0 BRA {leaves_to}"))["nested"]
+    (loop,) = nested.loops
+    turn = addresses(nested.turn(loop))
+    assert turn == [0x00, 0x10, 0x20, 0x30, *([0x40] if leaves_to == "0x40" else [])]
+
+
 @pytest.mark.parametrize(
     ("registers", "threads", "shared", "arch", "occupancy"),
     [
@@ -199,6 +218,16 @@ def test_the_bounds_follow_the_printed_formulas(modules, code):
     assert found["issue"] == pytest.approx(3000 * 5 * 12 / (4 * per_cycle))
     assert found["integer"] == pytest.approx(3000 * 5 * 4 / (2 * per_cycle))
     assert found["load/store"] == pytest.approx(3000 * 5 * (4 + 1) / per_cycle)
+
+
+def test_more_than_one_architecture_is_an_error_in_one_line(modules, monkeypatch):
+    toolkit = SimpleNamespace(archs=("80", "90"))
+    monkeypatch.setattr(modules["sass_report"], "read_toolkit", lambda: toolkit)
+    monkeypatch.setattr(sys, "argv", ["sass_report.py", "--arch", "8.0 9.0"])
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "")  # main() sets it
+    message = "sass_report: expected --arch = one architecture, got '8.0 9.0'"
+    with pytest.raises(SystemExit, match=message):
+        modules["sass_report"].main()
 
 
 @pytest.fixture(scope="module")
