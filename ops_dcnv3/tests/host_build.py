@@ -22,10 +22,13 @@ SOURCES = TESTS / "cuda_host"
 CSRC = TESTS.parent / "src" / "ops_dcnv3" / "csrc"
 COMPILER = os.environ.get("CXX", "c++").split()[0]
 
-COMMON = ("-std=c++17", "-g1", f"-I{CSRC}", f"-I{SOURCES}", "-Wno-unknown-pragmas", "-Wno-psabi")
+COMMON = (
+    *("-std=c++17", "-g1", "-Wno-unknown-pragmas", "-Wno-psabi"),
+    *(f"-I{folder}" for folder in (CSRC, SOURCES, TESTS / "sanitize")),
+)
 WATCHED = ("-O1", "-DHOST_LANES_WATCH", "-fno-threadsafe-statics")
 FLAGS = {
-    "plain": ("-O2",),
+    "plain": ("-O1",),
     # The watching itself is not watched: memory_watch.cpp gets no -fsanitize.
     "watched": (*WATCHED, "-fsanitize=thread"),
     "sanitized": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -73,6 +72,19 @@ def shuffle_xor_source(lane: int, mask: int, width: int) -> int:
     return source if source <= last else lane
 
 
+def product() -> np.ndarray:
+    """1 + A B with the matrices of `multiply` in planted.cpp, (16, 8)."""
+    a = np.fromfunction(lambda m, k: (3 * m + 5 * k) % 11 - 5, (16, 16))
+    b = np.fromfunction(lambda k, n: (7 * k + 2 * n) % 13 - 6, (16, 8))
+    return 1 + a @ b
+
+
+def transposed(matrix: int) -> np.ndarray:
+    """What `ldmatrix.trans` gives the 32 lanes of a matrix with 64 m + 8 row + column in it."""
+    lane, half = np.arange(32)[:, None], np.arange(2)
+    return (64 * matrix + 8 * (2 * (lane % 4) + half) + lane // 4).ravel()
+
+
 # What each kernel without a mistake must leave, from its source in planted.cpp.
 SOUND = {
     "warp_sum": np.repeat([np.arange(32).sum(), np.arange(32, 64).sum()], 32),
@@ -85,6 +97,10 @@ SOUND = {
     "all": (THREADS < 32).astype(float),
     "reverse": THREADS[::-1],
     "blocks": THREADS // 16,
+    "multiply_upper": product()[:8].ravel(),
+    "multiply_lower": product()[8:].ravel(),
+    "load_matrix_0": transposed(0),
+    "load_matrix_3": transposed(3),
     "atomic_sum": np.where(THREADS == 0, 2 * THREADS.sum() - 1, -1),
 }
 # Threads that do not meet where they must, and launches that no GPU accepts.
@@ -99,6 +115,9 @@ MEETING_MISTAKES = {
     "two_syncs": "divergent: ",
     "width_12": "no power of two",
     "atomic_elsewhere": "outside of the shared memory",
+    "atomic_pair_misaligned": "no multiple of 8",
+    "matrix_row_misaligned": "no multiple of 16",
+    "matrices_or_shuffle": "divergent: ",
     "no_blocks": "launch of 0 blocks",
     "too_much_shared": "launch with 233472 bytes",
 }
@@ -150,8 +169,9 @@ def test_shared_memory_that_nobody_wrote_is_nan(plain):
     np.testing.assert_array_equal(np.delete(result, 54), np.delete(THREADS[::-1], 54))
 
 
-def test_an_overflow_of_a_threads_stack_is_no_silent_corruption(plain):
-    assert run(plain, "deep").returncode == -signal.SIGSEGV
+@pytest.mark.parametrize("kernel, thread", [("nowhere", 33), ("deep", 0)])
+def test_an_access_to_no_memory_and_an_overflow_of_the_stack_name_the_thread(plain, kernel, thread):
+    assert f"thread {thread} of block 0: segmentation fault" in error(plain, kernel)
 
 
 @orders

@@ -2,6 +2,8 @@
 // it yields. What host_lanes.h needs to run the threads of a CUDA block one after the other.
 #pragma once
 
+#include <setjmp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -66,7 +68,60 @@ constexpr size_t kStackBytes = 256 << 10;  // its frames are many times as large
 #else
 constexpr size_t kStackBytes = 64 << 10;
 #endif
-constexpr size_t kGuardBytes = 64 << 10;  // below each stack; an access is a segmentation fault
+constexpr size_t kGuardBytes = 64 << 10;  // below each stack, not to be touched
+
+// While one of these lives, a fiber that touches memory that is not there ends by itself alone. The
+// sanitizers have handlers of their own, which say more.
+class Faults {
+ public:
+  Faults() {
+#if !defined(HOST_LANES_ASAN)
+    const stack_t mine{memory().data(), 0, memory().size()};
+    sigaltstack(&mine, &stack_);
+    struct sigaction action{};
+    action.sa_sigaction = &Faults::handle;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigaction(SIGSEGV, &action, &segmentation_);
+    sigaction(SIGBUS, &action, &bus_);
+#endif
+  }
+  ~Faults() {
+#if !defined(HOST_LANES_ASAN)
+    sigaction(SIGBUS, &bus_, nullptr);
+    sigaction(SIGSEGV, &segmentation_, nullptr);
+    sigaltstack(&stack_, nullptr);
+#endif
+  }
+  Faults(const Faults&) = delete;
+  Faults& operator=(const Faults&) = delete;
+
+  // Where to go from a fault, and whether anything that could fault is running.
+  static sigjmp_buf& way_out() {
+    static sigjmp_buf buffer;
+    return buffer;
+  }
+  static volatile sig_atomic_t& armed() {
+    static volatile sig_atomic_t flag = 0;
+    return flag;
+  }
+
+ private:
+  static std::vector<char>& memory() {
+    static std::vector<char> stack(64 << 10);
+    return stack;
+  }
+  static void handle(int number, siginfo_t*, void*) {
+    if (!armed()) {  // not of a fiber: nobody's business here
+      signal(number, SIG_DFL);
+      return;
+    }
+    siglongjmp(way_out(), 1);
+  }
+
+  stack_t stack_{};
+  struct sigaction segmentation_{};
+  struct sigaction bus_{};
+};
 
 class Fibers {
  public:
@@ -87,8 +142,26 @@ class Fibers {
     for (int k = 0; k < count; ++k) prepare(k);
   }
 
-  // Runs fiber k until it yields or ends. Not to be called from a fiber.
-  void resume(int k) {
+  // Runs fiber k until it yields or ends; false where it touched memory that is not there, after
+  // which it must not be resumed. Not to be called from a fiber, and only while a Faults lives.
+  bool resume(int k) {
+    if (sigsetjmp(Faults::way_out(), 0) != 0) {
+      Faults::armed() = 0;
+      return false;
+    }
+    Faults::armed() = 1;
+    switch_to(k);
+    Faults::armed() = 0;
+    return true;
+  }
+
+  // Goes back to whoever resumed this fiber.
+  void yield() { leave(false); }
+
+  bool ended(int k) const { return fibers_[static_cast<size_t>(k)].ended; }
+
+ private:
+  void switch_to(int k) {
     current_ = k;
     resuming() = this;
     Fiber& fiber = fibers_[static_cast<size_t>(k)];
@@ -101,12 +174,6 @@ class Fibers {
     after_switch(scheduler_.fake_stack, nullptr, nullptr);
   }
 
-  // Goes back to whoever resumed this fiber.
-  void yield() { leave(false); }
-
-  bool ended(int k) const { return fibers_[static_cast<size_t>(k)].ended; }
-
- private:
   struct Fiber {
 #if defined(HOST_LANES_UCONTEXT)
     ucontext_t context;

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "fibers.h"
+#include "matrices.h"
 #include "memory_watch.h"
 
 namespace host_lanes {
@@ -42,6 +43,10 @@ struct Schedule {
 struct Place {
   const char* file;
   int line;
+
+  bool operator==(const Place& other) const {
+    return line == other.line && (file == other.file || std::strcmp(file, other.file) == 0);
+  }
 };
 
 class Block;
@@ -69,18 +74,32 @@ class HostLanes {
 
   template <typename T>
   void add_shared(T* address, T value) const;
+  // To two neighbours, the first at a multiple of 8 bytes.
+  template <typename T>
+  void add_shared_two(T* address, const T (&values)[2]) const;
   template <typename T>
   void add_global(T* address, T value) const;
+  void add_global_two(float* address, const float (&values)[2]) const;
+
+  // See matrices.h.
+  template <typename scalar_t>
+  void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                    const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
+  // `row` lies in shared memory at a multiple of 16 bytes.
+  void load_matrices_transposed(uint32_t (&loaded)[4], const void* row,
+                                const char* file = __builtin_FILE(),
+                                int line = __builtin_LINE()) const;
 
  private:
   Block& block_;
   const int thread_;
 };
 
-enum class Meeting : int { kNone, kSync, kShuffle, kShuffleXor, kAll };
+enum class Meeting : int { kNone, kSync, kShuffle, kShuffleXor, kAll, kTogether };
 
 inline const char* name_of(Meeting meeting) {
-  static const char* const kNames[] = {"nothing", "sync", "shuffle", "shuffle_xor", "all"};
+  static const char* const kNames[] = {"nothing",     "sync", "shuffle",
+                                       "shuffle_xor", "all",  "matrices"};
   return kNames[static_cast<int>(meeting)];
 }
 
@@ -130,6 +149,8 @@ class Block {
 
  private:
   friend class HostLanes;
+  // What a warp does with something of each of its lanes.
+  using Together = void (*)(void* const (&lanes)[kWarp]);
   struct Waiting {
     Meeting meeting = Meeting::kNone;
     Place place{"", 0};
@@ -138,6 +159,8 @@ class Block {
     int source = 0;  // lane, or mask of lanes
     uint64_t value = 0;
     uint64_t result = 0;
+    Together together = nullptr;
+    void* own = nullptr;
   };
 
   std::vector<int> order_of(int count) {
@@ -157,8 +180,13 @@ class Block {
       waiting(thread).meeting = Meeting::kNone;
       running_ = thread;
       memory_watch::set_thread(number_, thread, epoch_);
-      fibers_.resume(thread);
+      const bool sound = fibers_.resume(thread);
       memory_watch::set_thread(-1, 0, 0);
+      if (!sound) {
+        const char* found = memory_watch::take_error();
+        error_ = describe(thread) + ": segmentation fault" + (found ? "; before it " : "") +
+                 (found ? found : "");
+      }
       if (!error_.empty()) return false;
       if (const char* found = memory_watch::take_error()) {
         error_ = describe(thread) + ": " + found;
@@ -169,9 +197,8 @@ class Block {
     for (int lane = 0; lane < kWarp; ++lane) {
       const Waiting& other = waiting(first + lane);
       if (fibers_.ended(first + lane) != fibers_.ended(first) || other.meeting != head.meeting ||
-          other.place.line != head.place.line ||
-          std::strcmp(other.place.file, head.place.file) != 0 || other.width != head.width ||
-          other.bytes != head.bytes) {
+          !(other.place == head.place) || other.width != head.width || other.bytes != head.bytes ||
+          other.together != head.together) {
         error_ = "divergent: " + describe(first) + ", " + describe(first + lane);
         return false;
       }
@@ -189,6 +216,11 @@ class Block {
   void exchange(int first) {
     const Meeting meeting = waiting(first).meeting;
     const int width = waiting(first).width;
+    if (meeting == Meeting::kTogether) {
+      void* lanes[kWarp];
+      for (int lane = 0; lane < kWarp; ++lane) lanes[lane] = waiting(first + lane).own;
+      return waiting(first).together(lanes);
+    }
     bool every = true;
     for (int lane = 0; lane < kWarp; ++lane) every = every && waiting(first + lane).value != 0;
     for (int lane = 0; lane < kWarp; ++lane) {
@@ -207,8 +239,7 @@ class Block {
     const Waiting& head = waiting(0);
     for (int thread = 0; thread < block_size_; ++thread) {
       const Waiting& other = waiting(thread);
-      if (fibers_.ended(thread) != fibers_.ended(0) || other.place.line != head.place.line ||
-          std::strcmp(other.place.file, head.place.file) != 0) {
+      if (fibers_.ended(thread) != fibers_.ended(0) || !(other.place == head.place)) {
         error_ = "divergent: " + describe(0) + ", " + describe(thread);
         return false;
       }
@@ -221,7 +252,7 @@ class Block {
   // Called from the running thread's fiber.
   uint64_t meet(Meeting meeting, Place place, int width, int bytes, int source, uint64_t value) {
     Waiting& own = waiting(running_);
-    own = {meeting, place, width, bytes, source, value, 0};
+    own = {meeting, place, width, bytes, source, value, 0, nullptr, nullptr};
     if (width < 1 || width > kWarp || (width & (width - 1)) != 0) {
       fail(std::string(name_of(meeting)) + " over " + std::to_string(width) +
            " lanes, no power of two up to 32");
@@ -230,24 +261,26 @@ class Block {
     return own.result;
   }
 
+  void meet_together(Together together, void* own, Place place) {
+    waiting(running_) = {Meeting::kTogether, place, kWarp, 0, 0, 0, 0, together, own};
+    fibers_.yield();
+  }
+
   // Ends the launch from the running thread's fiber, which is never resumed.
   void fail(const std::string& what) {
     if (error_.empty()) error_ = describe(running_) + ": " + what;
     fibers_.yield();
   }
 
-  template <typename T>
-  void check_shared(const T* address) {
+  void check_shared(const void* address, size_t bytes) {
     const uintptr_t at = reinterpret_cast<uintptr_t>(address);
     const uintptr_t begin = reinterpret_cast<uintptr_t>(shared_);
-    if (at < begin || at + sizeof(T) > begin + static_cast<uintptr_t>(shared_bytes_))
-      fail("add_shared outside of the shared memory");
-    check_aligned(address);
+    if (at < begin || at + bytes > begin + static_cast<uintptr_t>(shared_bytes_))
+      fail("an address outside of the shared memory");
   }
-  template <typename T>
-  void check_aligned(const T* address) {
-    if (reinterpret_cast<uintptr_t>(address) % sizeof(T) != 0)
-      fail("atomic addition at an address that is not a multiple of the size");
+  void check_aligned(const void* address, size_t bytes) {
+    if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
+      fail("an address that is no multiple of " + std::to_string(bytes));
   }
 
   std::string describe(int thread) {
@@ -317,18 +350,47 @@ inline bool HostLanes::all(bool value, const char* file, int line) const {
 template <typename T>
 void HostLanes::add_shared(T* address, T value) const {
   static_assert(std::is_floating_point<T>::value, "added in the type of calculation");
-  block_.check_shared(address);
+  block_.check_shared(address, sizeof(T));
+  block_.check_aligned(address, sizeof(T));
   memory_watch::atomic(address, sizeof(T));
   memory_watch::Pause pause;
   *address += value;
 }
 template <typename T>
+void HostLanes::add_shared_two(T* address, const T (&values)[2]) const {
+  block_.check_aligned(address, 8);
+  add_shared(address, values[0]);
+  add_shared(address + 1, values[1]);
+}
+template <typename T>
 void HostLanes::add_global(T* address, T value) const {
   static_assert(std::is_floating_point<T>::value, "added in the type of calculation");
-  block_.check_aligned(address);
+  block_.check_aligned(address, sizeof(T));
   memory_watch::atomic(address, sizeof(T));
   memory_watch::Pause pause;
   *address += value;
+}
+
+inline void HostLanes::add_global_two(float* address, const float (&values)[2]) const {
+  block_.check_aligned(address, 8);
+  add_global(address, values[0]);
+  add_global(address + 1, values[1]);
+}
+
+template <typename scalar_t>
+void HostLanes::multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                             const char* file, int line) const {
+  Multiplication own{d, a, b};
+  block_.meet_together(&multiply<scalar_t>, &own, {file, line});
+}
+inline void HostLanes::load_matrices_transposed(uint32_t (&loaded)[4], const void* row,
+                                                const char* file, int line) const {
+  TransposedLoad own{{}, loaded};
+  block_.check_shared(row, sizeof(own.row));
+  block_.check_aligned(row, 16);
+  memory_watch::read(row, sizeof(own.row));
+  std::memcpy(own.row, row, sizeof(own.row));
+  block_.meet_together(&load_transposed, &own, {file, line});
 }
 
 struct Free {
@@ -341,17 +403,25 @@ inline Fibers& shared_fibers() {
   return fibers;
 }
 
-// Launches body(HostLanes&) for every thread of every block; returns the first error, or "".
-template <typename Body>
-std::string run_grid(int64_t num_blocks, int block_size, int64_t shared_bytes, Schedule schedule,
-                     const Body& body) {
+// Why no GPU would accept a launch, or "".
+inline std::string check_launch(int64_t num_blocks, int block_size, int64_t shared_bytes) {
   if (num_blocks < 1 || num_blocks > kMaxBlocks)
     return "launch of " + std::to_string(num_blocks) + " blocks";
   if (block_size < kWarp || block_size > kMaxBlockSize || block_size % kWarp != 0)
     return "launch of " + std::to_string(block_size) + " threads a block";
   if (shared_bytes < 0 || shared_bytes > kMaxSharedBytes)
     return "launch with " + std::to_string(shared_bytes) + " bytes of shared memory";
+  return "";
+}
+
+// Launches body(HostLanes&) for every thread of every block; returns the first error, or "".
+template <typename Body>
+std::string run_grid(int64_t num_blocks, int block_size, int64_t shared_bytes, Schedule schedule,
+                     const Body& body) {
+  const std::string refused = check_launch(num_blocks, block_size, shared_bytes);
+  if (!refused.empty()) return refused;
   Fibers& fibers = shared_fibers();
+  const Faults faults;
   constexpr int64_t guard = memory_watch::kGuard;
   std::unique_ptr<void, Free> memory(std::malloc(static_cast<size_t>(shared_bytes + 2 * guard)));
   char* const shared = static_cast<char*>(memory.get()) + guard;

@@ -148,6 +148,10 @@ void atomic(const void* address, int64_t bytes) {
   access(reinterpret_cast<uintptr_t>(address), static_cast<uintptr_t>(bytes), Kind::kAdd);
 }
 
+void read(const void* address, int64_t bytes) {
+  access(reinterpret_cast<uintptr_t>(address), static_cast<uintptr_t>(bytes), Kind::kRead);
+}
+
 const char* take_error() {
   State& s = state();
   if (s.error.empty()) return nullptr;

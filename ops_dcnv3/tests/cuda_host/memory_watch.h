@@ -26,8 +26,9 @@ void add_tensor(const char* name, const void* begin, int64_t bytes, bool writabl
 // Forgets the accesses of the launch before.
 void start_launch();
 void clear_tensors();
-// An atomic addition by the running thread.
+// An atomic addition, or a plain read, by the running thread.
 void atomic(const void* address, int64_t bytes);
+void read(const void* address, int64_t bytes);
 // The first error since the last call, or null.
 const char* take_error();
 // Accesses that are the emulator's own.
@@ -44,6 +45,7 @@ inline void add_tensor(const char*, const void*, int64_t, bool) {}
 inline void start_launch() {}
 inline void clear_tensors() {}
 inline void atomic(const void*, int64_t) {}
+inline void read(const void*, int64_t) {}
 inline const char* take_error() { return nullptr; }
 struct Pause {
   Pause() {}

@@ -7,8 +7,10 @@
 #include <map>
 #include <string>
 
+#include "dcnv3_scalar.h"
 #include "host_lanes.h"
 
+using namespace dcnv3;
 using host_lanes::HostLanes;
 
 namespace {
@@ -39,6 +41,42 @@ void reverse(HostLanes& lanes, bool with_sync) {
   shared_floats(lanes)[t] = input[t];
   if (with_sync) lanes.sync();
   output[t] = shared_floats(lanes)[kThreads - 1 - t];
+}
+
+// 1 + A B by the lanes of each warp, for A[m][k] = (3 m + 5 k) % 11 - 5 and B[k][n] = (7 k + 2 n) %
+// 13 - 6. Leaves rows 8 * half to 8 * half + 7.
+template <typename scalar_t>
+void multiply(HostLanes& lanes, int half) {
+  const auto number = [](int value) {
+    return static_cast<uint32_t>(from_compute<scalar_t>(static_cast<float>(value)).bits);
+  };
+  const auto a_at = [&](int m, int k) { return number((3 * m + 5 * k) % 11 - 5); };
+  const auto b_at = [&](int k, int n) { return number((7 * k + 2 * n) % 13 - 6); };
+  const int lane = lanes.thread() % 32, g = lane / 4, t = lane % 4 * 2;
+  const uint32_t a[4] = {
+      a_at(g, t) | a_at(g, t + 1) << 16, a_at(g + 8, t) | a_at(g + 8, t + 1) << 16,
+      a_at(g, t + 8) | a_at(g, t + 9) << 16, a_at(g + 8, t + 8) | a_at(g + 8, t + 9) << 16};
+  const uint32_t b[2] = {b_at(t, g) | b_at(t + 1, g) << 16, b_at(t + 8, g) | b_at(t + 9, g) << 16};
+  float d[4] = {1, 1, 1, 1};
+  lanes.multiply_add<scalar_t>(d, a, b);
+  if (lanes.thread() >= 32) return;
+  output[g * 8 + t] = d[2 * half];
+  output[g * 8 + t + 1] = d[2 * half + 1];
+}
+
+// Number c of row r of matrix m is 64 m + 8 r + c; row r of matrix m lies at 16 (4 r + m) bytes.
+// Leaves the two numbers of each lane of matrix `matrix`.
+void load_transposed(HostLanes& lanes, int matrix) {
+  uint16_t* memory = reinterpret_cast<uint16_t*>(lanes.shared());
+  for (int k = lanes.thread() * 4; k < lanes.thread() * 4 + 4; ++k)
+    memory[(k / 8 % 8 * 4 + k / 64) * 8 + k % 8] = static_cast<uint16_t>(k);
+  lanes.sync();
+  const int lane = lanes.thread() % 32;
+  uint32_t loaded[4];
+  lanes.load_matrices_transposed(loaded, memory + (lane % 8 * 4 + lane / 8) * 8);
+  if (lanes.thread() >= 32) return;
+  output[2 * lane] = static_cast<float>(loaded[matrix] & 0xffff);
+  output[2 * lane + 1] = static_cast<float>(loaded[matrix] >> 16);
 }
 
 const std::map<std::string, Kernel> kKernels = {
@@ -85,6 +123,10 @@ const std::map<std::string, Kernel> kKernels = {
         lanes.sync();
         if (t == 5) lanes.add_global(output, *shared_floats(lanes));
       }}},
+    {"multiply_upper", {1, 0, [](HostLanes& lanes) { multiply<Float16>(lanes, 0); }}},
+    {"multiply_lower", {1, 0, [](HostLanes& lanes) { multiply<BFloat16>(lanes, 1); }}},
+    {"load_matrix_0", {1, 512, [](HostLanes& lanes) { load_transposed(lanes, 0); }}},
+    {"load_matrix_3", {1, 512, [](HostLanes& lanes) { load_transposed(lanes, 3); }}},
     // mistakes in how threads meet
     {"divergent_branch",
      {1, 0,
@@ -177,6 +219,26 @@ const std::map<std::string, Kernel> kKernels = {
         if (lanes.thread() == 0) shared_floats(lanes)[0] = 0;
         lanes.add_shared(shared_floats(lanes), 1.0f);
       }}},
+    {"atomic_pair_misaligned",
+     {1, kBytes,
+      [](HostLanes& lanes) {
+        const float values[2] = {1, 1};
+        if (lanes.thread() == 40) lanes.add_shared_two(shared_floats(lanes) + 1, values);
+      }}},
+    {"matrix_row_misaligned",
+     {1, kBytes,
+      [](HostLanes& lanes) {
+        uint32_t loaded[4];
+        lanes.load_matrices_transposed(loaded, lanes.shared() + (lanes.thread() == 3 ? 8 : 0));
+      }}},
+    {"matrices_or_shuffle",
+     {1, kBytes,
+      [](HostLanes& lanes) {
+        float d[4] = {};
+        const uint32_t a[4] = {}, b[2] = {};
+        if (lanes.thread() != 20) lanes.multiply_add<Float16>(d, a, b);
+        lanes.shuffle(d[0], 0, 32);
+      }}},
     {"atomic_elsewhere", {1, kBytes, [](HostLanes& lanes) { lanes.add_shared(output, 1.0f); }}},
     {"blocks_collide",
      {2, 0, [](HostLanes& lanes) { output[lanes.thread()] = static_cast<float>(lanes.block()); }}},
@@ -189,6 +251,11 @@ const std::map<std::string, Kernel> kKernels = {
         double pair;
         __builtin_memcpy(&pair, input + 1 + lanes.thread() / 32 * 2, sizeof(pair));
         output[lanes.thread()] = static_cast<float>(pair);
+      }}},
+    {"nowhere",
+     {1, 0,
+      [](HostLanes& lanes) {
+        if (lanes.thread() == 33) output[int64_t{1} << 40] = 0;
       }}},
     {"deep",
      {1, 0, [](HostLanes& lanes) { output[lanes.thread()] = static_cast<float>(descend(0)); }}},
