@@ -4,8 +4,9 @@
 //   print_plans MULTIPROCESSORS SHARED_BYTES BATCH HEIGHT WIDTH GROUPS DEPTH DTYPE
 //
 // DTYPE: the number of dcnv3::DType. One line a kernel: "forward" or "backward", its mangled name,
-// blocks, threads of a block, bytes of dynamic shared memory, turns of the loop inside the largest
-// loop (0: there is none), turns of each outermost loop.
+// blocks, threads of a block, bytes of dynamic shared memory; points that its lanes hand each other
+// and stores by which a thread clears shared memory, in each turn of the largest loop; whether a
+// block is alone with its result; turns of each outermost loop.
 #include <cstdio>
 #include <cstdlib>
 #include <typeinfo>
@@ -40,23 +41,32 @@ struct Print {
 
   template <class Arguments>
   static void print_turns(const Arguments& arguments, int at_once) {
-    std::printf(" 0 %d", turns(arguments.plan.cells(), at_once));
+    std::printf(" 0 0 0 %d", turns(arguments.plan.cells(), at_once));
   }
   template <typename acc_t>
   static void print_turns(const dcnv3::WindowArguments<acc_t>& arguments, int at_once) {
-    const int window = turns(arguments.plan.height * arguments.plan.width, at_once);
+    const dcnv3::WindowPlan& plan = arguments.plan;
     const int points = static_cast<int>(arguments.args.forward.params.num_points());
-    std::printf(" %d %d %d %d", points, window, turns(arguments.plan.tiles.cells(), at_once),
-                window);
+    const int window = turns(plan.height * plan.width, at_once);
+    std::printf(" %d 0 %d %d %d %d", points, plan.exclusive, window,
+                turns(plan.tiles.cells(), at_once), window);
+  }
+  static void print_turns(const dcnv3::MatrixArguments& arguments, int) {
+    const dcnv3::MatrixPlan& plan = arguments.plan;
+    const int stores = dcnv3::MatrixInput<dcnv3::Float16>::kRow / 8;
+    // the second loop is for numbers that are not finite
+    std::printf(" 0 %d %d %d 0 %d", stores, plan.exclusive,
+                turns(plan.tiles.cells(), dcnv3::kMatrixCells),
+                plan.exclusive ? turns(2 * plan.height * plan.width, dcnv3::kMatrixCells) : 0);
   }
   template <typename acc_t>
   static void print_turns(const dcnv3::OwnerArguments<acc_t>& arguments, int) {
     const dcnv3::Params& params = arguments.args.forward.params;
-    std::printf(" %lld %lld", static_cast<long long>(params.num_points()),
+    std::printf(" %lld 0 1 %lld", static_cast<long long>(params.num_points()),
                 static_cast<long long>(arguments.plan.rows * params.out_width));
   }
   static void print_turns(const dcnv3::FinishArguments& arguments, int) {
-    std::printf(" 0 %lld",
+    std::printf(" 0 0 1 %lld",
                 static_cast<long long>(dcnv3::ceil_div(arguments.numbers, arguments.threads)));
   }
 
@@ -73,7 +83,7 @@ int main(int argc, char** argv) {
   if (argc != 9) return 2;
   int64_t number[9];
   for (int i = 1; i < argc; ++i) number[i] = std::atoll(argv[i]);
-  const dcnv3::Device device{0, static_cast<int>(number[1]), number[2]};
+  const dcnv3::Device device{0, static_cast<int>(number[1]), number[2], true};
   dcnv3::BackwardArgs args{};
   dcnv3::Params& p = args.forward.params;
   p.batch = number[3];

@@ -5,7 +5,9 @@ Everything here is text in, numbers out; sass_report.py runs the tools.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -102,6 +104,22 @@ class Loop:
     body: frozenset[int]
 
 
+@dataclass(frozen=True)
+class FastCase:
+    """Which way is taken where the code forks: patterns of opcodes.
+
+    First fewest rare ones, then most wanted ones that no predicate guards, then the longest way.
+    By default: no calls (divisions with subnormal numbers) and many loads of 16 bytes (unguarded:
+    all corners inside the image).
+    """
+
+    rare: str = "CALL"
+    wanted: str = r"LDG\..*128"
+
+
+DEFAULT_CASE = FastCase()
+
+
 @dataclass
 class Code:
     """The instructions of one kernel, by their numbers from the start."""
@@ -132,25 +150,42 @@ class Code:
     @cached_property
     def points_loop(self) -> Loop | None:
         """The innermost loop in the main one whose lanes hand each other a point."""
-        handing = [
+        return self._smallest_inside(lambda names: "SHFL.IDX" in names)
+
+    @cached_property
+    def clearing_loop(self) -> Loop | None:
+        """The innermost loop in the main one that stores to shared memory and loads nothing."""
+        return self._smallest_inside(
+            lambda names: (
+                any(name.startswith("STS") for name in names)
+                and not any(name.startswith(("LD", "ATOM", "BAR")) for name in names)
+            )
+        )
+
+    def _smallest_inside(self, fits: Callable[[set[str]], bool]) -> Loop | None:
+        inside = [
             loop
             for loop in self._all_loops
             if self.main_loop and loop.body < self.main_loop.body
-            if any(self.instructions[i].opcode == "SHFL.IDX" for i in loop.body)
+            if fits({self.instructions[i].opcode for i in loop.body})
         ]
-        return min(handing, key=lambda loop: len(loop.body), default=None)
+        return min(inside, key=lambda loop: len(loop.body), default=None)
 
-    def turn(self, loop: Loop) -> list[Instruction]:
-        """What one turn of a loop executes in the fast case, loops inside it once."""
-        return self._path(loop.head, loop.ends, loop.body)
+    def turn(self, loop: Loop, case: FastCase = DEFAULT_CASE) -> list[Instruction]:
+        """What one turn of a loop executes, loops inside it once."""
+        return self._path(loop.head, loop.ends, loop.body, case)
 
-    def executed(self, turns: list[int], points: int) -> list[Instruction]:
-        """What a warp executes from the start to the end, in the fast case.
+    def executed(
+        self, turns: list[int], *, points: int = 0, stores: int = 0, case: FastCase = DEFAULT_CASE
+    ) -> list[Instruction]:
+        """What a warp executes from the start to the end.
 
         Args:
-            turns: Of each outermost loop.
+            turns: Of each outermost loop; 0 for one that ``case`` avoids.
             points: Sampling points that a turn of the main loop goes through, by a loop or one
                 after the other; 0 where lanes hand each other none.
+            stores: By which a thread clears its shared memory in each turn of the main loop.
+            case: The way.
 
         Raises:
             ValueError: If the code has other loops.
@@ -159,24 +194,28 @@ class Code:
             raise ValueError(f"executed: expected loops = {len(turns)}, got {len(self.loops)}")
         everything = frozenset(range(len(self.instructions)))
         exits = frozenset(i for i in self._reached if self.instructions[i].name == "EXIT")
-        way = self._path(0, frozenset([max(exits)]), everything)
+        way = self._path(0, exits, everything, case)
         for loop, count in zip(self.loops, turns, strict=True):
-            turn = self.turn(loop)
-            way += turn * (count - 1)
-            if points and loop == self.main_loop:
-                if self.points_loop is not None:
-                    way += self.turn(self.points_loop) * (count * (points - 1))
-                elif sum(found.opcode == "SHFL.IDX" for found in turn) < points:
-                    raise ValueError(f"executed: expected a loop over {points} points, got none")
+            turn = self.turn(loop, case)
+            way += turn * max(count - 1, 0)
+            if loop != self.main_loop:
+                continue
+            if points and self.points_loop is not None:
+                way += self.turn(self.points_loop, case) * (count * (points - 1))
+            elif sum(found.opcode == "SHFL.IDX" for found in turn) < points:
+                raise ValueError(f"executed: expected a loop over {points} points, got none")
+            if stores and self.clearing_loop is not None:
+                clearing = self.turn(self.clearing_loop, case)
+                at_once = sum(found.name == "STS" for found in clearing)
+                way += clearing * (count * (math.ceil(stores / at_once) - 1))
+            elif sum(found.name == "STS" for found in turn) < stores:
+                raise ValueError(f"executed: expected a loop over {stores} stores, got none")
         return way
 
-    def _path(self, first: int, ends: frozenset[int], within: frozenset[int]) -> list[Instruction]:
-        """The instructions from one to an end, both included, that the fast case executes.
-
-        Where the way forks, that is the branch with more loads of 16 bytes that no predicate guards
-        (all corners inside the image), then the one with more sums in shared memory (inside the
-        window), then with fewer calls (no divisions with subnormal numbers), then the longer one.
-        """
+    def _path(
+        self, first: int, ends: frozenset[int], within: frozenset[int], case: FastCase
+    ) -> list[Instruction]:
+        """The instructions from one to an end, both included."""
         best: dict[int, tuple[tuple[int, ...], int | None]] = {}
         for i in reversed(walk(self._once)[0]):
             if i not in within:
@@ -185,13 +224,13 @@ class Code:
                 (best[step][0], step) for step in self._once[i] if step in best
             ]
             if i in ends:
-                ways.append(((0, 0, 0, 0), None))
+                ways.append(((0, 0, 0), None))
             if ways:
                 score, step = max(ways, key=lambda way: way[0])
                 found = self.instructions[i]
-                wide = found.name == "LDG" and found.width == 128 and not found.predicate
-                gain = (wide, found.name == "ATOMS", -(found.name == "CALL"), 1)
-                best[i] = (tuple(map(sum, zip(score, gain, strict=True))), step)
+                rare = re.match(case.rare, found.opcode) is not None
+                wanted = not found.predicate and re.match(case.wanted, found.opcode) is not None
+                best[i] = ((score[0] - rare, score[1] + wanted, score[2] + 1), step)
         way: list[Instruction] = []
         at: int | None = first if first in best else None
         while at is not None:

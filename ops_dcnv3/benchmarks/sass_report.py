@@ -23,7 +23,7 @@ from itertools import product
 from pathlib import Path
 
 from measure import Table
-from sass import Code, Instruction, Resources, parse_block_sizes, parse_ptxas, parse_sass
+from sass import Code, FastCase, Instruction, Resources, parse_block_sizes, parse_ptxas, parse_sass
 from workloads import Shape
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -215,7 +215,9 @@ class Plan:
     blocks: int
     threads: int
     shared_bytes: int
-    points: int  # turns of the loop over points in a turn of the main loop; 0: there is none
+    points: int  # in a turn of the main loop, handed from lane to lane
+    stores: int  # in a turn of the main loop, to clear shared memory
+    exclusive: bool  # whether it writes its result, and adds nothing in global memory
     turns: list[int]  # of each outermost loop
 
     @property
@@ -240,10 +242,22 @@ def plans(planner: Path, shape: Shape, dtype: str) -> list[Plan]:
     found = []
     for line in run([str(planner), *map(str, numbers)]).splitlines():
         direction, name, *rest = line.split()
-        blocks, threads, shared, points, *turns = map(int, rest)
+        blocks, threads, shared, points, stores, exclusive, *turns = map(int, rest)
         (kernel,) = demangled([f"_Z{name}"])
-        found.append(Plan(direction, kernel, blocks, threads, shared, points, turns))
+        parts = (direction, kernel, blocks, threads, shared, points, stores, bool(exclusive), turns)
+        found.append(Plan(*parts))
     return found
+
+
+def fast_case(plan: Plan) -> FastCase:
+    """The way through a kernel: all corners inside its window, and all gradients finite."""
+    if plan.kernel.startswith("WindowInput"):
+        return FastCase(rare="CALL|REDG" if plan.exclusive else "CALL", wanted="ATOMS")
+    if plan.kernel.startswith("MatrixInput") and plan.exclusive:
+        return FastCase(rare="CALL|ATOMS|REDG", wanted="STG")
+    if plan.kernel.startswith("MatrixInput"):
+        return FastCase(rare=r"CALL|ATOMS|STG|REDG.*F32\.", wanted=r"REDG.*F32x2")
+    return FastCase()
 
 
 def bounds(executed: list[Instruction], warps: int) -> dict[str, float]:
@@ -259,8 +273,10 @@ def bounds(executed: list[Instruction], warps: int) -> dict[str, float]:
 
 def load_store_cycles(found: Instruction) -> float:
     """Of one warp: 128 bytes, a shuffle or a sum a cycle; nothing for what a predicate guards."""
-    if found.predicate or found.name not in ("LDG", "LDS", "STS", "ATOMS", "SHFL"):
+    if found.predicate or found.name not in ("LDG", "LDS", "LDSM", "STS", "ATOMS", "SHFL"):
         return 0
+    if found.name == "LDSM":  # matrices of 8 x 8 numbers, 128 bytes each
+        return int(found.opcode[-1]) if found.opcode[-1] in "24" else 1
     return found.width / 32 if found.name in ("LDG", "LDS", "STS") else 1
 
 
@@ -280,7 +296,9 @@ def prediction_tables(kernels: list[Kernel]) -> list[Table]:
             for plan in plans(planner, shape, dtype):
                 if plan.direction != direction:
                     continue
-                executed = by_name[plan.kernel].code.executed(plan.turns, plan.points)
+                executed = by_name[plan.kernel].code.executed(
+                    plan.turns, points=plan.points, stores=plan.stores, case=fast_case(plan)
+                )
                 seconds = bounds(executed, plan.warps)
                 total += max(seconds.values())
                 launches.add(

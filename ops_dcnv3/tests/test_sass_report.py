@@ -105,19 +105,23 @@ def test_loops_are_found_and_the_main_one_is_the_longest(code):
 
 
 def test_a_loop_is_executed_as_often_as_told(code):
-    once, often = code.executed([1, 1], 0), code.executed([5, 1], 0)
+    once, often = code.executed([1, 1]), code.executed([5, 1])
     # one loop of the two, with what is before and behind it
     assert addresses(once) == [*range(0x00, 0x1C0, 0x10), *range(0x280, 0x360, 0x10)]
     assert len(often) == len(once) + 4 * 12
 
 
 @pytest.mark.parametrize(
-    ("turns", "points", "message"),
-    [([3], 0, "expected loops = 1, got 2"), ([3, 1], 9, "expected a loop over 9 points, got none")],
+    ("turns", "inside", "message"),
+    [
+        ([3], {}, "expected loops = 1, got 2"),
+        ([3, 1], {"points": 9}, "expected a loop over 9 points, got none"),
+        ([3, 1], {"stores": 33}, "expected a loop over 33 stores, got none"),
+    ],
 )
-def test_a_plan_that_does_not_fit_the_loops_is_an_error(code, turns, points, message):
+def test_a_plan_that_does_not_fit_the_loops_is_an_error(code, turns, inside, message):
     with pytest.raises(ValueError, match=message):
-        code.executed(turns, points)
+        code.executed(turns, **inside)
 
 
 FORKS = """
@@ -152,6 +156,35 @@ def test_the_loop_over_points_is_executed_in_each_turn_of_the_main_one(sass):
     forks = sass.parse_sass(FORKS)["forks"]
     assert len(forks.executed([1], points=1)) == 9 + 1  # EXIT
     assert len(forks.executed([3], points=7)) == 3 * (9 + 6 * 2) + 1
+
+
+CLEARING = """
+\t\tFunction : clearing
+        /*0000*/                   MOV R0, RZ ;
+        /*0010*/                   STS.128 [R0], RZ ;
+        /*0020*/                   STS.128 [R0+0x10], RZ ;
+        /*0030*/              @P0 BRA 0x10 ;
+        /*0040*/              @P1 BRA 0x70 ;
+        /*0050*/                   REDG.E.ADD.F32 [R2.64], R4 ;
+        /*0060*/                   REDG.E.ADD.F32 [R2.64], R4 ;
+        /*0070*/                   LDS R1, [R0] ;
+        /*0080*/              @P2 BRA 0x0 ;
+        /*0090*/                   EXIT ;
+"""
+
+
+def test_shared_memory_is_cleared_in_each_turn_by_as_many_stores_as_told(sass):
+    clearing = sass.parse_sass(CLEARING)["clearing"]
+    once = clearing.executed([1], stores=2)
+    assert len(clearing.executed([1], stores=5)) == len(once) + 2 * 3
+    assert len(clearing.executed([4], stores=5)) == 4 * (len(once) - 1 + 2 * 3) + 1
+
+
+@pytest.mark.parametrize(("rare", "atomics"), [("CALL", 2), ("CALL|REDG", 0)])
+def test_the_fast_case_of_a_kernel_avoids_what_is_rare_in_it(sass, rare, atomics):
+    clearing = sass.parse_sass(CLEARING)["clearing"]
+    executed = clearing.executed([1], stores=2, case=sass.FastCase(rare=rare))
+    assert [found.name for found in executed].count("REDG") == atomics
 
 
 RARE_CASE = """
