@@ -23,7 +23,8 @@ from itertools import product
 from pathlib import Path
 
 from measure import Table
-from sass import Code, FastCase, Instruction, Resources, parse_block_sizes, parse_ptxas, parse_sass
+from sass import Instruction, Resources, parse_block_sizes, parse_ptxas, parse_sass
+from sass_flow import Code, FastCase
 from workloads import Shape
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -160,7 +161,7 @@ def compile_kernels(toolkit: Toolkit, arch: str) -> list[Kernel]:
             codes = parse_sass(run([find_cuobjdump(toolkit), "-sass", cubin]))
         names = dict(zip(resources, demangled(list(resources)), strict=True))
         for mangled in sorted(resources, key=names.__getitem__):
-            parts = (names[mangled], resources[mangled], threads.get(mangled), codes[mangled])
+            parts = (names[mangled], resources[mangled], threads.get(mangled), Code(codes[mangled]))
             kernels.append(Kernel(*parts))
     return kernels
 

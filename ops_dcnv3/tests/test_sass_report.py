@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RECORDS = Path(__file__).parent / "fixtures" / "sass"
-MODULES = ("sass", "sass_report", "measure", "workloads")
+MODULES = ("sass", "sass_flow", "sass_report", "measure", "workloads")
 DTYPES = ("Float16", "BFloat16")
 NAME = "_Z3sumPKfPfii"  # of the recorded kernel
 
@@ -35,9 +36,19 @@ def sass(modules: dict[str, ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def code(sass: ModuleType):
+def code_of(modules: dict[str, ModuleType]) -> Callable[[str, str], Any]:
+    """Function from a disassembly and a name in it to the code of that kernel."""
+
+    def read(text: str, name: str) -> Any:
+        return modules["sass_flow"].Code(modules["sass"].parse_sass(text)[name])
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def code(code_of: Callable[[str, str], Any]) -> Any:
     """The recorded kernel."""
-    return sass.parse_sass((RECORDS / "sum.sass.txt").read_text())[NAME]
+    return code_of((RECORDS / "sum.sass.txt").read_text(), NAME)
 
 
 def test_registers_spills_and_shared_memory_are_read(sass):
@@ -146,14 +157,14 @@ FORKS = """
 """
 
 
-def test_the_fast_case_loads_unguarded_and_calls_nothing(sass):
-    forks = sass.parse_sass(FORKS)["forks"]
+def test_the_fast_case_loads_unguarded_and_calls_nothing(code_of):
+    forks = code_of(FORKS, "forks")
     turn = [0x00, 0x10, 0x60, 0x70, 0xA0, 0xB0, 0xB4, 0xB8, 0xC0]
     assert addresses(forks.turn(forks.main_loop)) == turn
 
 
-def test_the_loop_over_points_is_executed_in_each_turn_of_the_main_one(sass):
-    forks = sass.parse_sass(FORKS)["forks"]
+def test_the_loop_over_points_is_executed_in_each_turn_of_the_main_one(code_of):
+    forks = code_of(FORKS, "forks")
     assert len(forks.executed([1], points=1)) == 9 + 1  # EXIT
     assert len(forks.executed([3], points=7)) == 3 * (9 + 6 * 2) + 1
 
@@ -173,17 +184,17 @@ CLEARING = """
 """
 
 
-def test_shared_memory_is_cleared_in_each_turn_by_as_many_stores_as_told(sass):
-    clearing = sass.parse_sass(CLEARING)["clearing"]
+def test_shared_memory_is_cleared_in_each_turn_by_as_many_stores_as_told(code_of):
+    clearing = code_of(CLEARING, "clearing")
     once = clearing.executed([1], stores=2)
     assert len(clearing.executed([1], stores=5)) == len(once) + 2 * 3
     assert len(clearing.executed([4], stores=5)) == 4 * (len(once) - 1 + 2 * 3) + 1
 
 
 @pytest.mark.parametrize(("rare", "atomics"), [("CALL", 2), ("CALL|REDG", 0)])
-def test_the_fast_case_of_a_kernel_avoids_what_is_rare_in_it(sass, rare, atomics):
-    clearing = sass.parse_sass(CLEARING)["clearing"]
-    executed = clearing.executed([1], stores=2, case=sass.FastCase(rare=rare))
+def test_the_fast_case_of_a_kernel_avoids_what_is_rare_in_it(modules, code_of, rare, atomics):
+    clearing = code_of(CLEARING, "clearing")
+    executed = clearing.executed([1], stores=2, case=modules["sass_flow"].FastCase(rare=rare))
     assert [found.name for found in executed].count("REDG") == atomics
 
 
@@ -199,8 +210,8 @@ RARE_CASE = """
 """
 
 
-def test_a_rare_case_behind_the_code_that_it_returns_to_is_no_loop(sass):
-    rare = sass.parse_sass(RARE_CASE)["rare"]
+def test_a_rare_case_behind_the_code_that_it_returns_to_is_no_loop(code_of):
+    rare = code_of(RARE_CASE, "rare")
     (loop,) = rare.loops
     assert addresses(rare.turn(loop)) == [0x00, 0x10, 0x50, 0x60, 0x20, 0x30]
 
@@ -217,8 +228,8 @@ NESTED = """
 
 
 @pytest.mark.parametrize("leaves_to", ["0x40", "0x0"])
-def test_a_loop_inside_that_is_left_at_its_head_is_gone_through_once(sass, leaves_to):
-    nested = sass.parse_sass(NESTED.replace("@P0 BRA 0x40", f"@P0 BRA {leaves_to}"))["nested"]
+def test_a_loop_inside_that_is_left_at_its_head_is_gone_through_once(code_of, leaves_to):
+    nested = code_of(NESTED.replace("@P0 BRA 0x40", f"@P0 BRA {leaves_to}"), "nested")
     (loop,) = nested.loops
     turn = addresses(nested.turn(loop))
     assert turn == [0x00, 0x10, 0x20, 0x30, *([0x40] if leaves_to == "0x40" else [])]
