@@ -242,6 +242,71 @@ def test_each_device_has_a_choice_of_its_own_in_triton(machine, monkeypatch):
     assert second is reference_ops.OPERATORS["dcnv3"]
 
 
+# ------------------------------------------------------------------------------- the C interface
+
+
+class Entry:
+    """A function of a C library, which ctypes lets one set the type of the result of."""
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+
+    def __call__(self) -> object:
+        return self.result
+
+
+class Library:
+    """The extension as ctypes would load it, with the entries for CUDA."""
+
+    ops_dcnv3_cuda_archs = Entry(b"80 90 120+PTX")
+    ops_dcnv3_cuda_runtime_version = Entry(CUDA_13_0)
+    ops_dcnv3_cuda_driver_version = Entry(CUDA_13_1)
+    ops_dcnv3_register_cuda = Entry(0)
+
+
+def test_the_extension_tells_what_its_kernels_need(monkeypatch):
+    monkeypatch.setattr(extension._State, "library", Library())
+    expected = CudaKernels(("80", "90", "120+PTX"), CUDA_13_0, CUDA_13_1)
+    assert extension.cuda_kernels() == expected
+    assert extension.register_cuda() == ""
+
+
+def test_a_refusal_to_register_is_a_reason(monkeypatch):
+    monkeypatch.setattr(extension._State, "library", Library())
+    monkeypatch.setattr(Library, "ops_dcnv3_register_cuda", Entry(-1))
+    assert "code -1" in extension.register_cuda()
+
+
+def test_an_extension_without_cuda_says_how_to_get_one(monkeypatch):
+    monkeypatch.setattr(extension._State, "library", object())
+    assert "without CUDA" in extension.cuda_kernels() and "nvcc" in extension.cuda_kernels()
+    monkeypatch.setattr(extension._State, "library", None)
+    monkeypatch.setattr(extension._State, "reason", "it does not load")
+    assert extension.cuda_kernels() == "it does not load"
+
+
+def test_the_kernels_of_this_build_register_when_told_to_and_not_before():
+    if isinstance(extension.cuda_kernels(), str):
+        pytest.skip(extension.cuda_kernels())
+    done = run_script("""
+        import json, warnings, torch, ops_dcnv3
+        from ops_dcnv3 import extension
+
+        def registered():
+            names = ("dcnv3", "dcnv3_backward", "dcnv3_packed", "dcnv3_packed_backward")
+            has = torch._C._dispatch_has_kernel_for_dispatch_key
+            return [has(f"ops_dcnv3::{name}", "CUDA") for name in names]
+
+        before = registered()
+        warnings.simplefilter("error")
+        reason = extension.register_cuda()
+        print(json.dumps([before, reason, registered(), torch.cuda.is_initialized()]))
+    """)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [[False] * 4, "", [True] * 4, False]
+    assert "Overriding" not in done.stderr
+
+
 # ----------------------------------------------------------------------------- OPS_DCNV3_BACKEND
 
 

@@ -78,12 +78,12 @@ def test_float32_offsets_go_with_a_16_bit_input(dtype, float32_mask):
     compare(ops_dcnv3.dcnv3, case, tensors)
 
 
-@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize("threads", [2, 8, 32])
 def test_blocks_of_any_size_have_their_tails(monkeypatch, threads):
-    """12 or 35 pixels in blocks of 1 or 4."""
+    """15 pixels in blocks of 1, 4 or 16."""
     monkeypatch.setattr(triton_ops, "THREADS", threads)
-    assert_equals_the_oracle(replace(SMALL, kernel_size=1, padding=0, softmax=True))
-    assert_equals_the_oracle(replace(SMALL, kernel_size=2, height=6, width=6, softmax=True))
+    case = replace(SMALL, width=6, groups=1, kernel_size=(1, 2), padding=0, softmax=True)
+    assert_equals_the_oracle(case)
 
 
 def test_tensors_too_large_for_int32_get_int64_indices(monkeypatch):

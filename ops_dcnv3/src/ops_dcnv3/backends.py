@@ -178,6 +178,8 @@ def _use_native() -> str:
     """Registers the compiled kernels where they serve all devices; the reason where they do not."""
     if any(choice.backend == "cuda" for choice in _choices.values()):
         return ""
+    if reason := why_not_native(None):
+        return reason
     devices = range(torch.cuda.device_count())
     capabilities = [torch.cuda.get_device_capability(index) for index in devices]
     return why_not_native(capabilities) or extension.register_cuda()
