@@ -254,6 +254,15 @@ def test_a_test_run_demands_the_kernels_exactly_where_a_compiler_is(
     assert f"pytest REQUIRE={int(compiler) or ''}." in result.stdout
 
 
+@pytest.mark.parametrize("target", ["test", "test-fast"])
+def test_a_test_run_says_why_it_compiles_no_cuda_kernels(checkout: Path, toolkit: str, target: str):
+    note = "note: the CUDA kernels are not compiled: "
+    assert f"{note}no nvcc (looked for in" in make(checkout, "--dry-run", target).stdout
+    without = make(checkout, "--dry-run", target, CUDA_HOME=toolkit, USE_CUDA="0")
+    assert f"{note}USE_CUDA=0" in without.stdout
+    assert note not in make(checkout, "--dry-run", target, CUDA_HOME=toolkit).stdout
+
+
 def test_tests_narrows_both_test_targets(checkout: Path):
     for target in ("test", "test-fast"):
         plan = make(checkout, "--dry-run", target, "TESTS=tests/test_one.py").stdout

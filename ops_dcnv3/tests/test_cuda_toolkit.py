@@ -17,6 +17,9 @@ import cuda_objects  # noqa: E402
 import cuda_toolkit  # noqa: E402
 from cuda_toolkit import NoCudaError, choose_archs, find_nvcc, read_toolkit  # noqa: E402
 
+import ops_dcnv3  # noqa: E402
+
+DEMANDED = os.environ.get("OPS_DCNV3_REQUIRE_NATIVE") == "1" and os.environ.get("USE_CUDA") != "0"
 SETTINGS = ("USE_CUDA", "CUDA_HOME", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST", "NVCC_CCBIN", "CXX")
 CUDA_12_4 = {"50", "60", "70", "75", "80", "86", "87", "89", "90"}
 CUDA_13_0 = {"75", "80", "86", "87", "88", "89", "90", "100", "103", "110", "120", "121"}
@@ -219,6 +222,15 @@ def test_a_wrong_value_is_an_error_that_names_it(tmp_path, setting, value):
     assert plan.returncode == 1
     assert plan.stderr.startswith(f"ops_dcnv3: expected {setting} = ")
     assert plan.stderr.endswith(f"got {value!r}\n")
+
+
+@pytest.mark.skipif(not DEMANDED, reason="OPS_DCNV3_REQUIRE_NATIVE is not 1, or USE_CUDA is 0")
+def test_where_nvcc_works_the_installed_operator_has_cuda_kernels():
+    try:
+        read_toolkit()
+    except NoCudaError as reason:
+        pytest.skip(f"no CUDA kernels: {reason}")
+    assert ops_dcnv3.extension_info()["cuda_archs"] != ()
 
 
 @pytest.fixture
