@@ -32,16 +32,17 @@ struct MatrixInput {
   static constexpr int kWarps = kMatrixCells / kWarp;
   static constexpr int kTilesOfWarp = kMatrixPixels / 16 / kWarps;
 
-  // Shared memory: the reading matrix, the gradients, and whether one of them is not finite. The
-  // result takes the place of the matrix. Rows are padded so that eight of them meet no bank twice.
+  // Shared memory: the reading matrix, the gradients, and for each warp whether one of them is not
+  // finite. The result takes the place of the matrix. Rows are padded so that eight of them meet no
+  // bank twice.
   static constexpr int kRow = kMatrixPixels + 8;
   static constexpr int kGradRow = kMatrixChannels + 8;
 
   struct Memory {
     scalar_t* matrix;  // (kMatrixCells, kRow)
     scalar_t* grad;    // (kMatrixCells, kGradRow)
-    int* strange;
-    float* result;  // (kMatrixPixels, kMatrixChannels)
+    int* strange;      // (kWarps)
+    float* result;     // (kMatrixPixels, kMatrixChannels)
 
     explicit DCNV3_HOST_DEVICE Memory(char* shared)
         : matrix(reinterpret_cast<scalar_t*>(shared)),
@@ -226,7 +227,7 @@ struct MatrixInput {
              job.in_pixel;
     };
 
-    if (row == 0) *memory.strange = 0;
+    if (row < kWarps) memory.strange[row] = 0;
     float sums[kTilesOfWarp][2][4] = {};
     for (int first = 0; first < plan.tiles.cells(); first += kMatrixCells) {
       lanes.sync();  // all have read the matrix of the cells before
@@ -236,11 +237,12 @@ struct MatrixInput {
       bool rest = fill_gradient(memory, row, grad, cell.active);
       // the row of a cell that is none stays, its gradient is zero
       rest = fill_matrix(memory, row, job, points, cell, sampling, lanes) || rest;
-      if (rest && cell.active) {
-        if (plan.exclusive)
-          *memory.strange = 1;
-        else
-          add_rest(job, points, cell, grad, sampling, lanes, add_global);
+      rest = rest && cell.active;
+      const bool any_rest = !lanes.all(!rest);
+      if (plan.exclusive) {
+        if (any_rest && row % kWarp == 0) memory.strange[row / kWarp] = 1;
+      } else if (rest) {
+        add_rest(job, points, cell, grad, sampling, lanes, add_global);
       }
       lanes.sync();
       multiply(memory, pixels, sums, lanes);
@@ -263,7 +265,9 @@ struct MatrixInput {
       to[1] = values[1];
     });
     lanes.sync();
-    if (*memory.strange != 0) {
+    int strange = 0;
+    for (int warp = 0; warp < kWarps; ++warp) strange |= memory.strange[warp];
+    if (strange != 0) {
       for (int first = 0; first < plan.tiles.cells(); first += kMatrixCells) {
         const Cell cell = cell_of(plan.tiles, job.tile, first + row, params);
         const Points points(args.forward, sampling, cell);
