@@ -18,13 +18,14 @@ import pytest
 import torch
 from dcnv3_cases import Case
 from environments import environment
+from torch._subclasses import FakeTensorMode
 
 triton = pytest.importorskip("triton", reason="Triton is not installed", exc_type=ImportError)
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime import driver, jit  # noqa: E402
 
-from ops_dcnv3 import triton_ops  # noqa: E402
+from ops_dcnv3 import triton_kernels, triton_ops  # noqa: E402
 
 TESTS = Path(__file__).parent
 CASE = Case(batch=2, height=7, width=9, groups=4, group_channels=16, softmax=True)
@@ -167,7 +168,21 @@ def test_pictures_and_batches_of_other_sizes_compile_nothing_anew(compiled):
     assert len({id(kernel) for kernel in compiled}) == len(NAMES)
 
 
+def test_the_kernel_that_tries_triton_compiles(compiled):
+    driver.set_active(AbsentGPU(AMPERE))
+    triton_kernels.probe_kernel[(1,)](torch.empty(1, dtype=torch.int32))
+    assert [kernel.name for kernel in compiled] == ["probe_kernel"]
+
+
 # --------------------------------------------------------------------------------- what is launched
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_kernels_are_launched_on_the_device_of_the_tensors(index):
+    with FakeTensorMode():
+        tensors = [t.to(torch.device("cuda", index)) for t in CASE.tensors()]
+        guard = triton_ops._Launch(*tensors, CASE.static_arguments, CASE.softmax).device()
+    assert isinstance(guard, torch.cuda.device) and guard.idx == index
 
 
 def test_slices_of_a_packed_tensor_are_read_where_they_are():
