@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -74,9 +75,7 @@ def test_the_compiled_kernels_serve_every_device_from_the_a100_on(device):
 )
 def test_what_the_compiled_kernels_cannot_serve_is_told(runtime, driver, devices, named):
     reason = backends.why_not_compiled(ARCHS, runtime, driver, devices)
-    assert reason
-    with pytest.raises(ValueError, match=named):
-        raise ValueError(reason)
+    assert re.search(named, reason)
 
 
 @pytest.mark.parametrize(
