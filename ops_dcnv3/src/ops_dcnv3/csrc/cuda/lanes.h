@@ -12,8 +12,6 @@
 
 namespace dcnv3 {
 
-constexpr int kWarp = 32;
-
 #if defined(__CUDACC__)
 
 // Every call with "all lanes" in its comment must be reached by all 32 lanes of a warp together.

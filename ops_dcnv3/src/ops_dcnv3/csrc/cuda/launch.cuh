@@ -23,6 +23,7 @@ struct CudaLaunch {
   template <class Kernel>
   const char* operator()(Kernel, const typename Kernel::Arguments& arguments, int64_t blocks,
                          int threads, int64_t shared) const {
+    if (blocks > 0x7fffffff) return "the tensors need more than 2^31 - 1 blocks";
     // beyond 48 KiB a kernel has to be told that it may
     if (shared > 48 * 1024) {
       const cudaError_t error = cudaFuncSetAttribute(

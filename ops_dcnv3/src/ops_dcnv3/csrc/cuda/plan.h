@@ -8,6 +8,8 @@
 
 namespace dcnv3 {
 
+constexpr int kWarp = 32;
+
 // What the plans need to know of a GPU.
 struct Device {
   int index;
@@ -65,6 +67,16 @@ struct Tile {
   int group;  // the first group
 };
 
+// The number of threads that takes turns at `work` items with the fewest of them idle in the end:
+// `most`, or down to half as many, in whole warps.
+inline int fewest_idle(int64_t work, int most) {
+  if (work <= most) return static_cast<int>(ceil_div(work, kWarp) * kWarp);
+  int best = most;
+  for (int threads = most; 2 * threads >= most; threads -= kWarp)
+    if (ceil_div(work, threads) * threads < ceil_div(work, best) * best) best = threads;
+  return best;
+}
+
 struct TilePlan {
   int height, width, groups;              // of a tile; those at the border may reach beyond it
   int tiles_y, tiles_x, tiles_of_groups;  // a block handles one tile
@@ -83,9 +95,7 @@ struct TilePlan {
     plan.width = static_cast<int>(ceil_div(params.out_width, plan.tiles_x));
     plan.groups = static_cast<int>(ceil_div(params.groups, plan.tiles_of_groups));
     plan.blocks = params.batch * plan.tiles_y * plan.tiles_x * plan.tiles_of_groups;
-    const int64_t threads = int64_t{plan.cells()} * lanes;
-    plan.threads =
-        static_cast<int>(smaller(ceil_div(threads, kWarpSize) * kWarpSize, most_threads));
+    plan.threads = fewest_idle(int64_t{plan.cells()} * lanes, most_threads);
     plan.by_groups = Divisor::of(plan.groups);
     plan.by_width = Divisor::of(plan.width);
     return plan;
@@ -105,8 +115,6 @@ struct TilePlan {
     tile.image = static_cast<int>(rest / tiles_y);
     return tile;
   }
-
-  static constexpr int kWarpSize = 32;
 };
 
 struct Cell {
