@@ -105,8 +105,7 @@ class DCNv3(nn.Module):
             )
         if dw_kernel_size % 2 == 0:
             raise ValueError(f"DCNv3: expected dw_kernel_size = an odd int, got {dw_kernel_size}")
-        points = group * self.geometry.num_points
-        self.points_width = 3 * points  # here: compilers of torch 2.10 cannot trace the property
+        points = self.geometry.points_per_pixel()
         self.channels = channels
         self.center_feature_scale = center_feature_scale
         self.dw_conv = nn.Sequential(
@@ -186,7 +185,7 @@ class DCNv3(nn.Module):
         # format
         weights: list[Tensor] = [self.offset.weight, self.mask.weight]
         biases: list[Tensor] = [self.offset.bias, self.mask.bias]
-        if rows := _padding_rows(self.points_width, control):
+        if rows := _padding_rows(3 * self.geometry.points_per_pixel(), control):
             weights.append(weights[0].new_zeros(rows, self.channels))
             biases.append(biases[0].new_zeros(rows))
         offset_mask = F.linear(control, torch.cat(weights), torch.cat(biases))

@@ -265,7 +265,7 @@ def _check_tensors(
             f"{function}: expected an output of at least 1 x 1, "
             f"got {out_h} x {out_w} from input {height} x {width}"
         )
-    per_pixel = geometry.groups * geometry.num_points
+    per_pixel = geometry.points_per_pixel()
     if offset.shape != (n, out_h, out_w, per_pixel * 2):
         raise ValueError(
             f"{function}: expected offset.shape = (N, Ho, Wo, G*P*2) = "

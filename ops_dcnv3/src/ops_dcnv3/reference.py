@@ -59,6 +59,10 @@ class Geometry(NamedTuple):
         """P, the sampling points of one group."""
         return self.kernel_h * self.kernel_w - int(self.remove_center)
 
+    def points_per_pixel(self) -> int:
+        """G*P. A method: the compiler of torch 2.10 cannot trace a named tuple's property."""
+        return self.groups * (self.kernel_h * self.kernel_w - int(self.remove_center))
+
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Returns (Ho, Wo) for an input of ``height`` x ``width`` pixels."""
         out_h = (
@@ -71,7 +75,7 @@ class Geometry(NamedTuple):
 
     def split(self, offset_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Parts (N, Ho, Wo, at least G*P*3) into offsets and weights; the rest is padding."""
-        num_weights = self.groups * self.num_points
+        num_weights = self.points_per_pixel()
         offset, mask = offset_mask[..., : 2 * num_weights], offset_mask[..., 2 * num_weights :]
         return offset, mask[..., :num_weights]
 
