@@ -171,14 +171,17 @@ class Layout:
     Args:
         packed: Offsets and mask side by side in one tensor.
         padding: With `packed`: unused elements behind them in each pixel.
-        shift: Elements from a multiple of 16 bytes to the first of input, output and their
-            gradients.
+        shift: Elements from a multiple of 16 bytes to the first of the input.
+        output_shift: The same for output and grad_output.
+        grad_shift: The same for grad_input.
         point_shift: The same for offsets, mask and their gradients.
     """
 
     packed: bool = False
     padding: int = 0
     shift: int = 0
+    output_shift: int = 0
+    grad_shift: int = 0
     point_shift: int = 0
 
 
@@ -215,7 +218,7 @@ class HostKernels:
         call = _arrange(tensors, settings, layout)
         image, offset, _ = tensors
         shape = (*offset.shape[:3], image.shape[-1])
-        output = call.add("output", shape, image.dtype, shift=layout.shift)
+        output = call.add("output", shape, image.dtype, shift=layout.output_shift)
         call.args.forward.output = output.address
         self._run("host_forward", call, call.args.forward, run)
         return output.tensor.clone()
@@ -231,20 +234,20 @@ class HostKernels:
         """The gradients of input, offset and mask; fails with what the emulator finds."""
         call = _arrange(tensors, settings, layout)
         image, offset, mask = tensors
-        args, shift = call.args, layout.shift
+        args, shift = call.args, layout.output_shift
         above = call.add("grad_output", grad_output.shape, image.dtype, grad_output, shift=shift)
-        grad_input = call.add("grad_input", image.shape, image.dtype, shift=shift)
+        grad_input = call.add("grad_input", image.shape, image.dtype, shift=layout.grad_shift)
         args.grad_output, args.grad_input = above.address, grad_input.address
-        grad_offset, grad_mask = _place_points(call, offset, mask, layout, gradients=True)
-        args.grad_offset_stride = args.forward.params.offset_stride
-        args.grad_mask_stride = args.forward.params.mask_stride
+        wider = replace(layout, padding=layout.padding + 3)  # strides of their own
+        grad_offset, grad_mask = _place_points(call, offset, mask, wider, gradients=True)
+        args.grad_offset_stride, args.grad_mask_stride = grad_offset.stride(2), grad_mask.stride(2)
         numbers = self._library.host_partial_numbers(ctypes.byref(args), ctypes.byref(_as_c(run)))
         if numbers > 0:
             dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
             args.partial = call.add("partial", (numbers,), dtype).address
         self._run("host_backward", call, args, run)
-        if layout.packed and layout.padding > 0:
-            padding = call.guarded["grad_packed"].tensor[..., -layout.padding :]
+        if layout.packed:
+            padding = call.guarded["grad_packed"].tensor[..., -wider.padding :]
             assert padding.isnan().all(), "the gradient's padding was written"
         return grad_input.tensor.clone(), grad_offset.clone(), grad_mask.clone()
 
@@ -268,6 +271,13 @@ class HostKernels:
         """Lanes that share a cell in the forward pass; 0 for the kernel of single numbers."""
         call = _arrange(tensors, settings, Layout())
         return self._library.host_forward_lanes(ctypes.byref(call.args.forward))
+
+    def uses_matrices(self, tensors: Tensors, settings: dict[str, Any], run: Run) -> bool:
+        """Whether the gradient of the input is a product of matrices."""
+        call = _arrange(tensors, settings, Layout())
+        return bool(
+            self._library.host_uses_matrices(ctypes.byref(call.args), ctypes.byref(_as_c(run)))
+        )
 
     def _run(self, function: str, call: _Call, args: ctypes.Structure, run: Run) -> None:
         for guarded in call.guarded.values():

@@ -140,15 +140,6 @@ def test_it_does_not_matter_how_offsets_and_mask_lie(dtype, how, layout):
             assert torch.equal(ours, theirs), f"{name} differs"
 
 
-@dtypes
-@pytest.mark.parametrize("shift", [1, 2, 4])
-def test_tensors_that_start_between_two_multiples_of_16_bytes_are_served(dtype, shift):
-    """By the kernels of single numbers, where the fast ones need 16 bytes at a time."""
-    for case in FEW_CASES:
-        tensors = case.tensors(dtype)
-        Judge(case, tensors)(results(case, tensors, Run(), Layout(shift=shift)))
-
-
 @low_dtypes
 @pytest.mark.parametrize("how", ["planned", "deterministic"])
 @pytest.mark.parametrize("float32_mask", [False, True])

@@ -33,6 +33,18 @@ def test_every_load_and_store_is_in_bounds_aligned_and_free_of_races(case, dtype
         judge(results(case, tensors, how, layout, kind="watched"))
 
 
+@dtypes
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [1, 4])
+@pytest.mark.parametrize("which", ["shift", "output_shift", "grad_shift"])
+def test_tensors_that_start_between_two_multiples_of_16_bytes_are_served(dtype, shift, which):
+    """By the kernels of single numbers, where the fast ones need 16 bytes at a time."""
+    for case in FEW_CASES[:2]:
+        tensors = case.tensors(dtype)
+        layout = Layout(**{which: shift})
+        Judge(case, tensors)(results(case, tensors, Run(), layout, kind="watched"))
+
+
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`cuda_host/driver.cpp` with the sanitizers."""

@@ -6,7 +6,6 @@
 //   caught
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 
 #include "kernels.cpp"
 #include "random_call.h"
@@ -53,11 +52,8 @@ void run_once(bool hostile, bool too_short) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) return 2;
-  random_bits().seed(std::strtoull(argv[1], nullptr, 10));
-  const int64_t rounds = std::strtoll(argv[2], nullptr, 10);
-  const bool too_short = argc > 3 && std::strcmp(argv[3], "short") == 0;
-  for (int64_t k = 0; k < rounds; ++k) run_once(k % 3 == 2, too_short);
+  const int64_t rounds = run_rounds(argc, argv, run_once);
+  if (rounds < 0) return 2;
   std::printf("%ld rounds\n", long(rounds));
   return 0;
 }

@@ -147,6 +147,10 @@ int host_forward_lanes(const ForwardArgs* args) {
   return route.vector ? route.lanes : 0;
 }
 
+int host_uses_matrices(const BackwardArgs* args, const Run* run) {
+  return plan_matrix(*args, run->device()).fits ? 1 : 0;
+}
+
 // What memory_watch.h watches from now on, where it is compiled in.
 void host_watch(const char* name, const void* begin, int64_t bytes, int writable) {
   host_lanes::memory_watch::add_tensor(name, begin, bytes, writable != 0);

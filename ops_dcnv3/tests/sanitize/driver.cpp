@@ -8,7 +8,6 @@
 //   caught
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -75,11 +74,10 @@ void run_once(const Kernels& kernels, bool hostile, bool too_short) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) return 2;
-  random_bits().seed(std::strtoull(argv[1], nullptr, 10));
-  const int64_t rounds = std::strtoll(argv[2], nullptr, 10);
-  const bool too_short = argc > 3 && std::strcmp(argv[3], "short") == 0;
-  for (int64_t k = 0; k < rounds; ++k) run_once(dcnv3::NAME(DCNV3_LEVEL), k % 3 == 2, too_short);
+  const int64_t rounds = run_rounds(argc, argv, [](bool hostile, bool too_short) {
+    run_once(dcnv3::NAME(DCNV3_LEVEL), hostile, too_short);
+  });
+  if (rounds < 0) return 2;
   std::printf("%s: %ld rounds\n", dcnv3::NAME(DCNV3_LEVEL).level, long(rounds));
   return 0;
 }

@@ -241,4 +241,16 @@ inline ForwardArgs random_shape() {
   return args;
 }
 
+// Calls round(hostile, too_short) as often as a driver's command line says: SEED ROUNDS [short].
+// Returns the number of rounds, or -1 for a command line that says nothing of the kind.
+template <class Round>
+int64_t run_rounds(int argc, char** argv, const Round& round) {
+  if (argc < 3) return -1;
+  random_bits().seed(std::strtoull(argv[1], nullptr, 10));
+  const int64_t rounds = std::strtoll(argv[2], nullptr, 10);
+  const bool too_short = argc > 3 && std::strcmp(argv[3], "short") == 0;
+  for (int64_t k = 0; k < rounds; ++k) round(k % 3 == 2, too_short);
+  return rounds;
+}
+
 }  // namespace dcnv3
