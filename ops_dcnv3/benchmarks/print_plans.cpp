@@ -66,8 +66,8 @@ struct Print {
                 static_cast<long long>(arguments.plan.rows * params.out_width));
   }
   static void print_turns(const dcnv3::FinishArguments& arguments, int) {
-    std::printf(" 0 0 1 %lld",
-                static_cast<long long>(dcnv3::ceil_div(arguments.numbers, arguments.threads)));
+    const int64_t at_once = arguments.threads * dcnv3::kFinishAtOnce;
+    std::printf(" 0 0 1 %lld", static_cast<long long>(dcnv3::ceil_div(arguments.numbers, at_once)));
   }
 
   static int turns(int count, int at_once) {

@@ -317,34 +317,4 @@ struct OwnedInput {
   }
 };
 
-struct FinishArguments {
-  const void* partial;  // (copies, numbers)
-  void* grad_input;     // (numbers)
-  int64_t numbers;
-  int64_t copies;
-  int64_t threads;  // of the whole grid
-};
-
-// Adds the copies of the gradient in their order and rounds the sum.
-template <typename scalar_t>
-struct FinishInput {
-  using acc_t = typename Compute<scalar_t>::type;
-  using Arguments = FinishArguments;
-  static constexpr int kThreads = 256;
-  static constexpr int kBlocks = 1;
-
-  template <class Lanes>
-  static DCNV3_KERNEL void run(const Arguments& arguments, const Lanes& lanes) {
-    const acc_t* partial = static_cast<const acc_t*>(arguments.partial);
-    scalar_t* result = static_cast<scalar_t*>(arguments.grad_input);
-    const int64_t first = lanes.block() * lanes.block_size() + lanes.thread();
-    for (int64_t k = first; k < arguments.numbers; k += arguments.threads) {
-      acc_t sum = partial[k];
-      for (int64_t copy = 1; copy < arguments.copies; ++copy)
-        sum += partial[copy * arguments.numbers + k];
-      result[k] = from_compute<scalar_t>(sum);
-    }
-  }
-};
-
 }  // namespace dcnv3

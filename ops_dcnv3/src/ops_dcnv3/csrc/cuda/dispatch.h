@@ -13,6 +13,7 @@
 
 #include <type_traits>
 
+#include "backward_finish.h"
 #include "backward_matrix.h"
 #include "backward_points.h"
 #include "forward.h"
@@ -149,10 +150,10 @@ const char* run_backward_input(const BackwardArgs& args, const Device& device, b
   }
   if (failure != nullptr || partial == 0) return failure;
   constexpr int kThreads = FinishInput<scalar_t>::kThreads;
-  const int64_t blocks = smaller(ceil_div(numbers, kThreads), 1 << 16);
-  const FinishArguments arguments{args.partial, args.grad_input, numbers, partial / numbers,
-                                  blocks * kThreads};
-  return launch(FinishInput<scalar_t>{}, arguments, blocks, kThreads, int64_t{0});
+  const int64_t blocks = smaller(ceil_div(numbers, kFinishAtOnce * kThreads), 1 << 16);
+  return launch(FinishInput<scalar_t>{},
+                finish_arguments(args, numbers, partial / numbers, blocks * kThreads), blocks,
+                kThreads, int64_t{0});
 }
 
 template <class Launch, class Zero>
