@@ -117,9 +117,7 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compiles and links ``ext``."""
-        import torch
-
-        folder = Path(torch.__file__).parent
+        folder = torch_folder()
         toolkit = wanted_toolkit()
         jobs = max_jobs()
         with ThreadPoolExecutor(jobs) as pool:
@@ -162,10 +160,19 @@ def max_jobs() -> int:
     return int(wanted)
 
 
+def torch_folder() -> Path:
+    """Where PyTorch is installed."""
+    import torch
+
+    return Path(torch.__file__).parent
+
+
 def cpp_tasks(toolkit: Toolkit | None) -> list[tuple[Path, str, list[str]]]:
     """What the C++ compiler has to do: source, subfolder of the object, flags."""
     common = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-g0"]
     binding = [*common, "-O2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
+    # PyTorch's headers put their own path into messages: not that of the machine of the build
+    binding.append(f"-fmacro-prefix-map={torch_folder()}=torch")
     tasks = [
         (CSRC / "cpu/binding.cpp", "", binding),
         (CSRC / "cpu/dispatch.cpp", "", [*common, "-O2", f"-DOPS_DCNV3_INTERFACE={INTERFACE}"]),

@@ -196,3 +196,12 @@ def assert_message(error, operator, *parts: str) -> None:
     assert ", got " in text, text
     for part in parts:
         assert part in text, f"{part!r} is not in: {text}"
+
+
+def test_too_little_memory_is_told_in_pytorchs_own_words(native):
+    """More bytes than an address can name, so that no system promises them."""
+    side = 1 << 19
+    image, offset, mask = (torch.zeros(1).expand(1, side, side, size) for size in (512, 18, 9))
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        native(image, offset, mask, groups=1)
+    assert native(*Case().tensors(torch.float32), **Case().settings).isfinite().all()

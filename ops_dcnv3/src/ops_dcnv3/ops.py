@@ -150,7 +150,24 @@ def _call(op: Any, tensors: tuple[Tensor, ...], geometry: Geometry, softmax: boo
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _EagerGradient.apply(op, *tensors, *geometry, softmax)
     with torch._C._AutoDispatchBelowAutograd():
-        return op(*tensors, *geometry, softmax)
+        return _run(op, *tensors, *geometry, softmax)
+
+
+def _run(op: Any, *args: Any) -> Any:
+    """Calls a registered operator and gives a failed allocation its own error back.
+
+    LibTorch's stable interface, which the compiled kernels are written for, makes one nameless
+    ``RuntimeError`` of all that goes wrong inside PyTorch.
+    """
+    try:
+        return op(*args)
+    except RuntimeError as error:
+        if "API call failed" in str(error):
+            tensors = [value for value in args if isinstance(value, Tensor)]
+            # about what results and copies take; raises what PyTorch raises where there is too little
+            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            torch.empty(size, dtype=torch.uint8, device=tensors[0].device)
+        raise
 
 
 # ------------------------------------------------------------------------------------------- checks
@@ -346,7 +363,7 @@ def _gradient(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors  # once: gradient checkpointing recomputes them at this very access
     op = ops.dcnv3_packed_backward.default if len(saved) == 2 else ops.dcnv3_backward.default
     deterministic = torch.are_deterministic_algorithms_enabled()
-    return *op(grad_output, *saved, *ctx.static, deterministic), *(None for _ in ctx.static)
+    return *_run(op, grad_output, *saved, *ctx.static, deterministic), *(None for _ in ctx.static)
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor) -> None:
@@ -368,7 +385,7 @@ class _EagerGradient(torch.autograd.Function):
     def forward(ctx: Any, op: Any, *args: Any) -> Tensor:
         _setup_context(ctx, args, None)
         with torch._C._AutoDispatchBelowAutograd():
-            return op(*args)
+            return _run(op, *args)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
