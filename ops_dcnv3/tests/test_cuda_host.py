@@ -1,7 +1,7 @@
 """The CUDA kernels, run on the host thread by thread, against the reference.
 
 No GPU and no CUDA toolkit is needed: cuda_host/ compiles the kernels' bodies and their launch plans
-for this machine. What this cannot show stands in docs/dcnv3.md.
+for this machine. What this cannot show stands in docs/cuda_kernels.md.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import pytest
 import torch
 from dcnv3_cases import RESULT_NAMES, Case, assert_all_close, assert_as_exact_as_pytorch, run
 from host_kernels import DTYPES, HostOperator, Layout, Run, host_kernels
-from test_native import CHANNEL_CASES, GRID_CASES, GROUP_CASES, KERNEL_CASES, SOFTMAX_CASES
+from test_native import CASES as NATIVE_CASES
+from test_native import LOW_PRECISION_CASES, SIZE_CASES
 from torch import Tensor
 
 import ops_dcnv3
 
-SIZE_CASES = [
+TILE_CASES = [
     Case(height=1, width=1, group_channels=16),
     Case(height=1, width=13, group_channels=16),
     Case(height=13, width=1, group_channels=32),
@@ -26,7 +27,8 @@ SIZE_CASES = [
     Case(batch=1, height=17, width=19, group_channels=16, groups=1, softmax=True),
     Case(batch=1, height=40, width=33, group_channels=8, groups=1),
 ]
-CASES = [*CHANNEL_CASES, *GROUP_CASES, *KERNEL_CASES, *GRID_CASES, *SIZE_CASES, *SOFTMAX_CASES]
+CASES = [*(c for c in NATIVE_CASES if c not in SIZE_CASES), *TILE_CASES]
+LOW_CASES = [*(c for c in LOW_PRECISION_CASES if c not in SIZE_CASES), *TILE_CASES]
 
 # What the launch plans do on an H200; tiles and windows so small that small images have edges,
 # halos and tails too; the same without tensor cores; no shared memory either, so that all is added
@@ -92,9 +94,12 @@ class Judge:
             assert_as_exact_as_pytorch(actual, self.pytorch, self.exact)
 
 
-@dtypes
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case, dtype",
+    [(case, dtype) for dtype in DTYPES for case in (LOW_CASES if dtype.itemsize == 2 else CASES)],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
 def test_the_kernels_are_as_exact_as_pytorch(case, dtype):
     tensors = case.tensors(dtype)
     judge = Judge(case, tensors)
@@ -128,6 +133,7 @@ LAYOUTS = {
 
 
 @dtypes
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["planned", "deterministic"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_it_does_not_matter_how_offsets_and_mask_lie(dtype, how, layout):
@@ -152,6 +158,7 @@ def test_float32_offsets_go_with_a_16_bit_input(dtype, how, float32_mask):
 
 @dtypes
 @runs
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 8.0, 100.0])
 def test_points_far_from_their_pixel_leave_the_window_and_the_image(dtype, how, spread):
     case = Case(batch=1, height=20, width=19, group_channels=16, groups=1)
