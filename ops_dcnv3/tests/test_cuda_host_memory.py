@@ -15,7 +15,7 @@ from host_build import build
 from host_kernels import DTYPES, HostOperator, Layout, Run, host_kernels
 from test_cuda_host import FEW_CASES, Judge, results, runs_of
 
-ROUNDS = 40
+ROUNDS = 25
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 
