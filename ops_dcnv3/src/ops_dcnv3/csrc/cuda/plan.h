@@ -325,7 +325,8 @@ inline MatrixPlan plan_matrix(const BackwardArgs& args, const Device& device) {
       scale * (p.dilation_h + 1) <= plan.halo_y && scale * (p.dilation_w + 1) <= plan.halo_x;
   // weights that are no softmax can leave the range of float16
   const bool in_range = p.softmax || forward.dtype == DType::kBFloat16;
-  plan.fits = device.matrices && bytes_of(forward.dtype) == 2 && in_range && has_nine_points(p) &&
+  plan.fits = device.matrices && plan.shared_bytes <= device.shared_bytes &&
+              bytes_of(forward.dtype) == 2 && in_range && has_nine_points(p) &&
               p.depth % kMatrixChannels == 0 && is_aligned(args.grad_output, 16) &&
               is_aligned(args.grad_input, 16) && (plan.exclusive || reaches);
   return plan;
