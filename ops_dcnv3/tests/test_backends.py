@@ -23,10 +23,10 @@ import ops_dcnv3
 from ops_dcnv3 import backends, extension, reference_ops
 from ops_dcnv3.extension import CudaKernels
 
-ARCHS = ("80", "86", "89", "90", "100", "120", "120+PTX")
+ARCHS = ("80", "86", "89", "90", "90+PTX", "100", "120", "120+PTX")
 CUDA_13_0, CUDA_13_1, CUDA_12_8 = 13000, 13010, 12080
-V100, A100, A10, H200, B200, B300, RTX_5090, SPARK = (
-    *((7, 0), (8, 0), (8, 6), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1)),
+V100, A100, A10, H200, B200, B300, THOR, RTX_5090, SPARK = (
+    *((7, 0), (8, 0), (8, 6), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1)),
 )
 FUTURE = (13, 0)
 CUDA_0 = torch.device("cuda", 0)
@@ -42,12 +42,11 @@ CUDA_0 = torch.device("cuda", 0)
         ("100", B300, True),
         ("120", SPARK, True),
         ("100", RTX_5090, False),
-        ("90a", H200, True),
-        ("100a", B300, False),
-        ("100f", B300, True),
+        ("90+PTX", THOR, True),
         ("120+PTX", FUTURE, True),
         ("120+PTX", RTX_5090, True),
         ("120+PTX", B300, False),
+        ("120+PTX", THOR, False),
     ],
 )
 def test_code_serves_its_own_major_version_and_portable_code_everything_newer(
@@ -56,7 +55,9 @@ def test_code_serves_its_own_major_version_and_portable_code_everything_newer(
     assert backends.serves(arch, capability) is expected
 
 
-@pytest.mark.parametrize("device", [A100, A10, H200, B200, B300, RTX_5090, SPARK, FUTURE], ids=str)
+@pytest.mark.parametrize(
+    "device", [A100, A10, H200, B200, B300, THOR, RTX_5090, SPARK, FUTURE], ids=str
+)
 def test_the_compiled_kernels_serve_every_device_from_the_a100_on(device):
     assert backends.why_not_compiled(ARCHS, CUDA_13_0, CUDA_13_0, [device]) == ""
 

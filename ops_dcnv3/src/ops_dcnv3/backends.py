@@ -33,17 +33,12 @@ def serves(arch: str, capability: Capability) -> bool:
 
     Args:
         arch: ``"86"``: machine code, which runs on its own major version from its minor version on;
-            ``"90a"``: machine code for that version alone; ``"120+PTX"``: portable code, which the
-            driver compiles for any newer device.
+            ``"120+PTX"``: portable code, which the driver compiles for any newer device.
         capability: (major, minor) of the device.
     """
-    portable, exact = arch.endswith("+PTX"), arch.endswith("a")
-    number = int(arch.removesuffix("+PTX").rstrip("af"))
-    own = divmod(number, 10)
-    if portable:
+    own = divmod(int(arch.removesuffix("+PTX")), 10)
+    if arch.endswith("+PTX"):
         return capability >= own
-    if exact:
-        return capability == own
     return capability[0] == own[0] and capability[1] >= own[1]
 
 
