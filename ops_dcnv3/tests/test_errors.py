@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import textwrap
 from typing import Any
 
 import pytest
 import torch
 from dcnv3_cases import Case
+from environments import environment
 
 import ops_dcnv3
 
@@ -205,3 +209,44 @@ def test_too_little_memory_is_told_in_pytorchs_own_words(native):
     with pytest.raises(RuntimeError, match="allocate memory"):
         native(image, offset, mask, groups=1)
     assert native(*Case().tensors(torch.float32), **Case().settings).isfinite().all()
+
+
+def test_an_output_that_does_not_fit_is_told_where_the_arguments_do(native):
+    """100 MB of arguments, and 2^47 bytes of output: more than a process can address."""
+    side, channels = 2049, 1 << 23
+    offset, mask = torch.zeros(1, side, side, 2), torch.zeros(1, side, side, 1)
+    image = torch.zeros(1, 1, 1, channels)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        native(image, offset, mask, kernel_size=1, padding=1024, groups=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
+@pytest.mark.parametrize("entry", ["dcnv3", "dcnv3_packed"])
+def test_maps_of_a_backward_pass_that_do_not_fit_are_told_where_the_gradients_do(compiled, entry):
+    """128 MiB of input and of its gradient, and eight float32 maps of 256 MiB; 1 GiB is left."""
+    script = """
+        import resource, sys, torch
+        from ops_dcnv3 import ops
+        torch.set_num_threads(8)
+        image = torch.zeros(1, 4096, 4096, 4, dtype=torch.bfloat16, requires_grad=True)
+        points = torch.zeros(1, 64, 64, 27, dtype=torch.bfloat16)
+        settings = dict(kernel_size=3, stride=64, padding=1, dilation=1, groups=1)
+        if sys.argv[1] == "dcnv3":
+            output = ops.dcnv3(image, points[..., :18], points[..., 18:], **settings)
+        else:
+            static = ops.check_geometry(
+                "script", **settings, offset_scale=1.0, remove_center=False
+            )
+            output = ops.dcnv3_packed(image, points, static, False)
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, -1))
+        try:
+            output.backward(torch.ones_like(output))
+        except RuntimeError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), entry]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "allocate memory" in done.stdout

@@ -27,6 +27,7 @@ _GEOMETRY = (
 )
 _NUM_STATIC = 12  # the arguments in _GEOMETRY; those of a backward operator have one more
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_MOST_MAPS = 8  # in which a backward pass adds up the gradient of the input, in any kernel
 
 _library = torch.library.Library("ops_dcnv3", "DEF")
 _library.define(f"dcnv3(Tensor input, Tensor offset, Tensor mask, {_GEOMETRY}) -> Tensor")
@@ -59,7 +60,8 @@ def dcnv3(
 
     The definition, the order of the points, borders and the derivative at integer coordinates are
     in :mod:`ops_dcnv3.reference`. Calculates in float64 for float64 input and in float32 for all
-    others.
+    others, but for the CUDA kernels, some of which interpolate 16-bit input in its own format: see
+    "Precision" in docs/dcnv3.md.
 
     Args:
         input: (N, H, W, C), channels last; float64, float32, bfloat16 or float16.
@@ -157,17 +159,34 @@ def _run(op: Any, *args: Any) -> Any:
     """Calls a registered operator and gives a failed allocation its own error back.
 
     LibTorch's stable interface, which the compiled kernels are written for, makes one nameless
-    ``RuntimeError`` of all that goes wrong inside PyTorch.
+    ``RuntimeError`` of all that goes wrong inside PyTorch. What ``torch.compile`` and
+    ``torch.export`` make of a model calls the operators without this function, and there too little
+    memory has the nameless error.
     """
     try:
         return op(*args)
     except RuntimeError as error:
         if "API call failed" in str(error):
-            tensors = [value for value in args if isinstance(value, Tensor)]
-            # about what results and copies take; raises what PyTorch raises where there is too little
-            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-            torch.empty(size, dtype=torch.uint8, device=tensors[0].device)
+            _allocate_for(op, args)
         raise
+
+
+def _allocate_for(op: Any, args: tuple[Any, ...]) -> None:
+    """Allocates as much as a call does, in one piece; raises what PyTorch raises if that fails."""
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    with torch.no_grad():
+        results = op(*(v.to("meta") if isinstance(v, Tensor) else v for v in args))
+    results = results if isinstance(results, tuple) else (results,)
+    size = sum(tensor.nbytes for tensor in results)
+    # slices of an even packed tensor are not copied, all else is
+    size += sum(tensor.nbytes for tensor in tensors if not tensor.is_contiguous())
+    if "_backward" in op.name():
+        _, input, *_ = tensors
+        deterministic = args[-1]
+        # a CPU shares out rows, and needs a map for each share, whatever the mode
+        maps = _MOST_MAPS if deterministic or input.device.type == "cpu" else 1
+        size += maps * input.numel() * reference.compute_dtype(input.dtype).itemsize
+    torch.empty(size, dtype=torch.uint8, device=tensors[0].device)
 
 
 # ------------------------------------------------------------------------------------------- checks

@@ -91,7 +91,10 @@ class _Samples(NamedTuple):
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns the dtype the operator calculates in: float64 for float64, float32 for all others."""
+    """Returns the dtype to calculate in: float64 for float64, float32 for all others.
+
+    The CUDA kernels alone depart from it, see "Precision" in docs/dcnv3.md.
+    """
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
