@@ -25,10 +25,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # A100; RTX 30; RTX 40, L4; H100, H200; B200; RTX 50. The code of 8.0 runs on 8.7 too, and so on
-# within a major version; newer devices compile the PTX of the last one when they first load it.
+# within a major version. Devices that no code is for compile PTX when they first load it: that of
+# the last one if they are newer, that of 9.0 if they lie between, as Thor does (11.0).
 DEFAULT_ARCHS = ("80", "86", "89", "90", "100", "120")
+PTX_BETWEEN = "90"
 
 LOWEST_ARCH = 80  # the kernels calculate in bfloat16
+
+# PyTorch's names, without the minor versions that run the code of the one before.
+NAMES = {
+    "Maxwell": "5.2",
+    "Pascal": "6.1",
+    "Volta": "7.0",
+    "Turing": "7.5",
+    "Ampere": "8.0 8.6+PTX",
+    "Ampere+Tegra": "8.7",
+    "Ada": "8.9+PTX",
+    "Hopper": "9.0+PTX",
+    "Blackwell": "10.0 12.0+PTX",
+    "Blackwell+Tegra": "11.0",
+}
 
 # No fast-math: positions that are NaN or infinite must fail comparisons.
 NVCC_FLAGS = (
@@ -43,10 +59,27 @@ TRIAL = """
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <type_traits>
-template <typename T> __global__ void twice(T* x) {
-  if constexpr (std::is_same_v<T, __nv_bfloat162>) x[threadIdx.x] = __hadd2(x[0], x[0]);
+struct Arguments { unsigned* matrices; float* sums; };
+template <typename T> __global__ void trial(const __grid_constant__ Arguments arguments) {
+  __shared__ __align__(16) T rows[256];
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) rows[threadIdx.x] = __hadd(rows[0], rows[1]);
+  __syncthreads();
+  unsigned a[4], *b = arguments.matrices;
+  float d[4] = {};
+  const unsigned row = static_cast<unsigned>(__cvta_generic_to_shared(rows + 8 * threadIdx.x));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(row));
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#if __CUDA_ARCH__ >= 900
+  atomicAdd(reinterpret_cast<float2*>(arguments.sums), make_float2(d[0], d[1]));
+#else
+  atomicAdd(arguments.sums, d[0] + d[1] + d[2] + d[3]);
+#endif
 }
-void launch(__nv_bfloat162* x) { twice<<<1, 1>>>(x); }
+void launch(Arguments arguments) { trial<__nv_bfloat16><<<1, 32>>>(arguments); }
 """
 
 
@@ -93,14 +126,14 @@ def wanted_toolkit() -> Toolkit | None:
     """Returns the toolkit to build with, or None, with the reason on standard error.
 
     Raises:
-        ValueError: If ``USE_CUDA`` or ``TORCH_CUDA_ARCH_LIST`` is wrong.
+        ValueError: If ``USE_CUDA`` is wrong; with ``USE_CUDA=1``, if ``TORCH_CUDA_ARCH_LIST`` is.
         NoCudaError: If ``USE_CUDA=1`` and the kernels cannot be built.
     """
     use = use_cuda()
     try:
         if use == "0":
             raise NoCudaError("USE_CUDA=0")
-        return read_toolkit()
+        return read_toolkit(strict=use == "1")
     except NoCudaError as reason:
         if use == "1":
             raise NoCudaError(f"ops_dcnv3: USE_CUDA=1, but {reason}") from reason
@@ -108,23 +141,28 @@ def wanted_toolkit() -> Toolkit | None:
         return None
 
 
-def read_toolkit() -> Toolkit:
+def read_toolkit(*, strict: bool = False) -> Toolkit:
     """Finds the toolkit and compiles a trial with it.
+
+    Args:
+        strict: Whether a wrong entry of ``TORCH_CUDA_ARCH_LIST`` is an error, see choose_archs.
 
     Raises:
         NoCudaError: If there is none, or none that works.
-        ValueError: If ``TORCH_CUDA_ARCH_LIST`` is wrong.
+        ValueError: If ``strict``, and ``TORCH_CUDA_ARCH_LIST`` is wrong.
     """
     nvcc, host = find_nvcc(), host_options()
-    version = output_of([nvcc, "--version"])
-    release = re.search(r"release (\d+\.\d+)", version)
+    release, version = describe_nvcc(nvcc)
     supported = set(re.findall(r"compute_(\d+)", output_of([nvcc, "--list-gpu-arch"])))
-    if release is None or not supported:
-        raise NoCudaError(f"{nvcc} does not name its release and architectures")
-    archs = choose_archs(os.environ.get("TORCH_CUDA_ARCH_LIST", ""), supported)
+    if not supported:
+        raise NoCudaError(f"{nvcc} does not name its architectures")
+    wanted = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    archs = choose_archs(wanted, supported, strict=strict)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "trial.cu").write_text(TRIAL)
-        command = [nvcc, *NVCC_FLAGS, *host, *code_options(archs[:1]), "-c", "trial.cu"]
+        numbers = [arch.partition("+")[0] for arch in (archs[0], archs[-1])]
+        ends = tuple(dict.fromkeys(numbers))  # what differs between architectures, differs here
+        command = [nvcc, *NVCC_FLAGS, *host, *code_options(ends), "-c", "trial.cu"]
         # the commands that it would run name the folders of this toolkit, whatever its layout
         plan = output_of([*command, "--dryrun"], folder)
         output_of(command, folder)
@@ -132,7 +170,7 @@ def read_toolkit() -> Toolkit:
     if not any((Path(name) / "libcudart_static.a").exists() for name in library_dirs):
         raise NoCudaError(f"{nvcc} comes without libcudart_static.a")
     include_dirs = directories(plan, "INCLUDES") + directories(plan, "SYSTEM_INCLUDES")
-    return Toolkit(nvcc, release[1], version, host, include_dirs, library_dirs, archs)
+    return Toolkit(nvcc, release, version, host, include_dirs, library_dirs, archs)
 
 
 def find_nvcc() -> str:
@@ -152,52 +190,94 @@ def find_nvcc() -> str:
     return found
 
 
-def choose_archs(wanted: str, supported: set[str]) -> tuple[str, ...]:
+def describe_nvcc(nvcc: str) -> tuple[str, str]:
+    """Returns the release, as ``"13.0"``, and all that nvcc says of itself.
+
+    Raises:
+        NoCudaError: If it does not say its release.
+    """
+    version = output_of([nvcc, "--version"])
+    release = re.search(r"release (\d+\.\d+)", version)
+    if release is None:
+        raise NoCudaError(f"{nvcc} does not name its release")
+    return release[1], version
+
+
+def choose_archs(wanted: str, supported: set[str], *, strict: bool = False) -> tuple[str, ...]:
     """Returns the architectures to compile for, lowest first, as ``("80", "90", "90+PTX")``.
 
     Args:
         wanted: The value of ``TORCH_CUDA_ARCH_LIST``; empty for the default, ``"native"`` for those
             of this machine's GPUs that nvcc compiles for, for 9.0 where there are none.
         supported: What nvcc compiles for, as ``{"80", "90"}``.
+        strict: Whether an entry that is no architecture, or none of this nvcc, is an error.
+            Otherwise a note says that it is left out: such lists are set for a whole machine.
 
     Raises:
-        ValueError: If ``wanted`` is no such list, or names what nvcc does not compile for.
+        ValueError: If ``strict``, and ``wanted`` has such an entry.
         NoCudaError: If nothing is left that nvcc and the kernels both know.
     """
     supported = {arch for arch in supported if int(arch) >= LOWEST_ARCH}
-    if not wanted.strip(" ;"):
+    if not wanted.strip(" ;,"):
         archs = [arch for arch in DEFAULT_ARCHS if arch in supported]
         if not archs:
             raise NoCudaError(f"nvcc compiles for none of {', '.join(map(dotted, DEFAULT_ARCHS))}")
-        return (*archs, f"{archs[-1]}+PTX")
+        portable = {archs[-1], PTX_BETWEEN} & set(archs)
+        return in_order({*archs, *(f"{arch}+PTX" for arch in portable)})
     if wanted.strip() == "native":
         archs = sorted(gpu_archs() & supported, key=int)
         if not archs and "90" not in supported:
             raise NoCudaError("nvcc compiles neither for this machine's GPUs nor for 9.0")
         return tuple(archs or ["90"])
     chosen: set[str] = set()
-    for name in re.split(r"[\s;]+", wanted.strip(" ;")):
-        match = re.fullmatch(r"(\d+)\.(\d)(\+PTX)?", name)
-        if match is None:
-            raise ValueError(
-                "ops_dcnv3: expected TORCH_CUDA_ARCH_LIST = architectures as in "
-                f"'8.0;9.0;12.0+PTX', got {name!r}"
-            )
-        arch = match[1] + match[2]
-        if int(arch) < LOWEST_ARCH:
-            # lists of this kind are set for a whole machine, and Triton's kernels serve such GPUs
-            print(f"ops_dcnv3: no CUDA kernels for {name}: they need 8.0", file=sys.stderr)
-            continue
-        if arch not in supported:
-            known = ", ".join(map(dotted, sorted(supported, key=int)))
-            raise ValueError(
-                f"ops_dcnv3: expected TORCH_CUDA_ARCH_LIST = some of {known}, which nvcc compiles "
-                f"for, got {name!r}"
-            )
-        chosen |= {arch, f"{arch}+PTX"} if match[3] else {arch}
+    for name in re.split(r"[\s;,]+", wanted.strip(" ;,")):
+        for entry in NAMES.get(name, name).split():
+            try:
+                chosen |= read_entry(entry, supported)
+            except ValueError as error:
+                if strict:
+                    raise
+                print(f"{error}; it is left out", file=sys.stderr)
     if not chosen:
-        raise NoCudaError(f"TORCH_CUDA_ARCH_LIST is {wanted!r}, and the kernels need 8.0")
-    return tuple(sorted(chosen, key=lambda arch: (int(arch.partition("+")[0]), arch)))
+        raise NoCudaError(
+            f"TORCH_CUDA_ARCH_LIST is {wanted!r}, and of that nvcc and the kernels know nothing"
+        )
+    return in_order(chosen)
+
+
+def read_entry(entry: str, supported: set[str]) -> set[str]:
+    """Returns what an entry as ``"9.0"`` or ``"9.0a+PTX"`` asks for; nothing if it is too old.
+
+    Args:
+        entry: One architecture. The suffixes of code for one version alone (a) or one family (f)
+            are dropped: the kernels use nothing of the kind.
+        supported: What nvcc and the kernels both know.
+
+    Raises:
+        ValueError: If it has another form, or nvcc does not compile for it.
+    """
+    match = re.fullmatch(r"(\d+)\.(\d)[af]?(\+PTX)?", entry)
+    if match is None:
+        raise ValueError(
+            "ops_dcnv3: expected TORCH_CUDA_ARCH_LIST = architectures as in "
+            f"'8.0;9.0;12.0+PTX', got {entry!r}"
+        )
+    arch = match[1] + match[2]
+    if int(arch) < LOWEST_ARCH:  # no error: Triton's kernels serve such GPUs
+        print(f"ops_dcnv3: no CUDA kernels for {entry}: they need 8.0", file=sys.stderr)
+        return set()
+    if arch not in supported:
+        known = ", ".join(map(dotted, sorted(supported, key=int)))
+        raise ValueError(
+            f"ops_dcnv3: expected TORCH_CUDA_ARCH_LIST = some of {known}, which nvcc compiles "
+            f"for, got {entry!r}"
+        )
+    return {arch, f"{arch}+PTX"} if match[3] else {arch}
+
+
+def in_order(archs: set[str]) -> tuple[str, ...]:
+    """Returns them with the lowest first, PTX behind the code of its architecture."""
+    return tuple(sorted(archs, key=lambda arch: (int(arch.partition("+")[0]), arch)))
 
 
 def gpu_archs() -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,12 +83,13 @@ def test_nvcc_on_the_path_is_found(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("supported", "archs"),
     [
-        (CUDA_13_0, "80 86 89 90 100 120 120+PTX"),
+        (CUDA_13_0, "80 86 89 90 90+PTX 100 120 120+PTX"),
+        (CUDA_13_0 - {"90"}, "80 86 89 100 120 120+PTX"),
         (CUDA_12_4, "80 86 89 90 90+PTX"),
         ({"80"}, "80 80+PTX"),
     ],
 )
-def test_the_default_is_what_nvcc_knows_of_the_list_with_ptx_of_its_last(supported, archs):
+def test_the_default_is_what_nvcc_knows_of_the_list_with_ptx_of_9_0_and_its_last(supported, archs):
     assert " ".join(choose_archs("", supported)) == archs
 
 
@@ -99,21 +101,36 @@ def test_the_default_is_what_nvcc_knows_of_the_list_with_ptx_of_its_last(support
         ("12.0+PTX 8.0 9.0", "80 90 120 120+PTX"),
         (" 9.0;; 8.0 ;9.0 ", "80 90"),
         ("9.0+PTX;12.0", "90 90+PTX 120"),
+        ("8.0,9.0, 12.0", "80 90 120"),
+        ("9.0a", "90"),
+        ("9.0;10.0a;12.0f+PTX", "90 100 120 120+PTX"),
+        ("9.0;9.0a", "90"),
+        ("Hopper", "90 90+PTX"),
+        ("Ampere;Ada", "80 86 86+PTX 89 89+PTX"),
+        ("Volta;Turing;Blackwell", "100 120 120+PTX"),
+        ("Ampere+Tegra Blackwell+Tegra", "87 110"),
     ],
 )
 def test_a_list_is_read_as_pytorch_reads_it(wanted, archs):
-    assert " ".join(choose_archs(wanted, CUDA_13_0)) == archs
+    assert " ".join(choose_archs(wanted, CUDA_13_0, strict=True)) == archs
 
 
-@pytest.mark.parametrize("wanted", ["sm_90", "9", "90", "9.0a", "Hopper", "9.0 + PTX", "9.0+ptx"])
+@pytest.mark.parametrize("wanted", ["sm_90", "9", "90", "9.0b", "Common", "9.0 + PTX", "9.0+ptx"])
 def test_an_entry_of_another_form_is_an_error_that_names_it(wanted):
     with pytest.raises(ValueError, match="expected TORCH_CUDA_ARCH_LIST = .* got '"):
-        choose_archs(wanted, CUDA_13_0)
+        choose_archs(wanted, CUDA_13_0, strict=True)
 
 
 def test_an_architecture_that_nvcc_does_not_compile_for_is_an_error_with_those_it_does():
     with pytest.raises(ValueError, match=r"some of 8\.0, .*, 9\.0, which .*, got '12\.0\+PTX'"):
-        choose_archs("9.0 12.0+PTX", CUDA_12_4)
+        choose_archs("9.0 12.0+PTX", CUDA_12_4, strict=True)
+
+
+def test_what_is_wrong_is_left_out_with_a_note_where_no_cuda_is_demanded(capsys):
+    assert choose_archs("9.0;12.0+PTX;Common", CUDA_12_4) == ("90",)
+    newer, unknown = capsys.readouterr().err.splitlines()
+    assert newer.startswith("ops_dcnv3: ") and newer.endswith("got '12.0+PTX'; it is left out")
+    assert unknown.startswith("ops_dcnv3: ") and unknown.endswith("got 'Common'; it is left out")
 
 
 def test_an_architecture_that_the_kernels_cannot_serve_is_left_out_with_a_note(capsys):
@@ -122,9 +139,10 @@ def test_an_architecture_that_the_kernels_cannot_serve_is_left_out_with_a_note(c
     assert capsys.readouterr().err.splitlines() == notes
 
 
-def test_a_list_without_any_architecture_that_the_kernels_serve_is_a_reason():
-    with pytest.raises(NoCudaError, match="TORCH_CUDA_ARCH_LIST is '7.5', and the kernels need"):
-        choose_archs("7.5", CUDA_13_0)
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_list_without_any_architecture_that_the_kernels_serve_is_a_reason(strict):
+    with pytest.raises(NoCudaError, match="TORCH_CUDA_ARCH_LIST is '7.5', and of that nvcc and"):
+        choose_archs("7.5", CUDA_13_0, strict=strict)
 
 
 def test_an_nvcc_that_knows_none_of_the_default_is_a_reason():
@@ -195,6 +213,34 @@ def test_a_host_compiler_that_nvcc_refuses_is_a_reason_with_its_words(tmp_path):
     assert "WITHOUT the CUDA kernels" in plan.stderr and error in plan.stderr
 
 
+@pytest.mark.parametrize("end", ["80", "90"])
+def test_an_nvcc_that_fails_at_either_end_of_the_architectures_is_a_reason(tmp_path, end):
+    failure = f'case "$*" in *code=sm_{end}*) echo "error: unknown to it"; exit 1;; esac'
+    fake_toolkit(tmp_path, failure=failure)
+    plan = build_plan(CUDA_HOME=str(tmp_path), TORCH_CUDA_ARCH_LIST="8.0;9.0+PTX")
+    assert plan.returncode == 0 and "error: unknown to it" in plan.stderr
+
+
+def test_a_single_architecture_is_tried_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_HOME", str(fake_toolkit(tmp_path)))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0+PTX")
+    read_toolkit()
+    trial = (tmp_path / "log").read_text().splitlines()[-1]
+    assert re.findall("-gencode=[^ ]*", trial) == ["-gencode=arch=compute_90,code=sm_90"]
+
+
+@pytest.mark.parametrize(
+    "feature",
+    ["__grid_constant__", r"ldmatrix\.[\w.]+", r"mma\.sync\.[\w.]+bf16[\w.]+"]
+    + [r"atomicAdd\(reinterpret_cast<float2\*>", "__CUDA_ARCH__ >= 900"],
+)
+def test_the_trial_has_what_an_older_nvcc_would_fail_at_in_the_sources(feature):
+    folder = PROJECT / "src" / "ops_dcnv3" / "csrc" / "cuda"
+    sources = "".join(path.read_text() for path in folder.iterdir())
+    found = set(re.findall(feature, cuda_toolkit.TRIAL))
+    assert found and found <= set(re.findall(feature, sources))
+
+
 def test_a_toolkit_without_the_static_runtime_is_a_reason(tmp_path):
     (fake_toolkit(tmp_path) / "lib" / "libcudart_static.a").unlink()
     assert "comes without libcudart_static.a" in build_plan(CUDA_HOME=str(tmp_path)).stderr
@@ -214,11 +260,26 @@ def test_use_cuda_1_without_a_working_nvcc_fails_with_the_reason(tmp_path, failu
     assert plan.stderr.startswith("ops_dcnv3: USE_CUDA=1, but ")
 
 
+@pytest.mark.parametrize("wanted", ["9.0a", "8.0,9.0", "Hopper", "9.0;12.0+PTX"])
+def test_a_list_for_the_whole_machine_does_not_end_a_build_that_demands_nothing(tmp_path, wanted):
+    """Such a list may name what this older nvcc does not know, too."""
+    plan = build_plan(CUDA_HOME=str(fake_toolkit(tmp_path)), TORCH_CUDA_ARCH_LIST=wanted)
+    assert plan.returncode == 0 and "building the CUDA kernels for" in plan.stdout
+    assert ("'12.0+PTX'; it is left out" in plan.stderr) == ("12.0" in wanted)
+
+
+def test_a_list_of_which_nothing_is_left_builds_without_and_says_why(tmp_path):
+    plan = build_plan(CUDA_HOME=str(fake_toolkit(tmp_path)), TORCH_CUDA_ARCH_LIST="12.0")
+    assert plan.returncode == 0 and plan.stdout == ""
+    assert "WITHOUT the CUDA kernels: TORCH_CUDA_ARCH_LIST is '12.0', and" in plan.stderr
+
+
 @pytest.mark.parametrize(
     ("setting", "value"), [("USE_CUDA", "yes"), ("TORCH_CUDA_ARCH_LIST", "hopper")]
 )
 def test_a_wrong_value_is_an_error_that_names_it(tmp_path, setting, value):
-    plan = build_plan(**{"CUDA_HOME": str(fake_toolkit(tmp_path)), setting: value})
+    settings = {"CUDA_HOME": str(fake_toolkit(tmp_path)), "USE_CUDA": "1", setting: value}
+    plan = build_plan(**settings)
     assert plan.returncode == 1
     assert plan.stderr.startswith(f"ops_dcnv3: expected {setting} = ")
     assert plan.stderr.endswith(f"got {value!r}\n")
