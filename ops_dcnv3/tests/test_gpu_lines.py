@@ -17,8 +17,10 @@ import stand_in_cuda
 import torch
 from dcnv3_cases import Case
 from gpu_checks import devices, memory, repeats, table
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ops_dcnv3
+from ops_dcnv3 import ops
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
@@ -144,6 +146,32 @@ def test_the_check_of_memory_that_runs_out_wants_its_error_and_a_usable_process(
     with pytest.raises(RuntimeError, match="API call failed"):
         memory.out_of_memory(CPU)
     assert not cuda.limited
+
+
+class LittleMemory(TorchDispatchMode):
+    """Refuses what the check of memory leaves no room for, as PyTorch and the kernels do."""
+
+    def __init__(self, cuda: stand_in_cuda.StandIn) -> None:
+        super().__init__()
+        self.cuda = cuda
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if self.cuda.limited and func.namespace == "ops_dcnv3" and args[0].device == CPU:
+            raise RuntimeError("new_empty API call failed")
+        result = func(*args, **(kwargs or {}))
+        if self.cuda.limited and func.namespace == "aten":
+            if result.device == CPU and result.nbytes > 256 * memory.MIB:
+                raise torch.OutOfMemoryError
+        return result
+
+
+def test_the_check_of_memory_that_runs_out_passes_with_the_operator_itself(cuda, monkeypatch):
+    """Whose kernels tell no more than that a call failed, be it the output or a gradient."""
+    with LittleMemory(cuda):
+        memory.out_of_memory(CPU)
+        monkeypatch.setattr(ops, "_allocate_for", lambda op, args: None)
+        with pytest.raises(RuntimeError, match="API call failed"):
+            memory.out_of_memory(CPU)
 
 
 def test_a_check_that_needs_more_memory_than_is_free_is_skipped(cuda):
