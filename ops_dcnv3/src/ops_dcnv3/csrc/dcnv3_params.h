@@ -67,9 +67,11 @@ struct BackwardArgs {
   void* grad_mask;
   int64_t grad_offset_stride;  // elements from one output pixel to the next
   int64_t grad_mask_stride;
-  int64_t
-      chunks;  // the CPU splits the output rows of one image and group into so many items of work
-  void* partial;  // (chunks, N, H, W, C) in the type of calculation, if chunks > 1
+  // The CPU splits the output rows of one image and group into so many items of work.
+  int64_t chunks;
+  // Copies of the gradient of the input in the type of calculation, (copies, N, H, W, C): on the
+  // CPU `chunks` of them if there is more than one; on a GPU see cuda/plan.h, partial_numbers().
+  void* partial;
 };
 
 }  // namespace dcnv3

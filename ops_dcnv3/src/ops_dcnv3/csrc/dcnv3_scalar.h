@@ -132,8 +132,8 @@ DCNV3_HOST_DEVICE float reciprocal(float x) {
 }
 DCNV3_HOST_DEVICE double reciprocal(double x) {
 #if defined(__CUDA_ARCH__)
-  double
-      inverse;  // of some 20 bits, doubled by each step of Newton's; a division is a function call
+  // of some 20 bits, doubled by each step of Newton's; a division would be a function call
+  double inverse;
   asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(inverse) : "d"(x));
   inverse = inverse * fma(-x, inverse, 2.0);
   inverse = inverse * fma(-x, inverse, 2.0);

@@ -23,11 +23,11 @@
 
 // The static arguments of every schema in ops.py, in its order; those of a backward pass end with
 // `bool deterministic`.
-#define GEOMETRY_PARAMETERS                                                                  \
+#define DCNV3_GEOMETRY_PARAMETERS                                                            \
   int64_t kernel_h, int64_t kernel_w, int64_t stride_h, int64_t stride_w, int64_t padding_h, \
       int64_t padding_w, int64_t dilation_h, int64_t dilation_w, int64_t groups,             \
       double offset_scale, bool remove_center, bool softmax
-#define GEOMETRY_ARGUMENTS                                                                      \
+#define DCNV3_GEOMETRY_ARGUMENTS                                                                \
   kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups, \
       offset_scale, remove_center, softmax
 
@@ -71,12 +71,12 @@ struct Pixels {
   }
 };
 
-inline Params make_params(const Tensor& input, const Tensor& points, GEOMETRY_PARAMETERS) {
+inline Params make_params(const Tensor& input, const Tensor& points, DCNV3_GEOMETRY_PARAMETERS) {
   STD_TORCH_CHECK(input.dim() == 4 && points.dim() == 4,
                   "ops_dcnv3: expected tensors of 4 dimensions");
-  STD_TORCH_CHECK(groups > 0 && input.size(3) % groups == 0 && kernel_h > 0 && kernel_w > 0 &&
-                      stride_h > 0 && stride_w > 0 && dilation_h > 0 && dilation_w > 0 &&
-                      points.size(0) == input.size(0),
+  STD_TORCH_CHECK(groups > 0 && input.size(3) > 0 && input.size(3) % groups == 0 && kernel_h > 0 &&
+                      kernel_w > 0 && stride_h > 0 && stride_w > 0 && dilation_h > 0 &&
+                      dilation_w > 0 && points.size(0) == input.size(0),
                   "ops_dcnv3: the arguments do not fit the input");
   Params params{};
   params.batch = input.size(0);
@@ -142,9 +142,9 @@ inline Tensor new_like(const Tensor& tensor) {
 }
 
 inline ForwardArgs separate_args(const Tensor& input, const Pixels& offsets, const Pixels& weights,
-                                 GEOMETRY_PARAMETERS) {
+                                 DCNV3_GEOMETRY_PARAMETERS) {
   ForwardArgs args{};
-  args.params = make_params(input, offsets.tensor, GEOMETRY_ARGUMENTS);
+  args.params = make_params(input, offsets.tensor, DCNV3_GEOMETRY_ARGUMENTS);
   const int64_t points = groups * args.params.num_points();
   const Params& params = args.params;
   check_same_shape(offsets.tensor, {params.batch, params.out_height, params.out_width, 2 * points});
@@ -159,9 +159,9 @@ inline ForwardArgs separate_args(const Tensor& input, const Pixels& offsets, con
   return args;
 }
 
-inline ForwardArgs packed_args(const Tensor& input, const Pixels& both, GEOMETRY_PARAMETERS) {
+inline ForwardArgs packed_args(const Tensor& input, const Pixels& both, DCNV3_GEOMETRY_PARAMETERS) {
   ForwardArgs args{};
-  args.params = make_params(input, both.tensor, GEOMETRY_ARGUMENTS);
+  args.params = make_params(input, both.tensor, DCNV3_GEOMETRY_ARGUMENTS);
   const int64_t points = groups * args.params.num_points();
   const Params& params = args.params;
   const int64_t width = both.tensor.size(3);  // what lies behind the 3 * points is padding
@@ -180,23 +180,24 @@ inline ForwardArgs packed_args(const Tensor& input, const Pixels& both, GEOMETRY
 template <class Backend>
 struct Operators {
   static Tensor forward(const Tensor& input, const Tensor& offset, const Tensor& mask,
-                        GEOMETRY_PARAMETERS) {
+                        DCNV3_GEOMETRY_PARAMETERS) {
     const Pixels offsets(offset), weights(mask);
-    return run_forward(separate_args(input, offsets, weights, GEOMETRY_ARGUMENTS), input);
+    return run_forward(separate_args(input, offsets, weights, DCNV3_GEOMETRY_ARGUMENTS), input);
   }
 
   static Tensor packed_forward(const Tensor& input, const Tensor& offset_mask,
-                               GEOMETRY_PARAMETERS) {
+                               DCNV3_GEOMETRY_PARAMETERS) {
     const Pixels both(offset_mask);
-    return run_forward(packed_args(input, both, GEOMETRY_ARGUMENTS), input);
+    return run_forward(packed_args(input, both, DCNV3_GEOMETRY_ARGUMENTS), input);
   }
 
   static std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input,
                                                      const Tensor& offset, const Tensor& mask,
-                                                     GEOMETRY_PARAMETERS, bool deterministic) {
+                                                     DCNV3_GEOMETRY_PARAMETERS,
+                                                     bool deterministic) {
     const Pixels offsets(offset), weights(mask);
     BackwardArgs args{};
-    args.forward = separate_args(input, offsets, weights, GEOMETRY_ARGUMENTS);
+    args.forward = separate_args(input, offsets, weights, DCNV3_GEOMETRY_ARGUMENTS);
     Tensor grad_offset = new_like(offset), grad_mask = new_like(mask);
     args.grad_offset = grad_offset.mutable_data_ptr();
     args.grad_mask = grad_mask.mutable_data_ptr();
@@ -207,11 +208,11 @@ struct Operators {
   }
 
   static std::tuple<Tensor, Tensor> packed_backward(const Tensor& grad_output, const Tensor& input,
-                                                    const Tensor& offset_mask, GEOMETRY_PARAMETERS,
-                                                    bool deterministic) {
+                                                    const Tensor& offset_mask,
+                                                    DCNV3_GEOMETRY_PARAMETERS, bool deterministic) {
     const Pixels both(offset_mask);
     BackwardArgs args{};
-    args.forward = packed_args(input, both, GEOMETRY_ARGUMENTS);
+    args.forward = packed_args(input, both, DCNV3_GEOMETRY_ARGUMENTS);
     Tensor grad = new_like(offset_mask);
     const int64_t points = groups * args.forward.params.num_points();
     const int64_t width = offset_mask.size(3);

@@ -8,7 +8,8 @@ namespace dcnv3 {
 const char* launch_backward(const BackwardArgs& args, const Device& device, bool deterministic,
                             void* stream) {
   const cudaStream_t cuda_stream = static_cast<cudaStream_t>(stream);
-  return backward(args, device, deterministic, CudaLaunch{cuda_stream}, CudaZero{cuda_stream});
+  return backward(args, device, deterministic, CudaLaunch{device, cuda_stream},
+                  CudaZero{cuda_stream});
 }
 
 }  // namespace dcnv3

@@ -6,7 +6,7 @@
 namespace dcnv3 {
 
 const char* launch_forward(const ForwardArgs& args, const Device& device, void* stream) {
-  return forward(args, device, CudaLaunch{static_cast<cudaStream_t>(stream)});
+  return forward(args, device, CudaLaunch{device, static_cast<cudaStream_t>(stream)});
 }
 
 const char* query_device(int index, Device* device) {

@@ -175,19 +175,16 @@ struct PlainForward {
           const PointLocation<acc_t> own = locate_point(points, center, p, own_weight, sampling);
           const int left = num_points - batch;
           for (int q = 0; q < (left < kLanes ? left : kLanes); ++q) {
-            const int y = lanes.shuffle(own.y, q, kLanes);
-            const int x = lanes.shuffle(own.x, q, kLanes);
-            const acc_t frac_y = lanes.shuffle(own.frac_y, q, kLanes);
-            const acc_t frac_x = lanes.shuffle(own.frac_x, q, kLanes);
-            const acc_t weight = lanes.shuffle(own.weight, q, kLanes);
+            const PointLocation<acc_t> at{
+                lanes.shuffle(own.y, q, kLanes), lanes.shuffle(own.x, q, kLanes),
+                lanes.shuffle(own.frac_y, q, kLanes), lanes.shuffle(own.frac_x, q, kLanes),
+                lanes.shuffle(own.weight, q, kLanes)};
             for (int k = 0; used && k < 4; ++k) {
-              const int row = y + k / 2, column = x + k % 2;
+              const int row = at.y + k / 2, column = at.x + k % 2;
               if (!sampling.has_row(row) || !sampling.has_column(column)) continue;
               const int64_t pixel = int64_t{row} * sampling.width + column;
               const acc_t value = to_compute(load_scalar(image + pixel * channels + channel));
-              const acc_t along_y = k / 2 ? frac_y : acc_t(1) - frac_y;
-              const acc_t along_x = k % 2 ? frac_x : acc_t(1) - frac_x;
-              sum += weight * (along_y * along_x) * value;
+              sum += at.weight * corner_share(at, k) * value;
             }
           }
         }

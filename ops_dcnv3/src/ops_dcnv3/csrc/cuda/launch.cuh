@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "lanes.h"
+#include "plan.h"
 
 namespace dcnv3 {
 
@@ -18,16 +19,19 @@ inline const char* text_of(cudaError_t error) {
 }
 
 struct CudaLaunch {
+  const Device& device;
   cudaStream_t stream;
 
   template <class Kernel>
   const char* operator()(Kernel, const typename Kernel::Arguments& arguments, int64_t blocks,
                          int threads, int64_t shared) const {
     if (blocks > 0x7fffffff) return "the tensors need more than 2^31 - 1 blocks";
-    // beyond 48 KiB a kernel has to be told that it may
+    // Beyond 48 KiB a kernel has to be told that it may. Always the same number: calls of other
+    // threads may come between this one and the launch.
     if (shared > 48 * 1024) {
-      const cudaError_t error = cudaFuncSetAttribute(
-          entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+      const cudaError_t error =
+          cudaFuncSetAttribute(entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(device.shared_bytes));
       if (error != cudaSuccess) return text_of(error);
     }
     entry<Kernel><<<static_cast<unsigned>(blocks), threads, static_cast<size_t>(shared), stream>>>(
