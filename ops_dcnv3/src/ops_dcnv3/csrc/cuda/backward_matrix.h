@@ -5,7 +5,8 @@
 // that are not zero, and one row is the same for all channels: a block builds the rows of 64
 // neighbouring cells for a window of at most 256 input pixels in shared memory, one thread a row,
 // and leaves the sums over the cells, 16 channels at a time, to the tensor cores. Weights are
-// rounded to the 16-bit format, products are exact, sums are in float32.
+// rounded to the 16-bit format, again where a second point of the cell adds to one; products are
+// exact, sums in float32.
 //
 // What S cannot hold is added number by number: corners beyond the window, and gradients that are
 // not finite, which a product with zero would spread over the whole window.
