@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -251,12 +252,57 @@ def test_the_check_of_compiling_with_inductor_passes(dynamic):
     assert outcome.status == "passed", outcome.detail
 
 
-def test_a_backend_that_does_not_serve_is_found(monkeypatch):
-    monkeypatch.setenv("OPS_DCNV3_BACKEND", "triton")
-    info = ops_dcnv3.extension_info() | {"backends": ("reference",)}
+@pytest.mark.parametrize(
+    "wanted, backends, device, passes",
+    [
+        ("auto", ("cuda", "cpu", "reference"), "cuda", True),
+        ("auto", ("triton", "cpu", "reference"), "cuda", False),
+        ("auto", ("cpu", "reference"), "cuda", False),
+        ("native", ("triton", "reference"), "cuda", False),
+        ("triton", ("triton", "reference"), "cuda", True),
+        ("triton", ("cuda", "reference"), "cuda", False),
+        ("auto", ("cuda", "cpu", "reference"), "cpu", True),
+        ("auto", ("cuda", "reference"), "cpu", False),
+        ("native", ("cuda", "reference"), "cpu", False),
+        ("reference", ("reference",), "cpu", True),
+    ],
+)
+def test_a_backend_that_does_not_serve_is_found(monkeypatch, wanted, backends, device, passes):
+    set_up_backends(monkeypatch, wanted, backends, ("80", "90"))
+    if passes:
+        devices.forced_backend(torch.device(device, 0))
+    else:
+        with pytest.raises(AssertionError, match="expected .*, got"):
+            devices.forced_backend(torch.device(device, 0))
+
+
+@pytest.mark.parametrize("archs", [(), ("100",)])
+@pytest.mark.parametrize("has_triton", [True, False])
+def test_without_kernels_for_the_device_triton_has_to_serve_where_it_is_installed(
+    monkeypatch, archs, has_triton
+):
+    spec = object() if has_triton else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    set_up_backends(monkeypatch, "auto", ("triton", "reference"), archs)
+    devices.forced_backend(torch.device("cuda", 0))
+    set_up_backends(monkeypatch, "auto", ("reference",), archs)
+    if has_triton:
+        with pytest.raises(AssertionError, match="expected triton, got"):
+            devices.forced_backend(torch.device("cuda", 0))
+    else:
+        devices.forced_backend(torch.device("cuda", 0))
+
+
+def set_up_backends(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, backends: tuple[str, ...], archs: tuple[str, ...]
+) -> None:
+    """A machine with an H200, and a package that reports this."""
+    info = {"backends": backends, "cuda_archs": archs, "path": "_C.so"}
+    monkeypatch.setenv("OPS_DCNV3_BACKEND", wanted)
     monkeypatch.setattr(ops_dcnv3, "extension_info", lambda: info)
-    with pytest.raises(AssertionError):
-        devices.forced_backend(CPU)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(devices, "make_tensors", lambda *arguments: (None, None))
+    monkeypatch.setattr(devices, "run", lambda *arguments: None)
 
 
 # ------------------------------------------------------------------------------- the table itself
