@@ -102,6 +102,7 @@ class Machine:
         self.patch = monkeypatch
         self.registered = 0
         monkeypatch.setattr(backends, "_choices", {})
+        backends._warn_unused_kernels.cache_clear()
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.version, "hip", None)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
@@ -179,32 +180,55 @@ def test_calls_at_the_same_time_register_once(machine):
 @pytest.mark.parametrize(
     "kernels, devices, reason",
     [
-        ("the extension was built without CUDA kernels", [A100], "built without CUDA"),
         (CudaKernels(ARCHS, CUDA_13_0, CUDA_12_8), [A100], "newer driver"),
-        (CudaKernels(ARCHS, CUDA_13_0, CUDA_13_0), [A100, V100], "capability 7.0"),
+        (CudaKernels(ARCHS, CUDA_13_0, CUDA_13_0), [V100], "capability 7.0"),
+        (CudaKernels(ARCHS, CUDA_13_0, CUDA_13_0), [A100, V100], "CUDA_VISIBLE_DEVICES"),
     ],
-    ids=["no kernels", "old driver", "old device"],
+    ids=["old driver", "old device", "old device beside a new one"],
 )
-def test_triton_comes_second_and_is_no_reason_to_warn(machine, kernels, devices, reason):
+def test_triton_comes_second_with_one_warning_where_there_are_kernels(
+    machine, kernels, devices, reason
+):
     machine.kernels(kernels)
     machine.has(*devices)
+    with pytest.warns(RuntimeWarning) as caught:
+        for index in (0, 1, 0):
+            device = torch.device("cuda", index)
+            assert backends.implementation("dcnv3", device) is triton_operator("dcnv3")
+    (warning,) = caught
+    text = str(warning.message)
+    assert text.startswith("ops_dcnv3: CUDA tensors take Triton instead of the compiled kernels: ")
+    assert reason in text
+    info = ops_dcnv3.extension_info()
+    assert "triton" in info["backends"] and "cuda" not in info["backends"]
+    assert info["missing"]["cuda"] in text
+    assert machine.registered == 0
+
+
+def test_triton_is_no_reason_to_warn_where_no_kernels_were_built(machine):
+    machine.kernels("the extension was built without CUDA kernels")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert backends.implementation("dcnv3", CUDA_0) is triton_operator("dcnv3")
-    info = ops_dcnv3.extension_info()
-    assert "triton" in info["backends"] and "cuda" not in info["backends"]
-    assert reason in info["missing"]["cuda"]
-    assert machine.registered == 0
+    assert "built without CUDA" in ops_dcnv3.extension_info()["missing"]["cuda"]
+
+
+def test_an_only_device_is_not_told_to_be_hidden():
+    reason = backends.why_not_compiled(ARCHS, CUDA_13_0, CUDA_13_0, [V100])
+    assert "capability 7.0" in reason and "CUDA_VISIBLE_DEVICES" not in reason
 
 
 def test_kernels_that_cannot_be_registered_leave_it_to_triton(machine, monkeypatch):
     monkeypatch.setattr(extension, "register_cuda", lambda: "they could not be registered")
-    assert backends.implementation("dcnv3", CUDA_0) is triton_operator("dcnv3")
+    with pytest.warns(RuntimeWarning, match="they could not be registered"):
+        assert backends.implementation("dcnv3", CUDA_0) is triton_operator("dcnv3")
 
 
 def test_rocm_takes_triton(machine, monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert backends.implementation("dcnv3", CUDA_0) is triton_operator("dcnv3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backends.implementation("dcnv3", CUDA_0) is triton_operator("dcnv3")
     assert "ROCm" in ops_dcnv3.extension_info()["missing"]["cuda"]
 
 

@@ -109,6 +109,7 @@ def test_without_the_extension_there_is_one_warning_and_the_same_numbers(
     assert told["info"]["backends"] == ["reference"]
     (warning,) = told["warnings"]
     assert "without its compiled extension" in warning and "pip install" in warning
+    assert "CPU tensors take the PyTorch reference" in warning  # those of a GPU may have Triton
 
 
 def test_a_damaged_extension_gives_one_warning_and_the_same_numbers(

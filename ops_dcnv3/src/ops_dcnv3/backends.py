@@ -67,10 +67,16 @@ def why_not_compiled(
     for index, capability in enumerate(capabilities or ()):
         if not any(serves(arch, capability) for arch in usable):
             name = f"{capability[0]}.{capability[1]}"
+            others = (
+                ""
+                if len(capabilities or ()) == 1
+                else "; kernels are registered for all visible devices or for none, so "
+                "CUDA_VISIBLE_DEVICES without this one lets them serve the devices they can"
+            )
             return (
                 f"the kernels were compiled for {' '.join(archs)}, which does not serve device "
                 f"{index} of compute capability {name} with a driver for CUDA {_version(driver)} "
-                f"(TORCH_CUDA_ARCH_LIST={name} at build time adds it: {REBUILD})"
+                f"(TORCH_CUDA_ARCH_LIST={name} at build time adds it: {REBUILD}{others})"
             )
     return ""
 
@@ -159,7 +165,10 @@ def _cuda_choice(device: torch.device) -> Choice:
             choice = choose(
                 extension.requested_backend(), _use_native, lambda: _probe_triton(device)
             )
-            if choice.backend == "reference" and extension.requested_backend() == "auto":
+            requested = extension.requested_backend()
+            if choice.backend == "triton" and requested == "auto" and _has_kernels():
+                _warn_unused_kernels(choice.missing["cuda"])
+            if choice.backend == "reference" and requested == "auto":
                 reasons = "; ".join(f"no {name}: {why}" for name, why in choice.missing.items())
                 warn(
                     f"cuda:{index} takes the PyTorch reference, which is right but many times "
@@ -167,6 +176,17 @@ def _cuda_choice(device: torch.device) -> Choice:
                 )
             _choices[index] = choice
         return _choices[index]
+
+
+def _has_kernels() -> bool:
+    """Whether there are compiled kernels that somebody built to be used here."""
+    return torch.version.hip is None and not isinstance(extension.cuda_kernels(), str)
+
+
+@cache
+def _warn_unused_kernels(reason: str) -> None:
+    """Says once why the kernels that were built do not serve, however many devices ask."""
+    warn(f"CUDA tensors take Triton instead of the compiled kernels: {reason}")
 
 
 def _use_native() -> str:

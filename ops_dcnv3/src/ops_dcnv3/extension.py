@@ -81,8 +81,8 @@ def load() -> None:
         warn(f"{LEVEL_ENV}={level} has no effect: {_State.reason}")
     if backend in ("auto", "triton") and not is_interpreting_triton():
         warn(
-            f"{_State.reason}; using the PyTorch reference, which is right but many times slower. "
-            f"To build it: {REBUILD}"
+            f"{_State.reason}; CPU tensors take the PyTorch reference, which is right but many "
+            f"times slower. To build it: {REBUILD}"
         )
 
 
