@@ -17,7 +17,7 @@ from competitors import torchvision_arguments, torchvision_path
 from cuda_timing import Call
 from original_design import OriginalDesign
 from torch import Tensor
-from workloads import Layer, normalised
+from workloads import Layer, forward_only, normalised
 
 import ops_dcnv3
 from ops_dcnv3 import ops, reference
@@ -59,7 +59,8 @@ def geometry_of(layer: Layer) -> reference.Geometry:
 def ours(layer: Layer, direction: str, a: Arguments) -> Call:
     """The operator as users call it, its backward as autograd calls it; softmax inside."""
     if direction == FORWARD:
-        return forward_only(ops_dcnv3.dcnv3, a[:3], groups=layer.groups, softmax=True)
+        operation = partial(ops_dcnv3.dcnv3, groups=layer.groups, softmax=True)
+        return forward_only(operation, *a[:3])
     operator = torch.ops.ops_dcnv3.dcnv3_backward.default
     static = (*geometry_of(layer), True, False)
     return partial(operator, a.grad_output, a.image, a.offset, a.logits, *static)
@@ -70,7 +71,7 @@ def packed(layer: Layer, direction: str, a: Arguments) -> Call:
     joint = torch.cat([a.offset, a.logits], -1)
     joint = F.pad(joint, (0, -joint.shape[-1] % 8))
     if direction == FORWARD:
-        return forward_only(ops.dcnv3_packed, (a.image, joint, geometry_of(layer), True))
+        return forward_only(ops.dcnv3_packed, a.image, joint, geometry_of(layer), True)
     operator = torch.ops.ops_dcnv3.dcnv3_packed_backward.default
     return partial(operator, a.grad_output, a.image, joint, *geometry_of(layer), True, False)
 
@@ -100,7 +101,7 @@ def plain_pytorch(layer: Layer, direction: str, a: Arguments) -> Call:
     """The reference."""
     geometry = geometry_of(layer)
     if direction == FORWARD:
-        return forward_only(reference.forward, (*a[:3], geometry, True))
+        return forward_only(reference.forward, *a[:3], geometry, True)
     return partial(reference.backward, a.grad_output, *a[:3], geometry, True)
 
 
@@ -158,22 +159,12 @@ def first_result(value: object) -> tuple[Tensor, ...]:
     return (value[0] if isinstance(value, tuple) else value,)  # type: ignore[return-value]
 
 
-def forward_only(operation: Callable[..., Tensor], tensors: Sequence, **settings: object) -> Call:
-    """A call without gradients."""
-
-    @torch.no_grad()
-    def run() -> Tensor:
-        return operation(*tensors, **settings)
-
-    return run
-
-
 def by_autograd(
     operation: Callable[..., Tensor], direction: str, tensors: Sequence[Tensor], upstream: Tensor
 ) -> Call:
     """A call of an operation that has no backward of its own to call."""
     if direction == FORWARD:
-        return forward_only(operation, tensors)
+        return forward_only(operation, *tensors)
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     output = operation(*leaves)
     return partial(torch.autograd.grad, output, leaves, upstream, retain_graph=True)

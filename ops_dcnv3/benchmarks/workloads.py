@@ -144,12 +144,12 @@ def normalised(logits: Tensor, groups: int) -> Tensor:
 Operation = Callable[..., Tensor]
 
 
-def forward_only(operation: Operation, *tensors: Tensor) -> Callable[[], object]:
+def forward_only(operation: Operation, *arguments: object) -> Callable[[], object]:
     """A call without gradients."""
 
     @torch.no_grad()
     def run() -> Tensor:
-        return operation(*tensors)
+        return operation(*arguments)
 
     return run
 
