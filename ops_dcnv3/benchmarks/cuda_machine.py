@@ -5,11 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import torch
 from measure import describe_machine
 
 import ops_dcnv3
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cuda_toolkit import NoCudaError, describe_nvcc, find_nvcc  # noqa: E402
 
 
 def first_line(*command: str) -> str:
@@ -43,7 +49,7 @@ def describe_gpu(device: torch.device) -> str:
             f"- nvidia-smi ({smi}): "
             + first_line("nvidia-smi", f"--query-gpu={smi}", "--format=csv,noheader"),
             f"- CUDA of PyTorch {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}, "
-            f"nvcc: {nvcc_release()}",
+            f"nvcc {release_of_nvcc()}",
         ]
     packages = ("triton", "torchvision", "timm", "DCNv4", "numpy")
     lines.append("- " + ", ".join(f"{name} {version_of(name)}" for name in packages))
@@ -51,13 +57,9 @@ def describe_gpu(device: torch.device) -> str:
     return "\n".join([*lines, describe_machine(torch.get_num_threads())])
 
 
-def nvcc_release() -> str:
-    """As `nvcc --version` words it, or that there is none."""
-    from original_design import find_nvcc
-
-    nvcc = find_nvcc()
-    if nvcc is None:
-        return "not found"
-    printed = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    releases = [line for line in printed.splitlines() if "release" in line]
-    return releases[0].strip() if releases else "unknown"
+def release_of_nvcc() -> str:
+    """As "13.0", or why there is none."""
+    try:
+        return describe_nvcc(find_nvcc())[0]
+    except NoCudaError as reason:
+        return f"unknown ({reason})"

@@ -30,6 +30,10 @@ from gpu_check_process import Ended, stream
 from gpu_check_report import Result, State, write_log
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "ops_dcnv3"))
+
+from cuda_toolkit import NVCC_FLAGS, NoCudaError, find_nvcc, host_options  # noqa: E402
+
 BENCHMARKS, TESTS = ROOT / "ops_dcnv3" / "benchmarks", ROOT / "ops_dcnv3" / "tests"
 FOLDER = ROOT / "build" / "gpu-check"
 PACKAGE = FOLDER / "package"
@@ -48,8 +52,6 @@ try:
     import torch
     report["torch"] = torch.__version__
     report["CUDA of torch"] = torch.version.cuda or "none"
-    from torch.utils.cpp_extension import CUDA_HOME
-    report["CUDA folder"] = CUDA_HOME or "none"
     if torch.cuda.is_available():
         report["GPU"] = torch.cuda.get_device_name(0)
         report["GPUs"] = torch.cuda.device_count()
@@ -96,7 +98,8 @@ def build(run: Run) -> Result:
         run.seconds_left,
         cwd=ROOT / "ops_dcnv3",
         env=os.environ
-        | {"USE_CUDA": "1", "OPS_DCNV3_REQUIRE_NATIVE": "1", "TORCH_CUDA_ARCH_LIST": archs},
+        | {"USE_CUDA": "1", "OPS_DCNV3_REQUIRE_NATIVE": "1", "TORCH_CUDA_ARCH_LIST": archs}
+        | folder_of(run.machine["nvcc"]),
     )
     if ended.status != 0:
         return failed_or_out_of_time(ended, "setup.py build")
@@ -106,6 +109,12 @@ def build(run: Run) -> Result:
     if ended.status != 0 or str(PACKAGE / "ops_dcnv3" / "__init__.py") not in printed:
         return Result("failed", f"the built package is not the one imported: {ended.output}")
     return Result("passed", f"for {archs}: {printed[-1]}")
+
+
+def folder_of(nvcc: str) -> dict[str, str]:
+    """The setting by which the build takes this nvcc; one outside a `bin` is on the path."""
+    folder = Path(nvcc).parent
+    return {"CUDA_HOME": str(folder.parent)} if folder.name == "bin" else {}
 
 
 def failed_or_out_of_time(ended: Ended, what: str) -> Result:
@@ -165,21 +174,24 @@ def sanitizer_errors(output: str) -> int | None:
     return sum(int(number) for pair in found for number in pair if number) if found else None
 
 
+def compile_trial(machine: dict[str, str], program: Path) -> list[str]:
+    """The command that compiles the sanitizers' trial as the kernels are compiled."""
+    arch = "-arch=sm_" + machine["capability"].replace(".", "")
+    source = str(BENCHMARKS / "sanitizer_trial.cu")
+    return [machine["nvcc"], *NVCC_FLAGS, *host_options(), arch, source, "-o", str(program)]
+
+
 def sanitizer(run: Run, *, tool: str, fault: str) -> Result:
     """The small checks under compute-sanitizer, once it has proved that it works here."""
     program = shutil.which("compute-sanitizer")
     if program is None:
         return Result("skipped", "compute-sanitizer is not on the path")
     trial = FOLDER / "sanitizer_trial"
-    source = str(BENCHMARKS / "sanitizer_trial.cu")
-    arch = "-arch=sm_" + run.machine["capability"].replace(".", "")
-    ended = stream([run.machine["nvcc"], arch, source, "-o", str(trial)], run.seconds_left)
+    ended = stream(compile_trial(run.machine, trial), run.seconds_left)
     if ended.status != 0:
         return failed_or_out_of_time(ended, "nvcc, for the trial of the sanitizer")
     prefix = (program, "--tool", tool, "--error-exitcode", str(SANITIZER_ERRORS))
-    if (
-        tool == "memcheck"
-    ):  # PyTorch tries calls that may fail; those of kernels raise in the checks
+    if tool == "memcheck":  # PyTorch tries calls that may fail; kernels' own raise in the checks
         prefix += ("--report-api-errors", "no")
     for what in ("right", fault):
         ended = stream([*prefix, str(trial), what], min(120, run.seconds_left))
@@ -191,6 +203,16 @@ def sanitizer(run: Run, *, tool: str, fault: str) -> Result:
                 f"{tool} does not work here: of the trial program `{what}` it reports {found} "
                 f"errors, exit status {ended.status}: {text}",
             )
+    if tool == "racecheck":
+        ended = stream([*prefix, str(trial), "exchange"], min(120, run.seconds_left))
+        if found := sanitizer_errors(ended.output):
+            return Result(
+                "skipped",
+                f"not judged: racecheck reports {found} errors of a right program, the exchange "
+                "loop with which kernels add to shared memory (add_shared_two of lanes.h)",
+            )
+        if ended.status != 0:
+            return failed_or_out_of_time(ended, "the exchange loop of lanes.h")
     # without PyTorch's cache of memory every tensor is an allocation, and its end is known
     more = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if tool == "memcheck" else {}
     return table(run, step=tool, backend="native", prefix=prefix, **more)
@@ -238,21 +260,24 @@ def look_around() -> dict[str, str]:
         machine = {name: str(value) for name, value in json.loads(printed.splitlines()[-1]).items()}
     except (subprocess.TimeoutExpired, IndexError, ValueError):
         machine = {"torch": "does not start"}
-    inside = Path(machine.get("CUDA folder", "/usr/local/cuda"), "bin", "nvcc")
-    nvcc = shutil.which("nvcc") or (str(inside) if inside.is_file() else None)
-    if nvcc is not None:
-        machine["nvcc"] = nvcc
+    try:
+        machine["nvcc"] = find_nvcc()
+    except NoCudaError as reason:
+        machine["why no nvcc"] = str(reason)
     machine["compute-sanitizer"] = shutil.which("compute-sanitizer") or "absent"
     return machine
 
 
 def why_not(machine: dict[str, str]) -> str:
     """What is missing for everything, in words; empty if nothing."""
+    if machine.get("setuptools") == "absent":
+        install = f"{sys.executable} -m pip install setuptools"
+        return f"setuptools in {sys.executable}, which builds the operator, found none ({install})"
     if "CUDA of torch" not in machine:
         return f"PyTorch >= 2.10 in {sys.executable}, torch {machine['torch']}"
     if "GPU" not in machine:
         return f"a CUDA device, torch {machine['torch']} finds none"
-    return "" if "nvcc" in machine else "nvcc on the path, found none"
+    return "" if "nvcc" in machine else f"nvcc, found {machine['why no nvcc']}"
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

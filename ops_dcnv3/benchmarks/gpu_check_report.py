@@ -11,8 +11,10 @@ from datetime import date
 from pathlib import Path
 
 SOURCES = (".py", ".h", ".cuh", ".cpp", ".cu")
-# Folders in which people keep their work; what lies below is of one machine and not for a record.
-PRIVATE_PATH = re.compile(r"(?<![\w.$}])/(?:home|root|Users|work|mnt|scratch|tmp)/[^\s:'\",)]+")
+# What lies below the folders of a system's own software says something; any other path (but no
+# address, no ratio) is of one machine and not for a record.
+SYSTEM = "usr|opt|bin|sbin|lib|lib64|etc|dev|proc|sys|Library|Applications"
+PRIVATE_PATH = re.compile(rf"(?<![\w.$}}])(?<!:/)/(?!(?:{SYSTEM})/)[\w.~+-]+/[^\s:'\",)]+")
 
 
 @dataclass

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cuda_toolkit import NoCudaError, find_nvcc  # noqa: E402
 
 SOURCE = Path(__file__).with_name("original_design.cu")
 DTYPES = (torch.float32, torch.float16)  # the original has no bfloat16
@@ -32,23 +35,16 @@ class Sizes(ctypes.Structure):
     ]
 
 
-def find_nvcc() -> str | None:
-    """The CUDA compiler on the path or in CUDA's folder, or None."""
-    from torch.utils.cpp_extension import CUDA_HOME
-
-    inside = Path(CUDA_HOME or os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin", "nvcc")
-    return shutil.which("nvcc") or (str(inside) if inside.is_file() else None)
-
-
 def build(folder: Path, capability: tuple[int, int]) -> Path:
     """Compiles the source for a device of this (major, minor) into the folder.
 
     Raises:
         RuntimeError: If there is no nvcc, or it fails.
     """
-    nvcc = find_nvcc()
-    if nvcc is None:
-        raise RuntimeError("original_design: expected nvcc on the path, got none")
+    try:
+        nvcc = find_nvcc()
+    except NoCudaError as reason:
+        raise RuntimeError(f"original_design: {reason}") from reason
     number = "".join(map(str, capability))
     target = folder / f"original_design_sm{number}.so"
     folder.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,20 @@ def test_the_floor_of_stage_1_is_the_bytes_that_must_move(benchmarks):
     assert benchmarks["workloads"].stage_layers(1)[3].floor_bytes(torch.float32, "forward") == moved
 
 
+def test_a_record_names_the_release_of_the_nvcc_that_a_build_would_take(
+    benchmarks, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    machine = benchmarks["cuda_machine"]
+    missing = f"unknown (no nvcc: CUDA_HOME is {str(tmp_path)!r}, which has no bin/nvcc)"
+    assert machine.release_of_nvcc() == missing
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.9, V12.9.1'\n")
+    nvcc.chmod(0o755)
+    assert machine.release_of_nvcc() == "12.9"
+
+
 def test_every_contender_that_runs_here_computes_the_same_numbers(benchmarks, bench):
     contenders, layer = benchmarks["cuda_contenders"], bench.layers[0]
     for direction in ("forward", "backward"):

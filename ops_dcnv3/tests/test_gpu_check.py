@@ -95,11 +95,12 @@ def test_without_a_gpu_there_is_one_line_and_exit_status_2():
     [
         (("CUDA of torch",), "expected PyTorch >= 2.10 in"),
         (("GPU",), "expected a CUDA device, torch 2.11.0 finds none"),
-        (("nvcc",), "expected nvcc on the path, found none"),
+        (("nvcc",), "expected nvcc, found no nvcc: planted"),
     ],
 )
 def test_what_is_missing_is_named(gpu_check, monkeypatch, capsys, missing, words):
     machine = {name: value for name, value in MACHINE.items() if name not in missing}
+    machine["why no nvcc"] = "no nvcc: planted"
     monkeypatch.setattr(gpu_check, "look_around", lambda: machine)
     assert gpu_check.main([]) == 2
     assert words in capsys.readouterr().err
@@ -112,6 +113,51 @@ def test_a_python_without_torch_is_found_out(gpu_check, monkeypatch, tmp_path):
     assert machine["torch"] == "does not import: planted"
     assert "expected" not in gpu_check.why_not(machine)
     assert gpu_check.why_not(machine).startswith("PyTorch >= 2.10 in")
+
+
+def test_a_python_without_setuptools_is_found_out_and_torch_is_not_blamed(
+    gpu_check, monkeypatch, tmp_path
+):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['setuptools'] = None")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    machine = gpu_check.look_around()
+    assert machine["torch"] == torch.__version__
+    reason = gpu_check.why_not(machine)
+    assert reason.startswith("setuptools in") and "-m pip install setuptools" in reason
+
+
+def test_nvcc_is_looked_for_as_the_build_does_and_is_what_the_build_is_told(
+    gpu_check, folder, monkeypatch
+):
+    for name in ("named", "on_the_path"):
+        nvcc = folder / name / "bin" / "nvcc"
+        nvcc.parent.mkdir(parents=True)
+        nvcc.write_text("#!/bin/sh\n")
+        nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}/on_the_path/bin{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    told = []
+
+    def stop(command, seconds, *, env, **settings):
+        told.append(env["CUDA_HOME"])
+        return gpu_check.Ended(1, "")
+
+    monkeypatch.setattr(gpu_check, "stream", stop)
+    for variable, found in (
+        ("/no/toolkit", None),
+        (f"{folder}/named", "named"),
+        ("", "on_the_path"),
+    ):
+        monkeypatch.setenv("CUDA_HOME", variable)
+        machine = gpu_check.look_around()
+        if found is None:
+            assert "nvcc" not in machine and "CUDA_HOME is '/no/" in machine["why no nvcc"]
+            continue
+        assert machine["nvcc"] == str(folder / found / "bin" / "nvcc")
+        run = make_run(gpu_check, folder)
+        run.machine = MACHINE | machine
+        assert gpu_check.build(run).status == "failed"
+        assert told.pop() == str(folder / found)
 
 
 def test_the_real_table_runs_on_the_built_package_and_is_resumed(gpu_check, tmp_path):
@@ -247,6 +293,34 @@ def test_a_sanitizer_that_does_not_find_the_planted_fault_is_skipped_with_the_re
     assert result.status == "skipped" and "memcheck does not work here" in result.detail
 
 
+def racecheck_that_reports(errors: int) -> str:
+    """A script that finds the planted race, and so many errors in the exchange."""
+    cases = (("*race", 1, 86), ("*right", 0, 0), ("*exchange", errors, 86 if errors else 0))
+    lines = [f"{end}) {REPORT.format(number)} exit {status} ;;\n" for end, number, status in cases]
+    table = 'while [ "${1#--}" != "$1" ]; do shift 2; done\n"$@"\n' + REPORT.format(0)
+    return f'case "$*" in {"".join(lines)} esac\n{table}'
+
+
+@pytest.mark.parametrize("errors, status", [(0, "passed"), (2, "skipped")])
+def test_a_racecheck_that_flags_a_right_exchange_judges_nothing(
+    gpu_check, folder, monkeypatch, errors, status
+):
+    put_table(folder, ("a", "passed"))
+    fake_sanitizer(folder, monkeypatch, racecheck_that_reports(errors))
+    result = gpu_check.STEPS["racecheck"](make_run(gpu_check, folder))
+    assert result.status == status
+    assert result.detail.startswith("not judged: racecheck reports 2 errors") == bool(errors)
+
+
+def test_an_exchange_that_fails_without_a_word_of_the_tool_fails(gpu_check, folder, monkeypatch):
+    script = racecheck_that_reports(0).replace(
+        f"*exchange) {REPORT.format(0)} exit 0", "*exchange) exit 1"
+    )
+    fake_sanitizer(folder, monkeypatch, script)
+    result = gpu_check.STEPS["racecheck"](make_run(gpu_check, folder))
+    assert result.status == "failed" and "the exchange loop of lanes.h" in result.detail
+
+
 def test_without_a_sanitizer_its_steps_are_skipped(gpu_check, folder, monkeypatch):
     monkeypatch.setenv("PATH", str(folder))
     result = gpu_check.STEPS["racecheck"](make_run(gpu_check, folder))
@@ -254,11 +328,12 @@ def test_without_a_sanitizer_its_steps_are_skipped(gpu_check, folder, monkeypatc
 
 
 def test_the_trial_program_compiles(gpu_check, tmp_path):
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("no nvcc")
-    source, target = FOLDER / "sanitizer_trial.cu", tmp_path / "trial"
-    subprocess.run([nvcc, "-arch=sm_90", str(source), "-o", str(target)], check=True)
+    try:
+        nvcc = gpu_check.find_nvcc()
+    except gpu_check.NoCudaError as reason:
+        pytest.skip(str(reason))
+    target = tmp_path / "trial"
+    subprocess.run(gpu_check.compile_trial(MACHINE | {"nvcc": nvcc}, target), check=True)
     assert target.exists()
 
 
@@ -404,6 +479,23 @@ def test_the_log_names_machine_command_steps_and_every_check_but_no_private_path
     assert "build      unfinished" in text
     assert private not in text and "<path>" in text
     assert text.endswith("\n") and all(line == line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("parent", ["home/ada", "data3/ada", "root", "var/tmp", "Users/ada"])
+def test_a_path_of_one_machine_is_taken_out_whatever_its_parent(gpu_check, parent):
+    path = f"/{parent}/build/file.py"
+    for text in (f'File "{path}", line 3', f"found in {path}", f"file://{path}", f"({path})"):
+        scrubbed = sys.modules["gpu_check_report"].scrub(text, ROOT)
+        assert scrubbed == text.replace(path, "<path>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/usr/local/cuda/bin/nvcc", "https://example.org/a/b", "3/4/5", "error / allowed", "and/or"]
+    + ["ops_dcnv3/tests/a.py", "/opt/conda/bin/python", "grad /input"],
+)
+def test_what_is_no_path_of_one_machine_stays(gpu_check, text):
+    assert sys.modules["gpu_check_report"].scrub(text, ROOT) == text
 
 
 def test_tables_of_the_benchmark_are_added_to_the_record_that_this_run_began(gpu_check, folder):

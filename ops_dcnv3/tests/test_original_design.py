@@ -89,9 +89,17 @@ def test_the_struct_has_a_3_by_3_kernel_and_the_size_of_the_input(design):
     assert (sizes.kernel_h, sizes.kernel_w, sizes.padding_h, sizes.dilation_w) == (3, 3, 1, 1)
 
 
+@pytest.fixture
+def _nvcc(design: ModuleType) -> None:
+    """Skips where there is none."""
+    try:
+        design.find_nvcc()
+    except design.NoCudaError as reason:
+        pytest.skip(f"the original's design was not compiled: {reason}")
+
+
+@pytest.mark.usefixtures("_nvcc")
 def test_nvcc_compiles_it_with_both_entries(design, tmp_path):
-    if design.find_nvcc() is None:
-        pytest.skip("no nvcc: the original's design was not compiled")
     library = design.build(tmp_path, (9, 0))
     loaded = design.OriginalDesign(library)  # looks both functions up
     image = torch.zeros(1, 2, 2, 16, dtype=torch.bfloat16)
@@ -99,14 +107,13 @@ def test_nvcc_compiles_it_with_both_entries(design, tmp_path):
         loaded.forward(image, image, image[..., :9], groups=1)
 
 
+@pytest.mark.usefixtures("_nvcc")
 def test_a_compiler_that_fails_is_an_error_that_shows_what_it_said(design, tmp_path):
-    if design.find_nvcc() is None:
-        pytest.skip("no nvcc")
     with pytest.raises(RuntimeError, match="nvcc failed"):
         design.build(tmp_path, (1, 0))
 
 
 def test_without_nvcc_the_error_says_so(design, tmp_path, monkeypatch):
-    monkeypatch.setattr(design, "find_nvcc", lambda: None)
-    with pytest.raises(RuntimeError, match="expected nvcc on the path, got none"):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(RuntimeError, match="original_design: no nvcc: CUDA_HOME is .* no bin/nvcc"):
         design.build(tmp_path, (9, 0))
