@@ -111,13 +111,15 @@ def test_both_layers_have_the_same_gradients(given):
 
 
 class PackedWidths(TorchDispatchMode):
-    """Notes the last dimension of every packed tensor of offsets and logits."""
+    """Notes the last dimension of every packed tensor of offsets and logits, and all operators."""
 
     def __init__(self) -> None:
         super().__init__()
         self.widths: list[int] = []
+        self.operators: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operators.append(func.name())
         if func is torch.ops.ops_dcnv3.dcnv3_packed.default:
             self.widths.append(args[1].shape[-1])
         return func(*args, **(kwargs or {}))
@@ -153,6 +155,22 @@ def test_padding_of_offsets_and_logits_changes_nothing(monkeypatch, given, rows)
         assert noted.widths == [3 * points + padding]
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("group, kernel_size", [(4, 3), (1, 1)])
+def test_padding_runs_no_kernel_of_its_own(monkeypatch, group, kernel_size):
+    """Views alone are added, even where the rows to add are more than there are."""
+    given = {"channels": 16, "group": group, "kernel_size": kernel_size, "pad": kernel_size // 2}
+    module, operators = build(modules.DCNv3, given), []
+    for rows in (0, 7):
+        monkeypatch.setattr(modules, "_padding_rows", lambda *_, rows=rows: rows)
+        with PackedWidths() as noted:
+            module(torch.randn(1, 5, 6, 16, dtype=torch.float64))
+        operators.append(noted.operators)
+    views = ("aten::slice.Tensor", "aten::detach", "aten::expand")
+    assert [name for name in operators[1] if name not in views] == [
+        name for name in operators[0] if name not in views
+    ]
 
 
 @pytest.mark.parametrize("dynamic, copies", [(False, False), (True, True)])

@@ -186,8 +186,9 @@ class DCNv3(nn.Module):
         weights: list[Tensor] = [self.offset.weight, self.mask.weight]
         biases: list[Tensor] = [self.offset.bias, self.mask.bias]
         if rows := _padding_rows(3 * self.geometry.points_per_pixel(), control):
-            weights.append(weights[0].new_zeros(rows, self.channels))
-            biases.append(biases[0].new_zeros(rows))
+            # what is never read may hold anything: a row again and again, for zeros cost a kernel
+            weights.append(weights[0][:1].detach().expand(rows, -1))
+            biases.append(biases[0][:1].detach().expand(rows))
         offset_mask = F.linear(control, torch.cat(weights), torch.cat(biases))
         return dcnv3_packed(value, offset_mask, self.geometry, softmax=True)
 
