@@ -5,7 +5,8 @@ Legend: N batch, H W input, Ho Wo output, C channels, G groups, D = C/G channels
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,3 +175,15 @@ def assert_as_exact_as_pytorch(
         rounding = torch.finfo(ours.dtype).eps * truth.abs().max()
         allowed = 2 * (theirs.double() - truth).abs().max() + rounding
         assert error <= allowed, f"{name}: error {error:.3e}, allowed {allowed:.3e}"
+
+
+@contextmanager
+def deterministic_algorithms(enabled: bool = True) -> Iterator[None]:
+    """`torch.use_deterministic_algorithms(enabled)` for a while."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(enabled)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dcnv3_cases import Case, run
+from dcnv3_cases import Case, deterministic_algorithms, run
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ops_dcnv3
@@ -122,15 +122,9 @@ def test_the_backward_pass_is_told_of_pytorchs_deterministic_mode(enabled, creat
         ops_dcnv3.dcnv3(tensors[0].requires_grad_(), *tensors[1:], **case.settings),
         ops.dcnv3_packed(tensors[0], packed, case.static_arguments, case.softmax),
     ]
-    torch.use_deterministic_algorithms(enabled)
-    try:
-        with Recorder():
-            for output in outputs:
-                torch.autograd.grad(
-                    output, tensors[0], case.grad_output(), create_graph=create_graph
-                )
-    finally:
-        torch.use_deterministic_algorithms(False)
+    with deterministic_algorithms(enabled), Recorder():
+        for output in outputs:
+            torch.autograd.grad(output, tensors[0], case.grad_output(), create_graph=create_graph)
     assert told == [enabled, enabled]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dcnv3_cases import Case, assert_all_close, run, run_oracle
+from dcnv3_cases import Case, assert_all_close, deterministic_algorithms, run, run_oracle
 from test_native import compare
 
 import ops_dcnv3
@@ -106,16 +106,6 @@ def test_the_packed_operator_takes_slices_and_padding():
     parts = grads[1].split([offset.shape[3], mask.shape[3], 3], -1)
     assert_all_close((output, grads[0], *parts[:2]), expected, tolerance=1e-12)
     assert torch.equal(parts[2], torch.zeros_like(padding))
-
-
-class deterministic_algorithms:  # noqa: N801  (a context, named like PyTorch's)
-    """PyTorch's deterministic mode for a while."""
-
-    def __enter__(self) -> None:
-        torch.use_deterministic_algorithms(True)
-
-    def __exit__(self, *_: object) -> None:
-        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("case", DETERMINISTIC_CASES, ids=str)

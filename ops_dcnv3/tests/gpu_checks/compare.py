@@ -5,8 +5,7 @@ Legend: N batch, H W input, Ho Wo output, C channels, G groups, D = C/G channels
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from dcnv3_cases import RESULT_NAMES, Case
@@ -133,15 +132,3 @@ def assert_same_bits(actual: Sequence[Tensor], expected: Sequence[Tensor], what:
 def off_device(tensors: Sequence[Tensor]) -> Results:
     """The same tensors in main memory."""
     return tuple(tensor.cpu() for tensor in tensors)
-
-
-@contextmanager
-def deterministic_algorithms() -> Iterator[None]:
-    """`torch.use_deterministic_algorithms(True)` for a while."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -8,20 +8,13 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
-from dcnv3_cases import Case
+from dcnv3_cases import Case, deterministic_algorithms
 from torch import Tensor
 
 import ops_dcnv3
 from ops_dcnv3.backends import serves
 
-from .compare import (
-    allowed_errors,
-    assert_exact,
-    assert_within,
-    deterministic_algorithms,
-    make_tensors,
-    name_of,
-)
+from .compare import allowed_errors, assert_exact, assert_within, make_tensors, name_of
 from .numerics import run
 from .table import Skip, add
 

@@ -5,16 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from dcnv3_cases import RESULT_NAMES, Case
+from dcnv3_cases import RESULT_NAMES, Case, deterministic_algorithms
 
-from .compare import (
-    allowed_errors,
-    assert_same_bits,
-    assert_within,
-    deterministic_algorithms,
-    make_tensors,
-    name_of,
-)
+from .compare import allowed_errors, assert_same_bits, assert_within, make_tensors, name_of
 from .numerics import run
 from .table import add
 
