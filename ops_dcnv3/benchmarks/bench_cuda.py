@@ -23,25 +23,20 @@ from pathlib import Path
 
 import cuda_contenders as contenders
 import torch
-from cuda_contenders import BACKWARD, FORWARD, Arguments, Contender
+from cuda_contenders import Arguments, Contender
 from cuda_machine import describe_gpu
 from cuda_model import table_model
 from cuda_timing import CudaTimer, HostTimer, Sampler, Timer
+from goals import BACKWARD, FORWARD, TIMES_DCNV4, TIMES_ORIGINAL, goal_of
 from measure import Effort, Table, interleave, judge
 from original_design import OriginalDesign, build
-from workloads import Layer, stage_layers
+from workloads import WIDE, Layer, stage_layers
 
 FULL = Effort(least_rounds=5, most_rounds=31, seconds=2.0)
 QUICK = Effort(least_rounds=3, most_rounds=5, seconds=0.3)
 JUDGED_GPU = "H200"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-STAGE_1_US, WIDE_US = 45.0, 100.0
-FLOORS = {FORWARD: 2.2, BACKWARD: 2.5}  # stages 2-4 forward, all stages backward
-TIMES_ORIGINAL = {FORWARD: 8.0, BACKWARD: 5.0}
-TIMES_DCNV4 = 1.3
 NO_GOAL = ("-", "-")
-# the published shape of DCNv3's and DCNv4's figures on an A100
-WIDE = Layer("wide", batch=64, side=56, channels=128, groups=4)
 
 
 @dataclass
@@ -169,20 +164,8 @@ def judge_ours(
     floors: float,
 ) -> tuple[str, str]:
     """Cells of the goal and the verdict of our own time."""
-    if not bench.judged or layer.batch == 1 or dtype == torch.float32:
-        return NO_GOAL
-    if direction == FORWARD and layer == bench.wide:
-        return in_microseconds(microseconds, WIDE_US) if dtype == torch.float16 else NO_GOAL
-    if direction == FORWARD and layer.name == "stage 1":
-        return in_microseconds(microseconds, STAGE_1_US)
-    goal, verdict = judge(floors, FLOORS[direction], at_most=True)
-    return f"{goal} floors", verdict
-
-
-def in_microseconds(value: float, most: float) -> tuple[str, str]:
-    """Cells of a goal in microseconds and of its verdict."""
-    goal, verdict = judge(value, most, at_most=True)
-    return f"{goal} us", verdict
+    goal = goal_of(layer, dtype, direction) if bench.judged else None
+    return goal.judge(microseconds, floors) if goal else NO_GOAL
 
 
 def judge_times(bench: Bench, times: float | str, goal: float) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from competitors import torchvision_arguments, torchvision_path
 from cuda_timing import Call
+from goals import FORWARD
 from original_design import OriginalDesign
 from torch import Tensor
 from workloads import Layer, forward_only, normalised
@@ -22,7 +23,6 @@ from workloads import Layer, forward_only, normalised
 import ops_dcnv3
 from ops_dcnv3 import ops, reference
 
-FORWARD, BACKWARD = "forward", "backward"
 TOLERANCE = {torch.float32: 1e-3}  # of the largest number; others:
 LOW_TOLERANCE = 3e-2
 

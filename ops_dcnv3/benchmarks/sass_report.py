@@ -11,33 +11,25 @@ import argparse
 import importlib.util
 import math
 import os
-import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from datetime import date
-from itertools import product
 from pathlib import Path
 
 from measure import Table
-from sass import Instruction, Resources, parse_block_sizes, parse_ptxas, parse_sass
-from sass_flow import Code, FastCase
-from workloads import Shape
+from sass import Resources, parse_block_sizes, parse_ptxas, parse_sass
+from sass_flow import Code
+from sass_times import H200, prediction_tables
+from sass_tools import demangled, run
 
 PROJECT = Path(__file__).resolve().parents[1]
 CUDA_SOURCES = PROJECT / "src" / "ops_dcnv3" / "csrc" / "cuda"
 sys.path.insert(0, str(PROJECT))
 
 from cuda_toolkit import NVCC_FLAGS, NoCudaError, Toolkit, read_toolkit  # noqa: E402
-
-DTYPES = {"float32": 1, "bfloat16": 2, "float16": 3}  # as in csrc/dcnv3_params.h
-BATCH, DEPTH = 64, 16  # images; channels of a group
-# Of a (pixel, group) in all tensors: input and output, offsets and logits; backward, grad_output,
-# and three gradients besides.
-NUMBERS = {"forward": 2 * DEPTH + 27, "backward": 3 * DEPTH + 2 * 27}
 
 
 @dataclass(frozen=True)
@@ -59,41 +51,6 @@ LIMITS = {
 }
 REGISTERS = 65536  # of a multiprocessor, allotted to a warp by 256
 BLOCK_SHARED = 1024  # bytes of a block that the system takes
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """The device of the prediction."""
-
-    name: str
-    arch: str
-    multiprocessors: int
-    hertz: float
-    bytes_per_second: float
-    shared_bytes: int  # of one block at most
-
-
-H200 = Gpu("H200", "90", 132, 1.755e9, 4.3e12, 227 * 1024)
-
-# Lanes of one multiprocessor a cycle (CUDA Programming Guide, arithmetic throughput, 9.0); what is
-# not named here runs at the full rate of 128.
-HALF_RATE = frozenset(
-    "IADD3 VIADD IMNMX VIMNMX ISETP LOP3 PLOP3 SEL FSEL SHF LEA PRMT FMNMX FSETP".split()
-)
-PREDICTION = f"""\
-Predicted, never measured: none of these kernels has run on a GPU. Each figure is a lower bound
-for the {H200.name} ({H200.multiprocessors} multiprocessors of 4 schedulers at \
-{H200.hertz / 1e9:g} GHz, {H200.bytes_per_second / 1e12:g} TB/s of copying).
-
-    I          = instructions of a warp, each loop as often as its plan says, in the fast case:
-                 all corners inside the image, no conflict between sums in shared memory
-    warps      = blocks * ceil(threads / 32)
-    issue      = warps * I / (132 * 4 * 1.755e9)           one instruction a scheduler and cycle
-    integer    = warps * I_half / (132 * 2 * 1.755e9)      those of I that run at half the rate
-    load/store = warps * I_lsu / (132 * 1.755e9)           128 bytes, a shuffle or a sum a cycle
-    kernels    = sum over a pass's kernels of the largest of these three
-    memory     = bytes of all tensors, each moved once / 4.3e12
-    predicted  = the larger of kernels and memory"""
 
 
 @dataclass(frozen=True)
@@ -138,14 +95,6 @@ def find_cuobjdump(toolkit: Toolkit) -> str:
     )
 
 
-def run(command: list[str]) -> str:
-    """What a command printed, both streams together; its failure is an error with that."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise RuntimeError(f"sass_report: {shlex.join(command)} failed:\n{done.stdout}")
-    return done.stdout
-
-
 def compile_kernels(toolkit: Toolkit, arch: str) -> list[Kernel]:
     """Compiles every source for one architecture, as the build does, and reads the result."""
     flags = [flag for flag in NVCC_FLAGS if not flag.startswith("-Xcompiler")]
@@ -164,12 +113,6 @@ def compile_kernels(toolkit: Toolkit, arch: str) -> list[Kernel]:
             parts = (names[mangled], resources[mangled], threads.get(mangled), Code(codes[mangled]))
             kernels.append(Kernel(*parts))
     return kernels
-
-
-def demangled(names: list[str]) -> list[str]:
-    """Names as in the source, without namespaces, results and arguments."""
-    lines = run(["c++filt", *names]).splitlines()
-    return [re.sub(r"^void dcnv3::entry<|\s*>\(.*\)$|dcnv3::", "", line) for line in lines]
 
 
 def resources_table(kernels: list[Kernel], arch: str) -> Table:
@@ -207,117 +150,6 @@ def resources_table(kernels: list[Kernel], arch: str) -> Table:
     return table
 
 
-@dataclass(frozen=True)
-class Plan:
-    """One launch for a layer, see print_plans.cpp."""
-
-    direction: str  # "forward" or "backward"
-    kernel: str
-    blocks: int
-    threads: int
-    shared_bytes: int
-    points: int  # in a turn of the main loop, handed from lane to lane
-    stores: int  # in a turn of the main loop, to clear shared memory
-    exclusive: bool  # whether it writes its result, and adds nothing in global memory
-    turns: list[int]  # of each outermost loop
-
-    @property
-    def warps(self) -> int:
-        """Of all blocks."""
-        return self.blocks * math.ceil(self.threads / 32)
-
-
-def build_planner(folder: Path) -> Path:
-    """Compiles print_plans.cpp."""
-    program = folder / "print_plans"
-    source = Path(__file__).with_name("print_plans.cpp")
-    compiler = shlex.split(os.environ.get("CXX", "").strip() or "c++")
-    run([*compiler, "-std=c++17", "-O1", "-w", str(source), "-o", str(program)])
-    return program
-
-
-def plans(planner: Path, shape: Shape, dtype: str) -> list[Plan]:
-    """The launches of one layer on the GPU of the prediction."""
-    numbers = [H200.multiprocessors, H200.shared_bytes, shape.batch, *shape.size, shape.groups]
-    numbers += [DEPTH, DTYPES[dtype]]
-    found = []
-    for line in run([str(planner), *map(str, numbers)]).splitlines():
-        direction, name, *rest = line.split()
-        blocks, threads, shared, points, stores, exclusive, *turns = map(int, rest)
-        (kernel,) = demangled([f"_Z{name}"])
-        parts = (direction, kernel, blocks, threads, shared, points, stores, bool(exclusive), turns)
-        found.append(Plan(*parts))
-    return found
-
-
-def fast_case(plan: Plan) -> FastCase:
-    """The way through a kernel: all corners inside its window, and all gradients finite."""
-    if plan.kernel.startswith("WindowInput"):
-        return FastCase(rare="CALL|REDG" if plan.exclusive else "CALL", wanted="ATOMS")
-    if plan.kernel.startswith("MatrixInput") and plan.exclusive:
-        return FastCase(rare="CALL|ATOMS|REDG", wanted="STG")
-    if plan.kernel.startswith("MatrixInput"):
-        return FastCase(rare=r"CALL|ATOMS|STG|REDG.*F32\.", wanted=r"REDG.*F32x2")
-    return FastCase()
-
-
-def bounds(executed: list[Instruction], warps: int) -> dict[str, float]:
-    """Least seconds for each reason but memory; the formulas are in PREDICTION."""
-    half_rate = sum(found.name in HALF_RATE for found in executed)
-    per_cycle = H200.multiprocessors * H200.hertz
-    return {
-        "issue": warps * len(executed) / (4 * per_cycle),
-        "integer": warps * half_rate / (2 * per_cycle),
-        "load/store": warps * sum(map(load_store_cycles, executed)) / per_cycle,
-    }
-
-
-def load_store_cycles(found: Instruction) -> float:
-    """Of one warp: 128 bytes, a shuffle or a sum a cycle; nothing for what a predicate guards."""
-    if found.predicate or found.name not in ("LDG", "LDS", "LDSM", "STS", "ATOMS", "SHFL"):
-        return 0
-    if found.name == "LDSM":  # matrices of 8 x 8 numbers, 128 bytes each
-        return int(found.opcode[-1]) if found.opcode[-1] in "24" else 1
-    return found.width / 32 if found.name in ("LDG", "LDS", "STS") else 1
-
-
-def prediction_tables(kernels: list[Kernel]) -> list[Table]:
-    """Least times of InternImage-T's layers: of each pass, then of each kernel in it."""
-    columns = ["layer", "dtype", "kernels us", "memory us", "predicted us", "times memory"]
-    passes = Table(f"Predicted times on an {H200.name}, InternImage-T, batch {BATCH}", columns)
-    passes.note = PREDICTION
-    columns = ["layer", "kernel", "blocks", "threads", "shared bytes", "instructions of a warp"]
-    columns += ["issue us", "integer us", "load/store us"]
-    launches = Table("Predicted times, kernel by kernel", columns)
-    by_name = {kernel.name: kernel for kernel in kernels}
-    with tempfile.TemporaryDirectory() as folder:
-        planner = build_planner(Path(folder))
-        for direction, stage, dtype in product(NUMBERS, range(4), ("float16", "bfloat16")):
-            shape, total = Shape("224 px", BATCH, stage), 0.0
-            for plan in plans(planner, shape, dtype):
-                if plan.direction != direction:
-                    continue
-                executed = by_name[plan.kernel].code.executed(
-                    plan.turns, points=plan.points, stores=plan.stores, case=fast_case(plan)
-                )
-                seconds = bounds(executed, plan.warps)
-                total += max(seconds.values())
-                launches.add(
-                    f"{direction}, {shape}",
-                    f"`{plan.kernel}`",
-                    plan.blocks,
-                    plan.threads,
-                    plan.shared_bytes,
-                    len(executed),
-                    *(f"{1e6 * second:.1f}" for second in seconds.values()),
-                )
-            memory = 2 * shape.cells * NUMBERS[direction] / H200.bytes_per_second
-            least = max(total, memory)
-            times = [f"{1e6 * second:.1f}" for second in (total, memory, least)]
-            passes.add(f"{direction}, {shape}", dtype, *times, least / memory)
-    return [passes, launches]
-
-
 def main() -> None:
     """Compiles, prints the report, and writes it where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -326,7 +158,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["TORCH_CUDA_ARCH_LIST"] = options.arch
     try:
-        toolkit = read_toolkit()
+        toolkit = read_toolkit(strict=True)
         if len(toolkit.archs) != 1:
             raise ValueError(f"expected --arch = one architecture, got {options.arch!r}")
         (arch,) = toolkit.archs
@@ -340,7 +172,8 @@ def main() -> None:
         resources_table(kernels, arch).markdown(),
     ]
     if arch == H200.arch:
-        parts += [table.markdown() for table in prediction_tables(kernels)]
+        codes = {kernel.name: kernel.code for kernel in kernels}
+        parts += [table.markdown() for table in prediction_tables(codes)]
     report = "\n\n".join(parts)
     print(report)
     if options.markdown:

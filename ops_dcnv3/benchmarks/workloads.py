@@ -108,6 +108,10 @@ def stage_layers(batch: int) -> list[Layer]:
     ]
 
 
+# The published shape of DCNv3's and DCNv4's figures on an A100.
+WIDE = Layer("wide", batch=64, side=56, channels=128, groups=4)
+
+
 def import_backbone() -> ModuleType:
     """`internimage`, also without safetensors, which it needs for files of weights alone."""
     if importlib.util.find_spec("safetensors") is None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "ops_dcnv3" / "benchmarks"
 MODULES = (
     *("bench_cuda", "competitors", "cuda_contenders", "cuda_machine", "cuda_model"),
-    *("cuda_timing", "measure", "original_design", "workloads"),
+    *("cuda_timing", "goals", "measure", "original_design", "workloads"),
 )
 CPU = torch.device("cpu")
 

@@ -196,7 +196,7 @@ def test_other_work_runs_on_a_stream_of_its_own(cuda, monkeypatch):
 def benchmarks(cuda) -> Iterator[dict[str, ModuleType]]:
     """The benchmark's files, on the stand-in."""
     names = ("bench_cuda", "cuda_contenders", "cuda_machine", "cuda_model", "cuda_timing")
-    names += ("competitors", "measure", "original_design", "workloads")
+    names += ("competitors", "goals", "measure", "original_design", "workloads")
     sys.path.insert(0, str(FOLDER))
     yield {name: importlib.import_module(name) for name in names}
     sys.path.remove(str(FOLDER))

@@ -14,7 +14,8 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RECORDS = Path(__file__).parent / "fixtures" / "sass"
-MODULES = ("sass", "sass_flow", "sass_report", "measure", "workloads")
+MODULES = ("sass", "sass_flow", "sass_report", "sass_times", "sass_tools")
+MODULES += ("goals", "measure", "workloads")
 DTYPES = ("Float16", "BFloat16")
 NAME = "_Z3sumPKfPfii"  # of the recorded kernel
 
@@ -257,8 +258,9 @@ def test_occupancy_follows_the_scarcest_resource(
 
 def test_the_bounds_follow_the_printed_formulas(modules, code):
     turn = code.turn(code.main_loop)
-    found = modules["sass_report"].bounds(turn * 5, warps=3000)
-    per_cycle = 132 * 1.755e9
+    found = modules["sass_times"].bounds(turn * 5, warps=3000)
+    per_cycle = 132 * 1.98e9  # the highest clock, so that the bounds are bounds
+    assert "clocks     = 132 * 1.98e9" in modules["sass_times"].PREDICTION
     assert found["issue"] == pytest.approx(3000 * 5 * 12 / (4 * per_cycle))
     assert found["integer"] == pytest.approx(3000 * 5 * 4 / (2 * per_cycle))
     assert found["load/store"] == pytest.approx(3000 * 5 * (4 + 1) / per_cycle)
@@ -266,7 +268,7 @@ def test_the_bounds_follow_the_printed_formulas(modules, code):
 
 def test_more_than_one_architecture_is_an_error_in_one_line(modules, monkeypatch):
     toolkit = SimpleNamespace(archs=("80", "90"))
-    monkeypatch.setattr(modules["sass_report"], "read_toolkit", lambda: toolkit)
+    monkeypatch.setattr(modules["sass_report"], "read_toolkit", lambda strict: toolkit)
     monkeypatch.setattr(sys, "argv", ["sass_report.py", "--arch", "8.0 9.0"])
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "")  # main() sets it
     message = "sass_report: expected --arch = one architecture, got '8.0 9.0'"
@@ -326,9 +328,21 @@ def test_the_report_has_a_row_for_each_kernel_and_a_time_for_each_layer(
     assert re.findall(r"^\| +`(.+)` \|", report, re.MULTILINE) == [k.name for k in kernels]
     assert "Compiled, not run." in report and "Predicted, never measured" in report
     for direction in ("forward", "backward"):
-        rows = re.findall(rf"^\| *{direction}, .* stage \d \|.*float.*\|$", report, re.MULTILINE)
-        assert len(rows) == 4 * 2  # stages, dtypes
-        for row in rows:
-            kernels_us, memory_us, predicted_us, times_memory = map(float, row.split("|")[3:7])
+        rows = [
+            row.split("|") for row in re.findall(rf"^\| *{direction}, .*$", report, re.MULTILINE)
+        ]
+        times = [row[3:7] for row in rows if len(row) == 8 and "=" not in row[3]]
+        assert len(times) == (4 + 1) * 2  # stages and the wide layer, dtypes
+        for kernels_us, memory_us, predicted_us, times_memory in (map(float, t) for t in times):
             assert kernels_us > 0 and predicted_us == max(kernels_us, memory_us)
             assert times_memory >= 1
+        goals = [row for row in rows if "=" in row[3]]
+        assert len(goals) == (9 if direction == "forward" else 10)  # one is in float16 alone
+        for _, layer, dtype, goal, microseconds, floors, verdict, _ in goals:
+            number, unit = goal.split()[1:]
+            value = float(microseconds if unit == "us" else floors)
+            assert verdict.strip() == ("met" if value <= float(number) else "missed"), layer
+            assert (unit == "us") == (
+                direction == "forward" and ("wide" in layer or "e 1" in layer)
+            )
+            assert "wide" not in layer or unit != "us" or dtype.strip() == "float16"
