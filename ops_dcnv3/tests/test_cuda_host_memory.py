@@ -118,3 +118,16 @@ def test_sizes_beyond_the_kernels_counters_are_refused():
         Case(1, 1, 1, 2**27, 1), torch.float32, Run()
     )
     assert "pixels" in kernels.check_launches(Case(2**31, 1, 1, 1, 1), torch.float32, Run())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"stride": 2**62, "padding": 2**61}, {"dilation": 2**61, "padding": 2**61}],
+    ids=str,
+)
+def test_what_32_bits_cannot_count_is_refused(settings):
+    """A product of such numbers would overflow 64 bits before it is compared with anything."""
+    size = 2 if "stride" in settings else 5
+    tensors = (torch.zeros(1, n, n, k) for n, k in ((5, 16), (size, 18), (size, 9)))
+    with pytest.raises(AssertionError, match="settings number more than 2\\^30"):
+        HostOperator(host_kernels("plain"))(*tensors, groups=1, **settings)

@@ -41,6 +41,8 @@ ROUGH_CASES = [
 DETERMINISTIC_CASES = [
     replace(SMALL, height=2, width=3, groups=1, softmax=True),
     replace(SMALL, batch=2, height=3, width=2, kernel_size=(1, 2), padding=0, group_channels=3),
+    # nine rows in eight shares
+    Case(batch=1, height=9, width=1, groups=1, group_channels=2, kernel_size=1, padding=0),
 ]
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -34,13 +34,21 @@ inline bool is_aligned(const void* pointer, int bytes) {
 // tensor in 64. Returns null, or what is too large for that.
 inline const char* why_too_large(const Params& p) {
   constexpr int64_t kMost = int64_t{1} << 30;
+  // one by one first, so that no product below overflows
+  const int64_t sizes[] = {p.batch,      p.height,    p.width,     p.groups,     p.depth,
+                           p.out_height, p.out_width, p.kernel_h,  p.kernel_w,   p.stride_h,
+                           p.stride_w,   p.padding_h, p.padding_w, p.dilation_h, p.dilation_w};
+  for (const int64_t size : sizes)
+    if (size > kMost)
+      return "images, pixels of a side, groups, channels or settings number more than 2^30";
   const int64_t last_y = p.out_height * p.stride_h + p.padding_h + p.kernel_h * p.dilation_h;
   const int64_t last_x = p.out_width * p.stride_w + p.padding_w + p.kernel_w * p.dilation_w;
-  if (p.height > kMost || p.width > kMost || last_y > kMost || last_x > kMost)
-    return "an image, its padding or its dilated kernel has a side of more than 2^30 pixels";
-  if (p.groups * p.num_points() > kMost || p.depth > kMost)
-    return "there are more than 2^30 sampling points a pixel or channels a group";
-  if (p.num_pixels() > kMost || p.num_pixels() * p.groups * ceil_div(p.depth, 8) > 8 * kMost)
+  if (last_y > kMost || last_x > kMost)
+    return "the padded image or the dilated kernel has a side of more than 2^30 pixels";
+  if (p.num_points() > kMost || p.groups * p.num_points() > kMost)
+    return "there are more than 2^30 sampling points a pixel";
+  if (p.batch * p.out_height > kMost || p.num_pixels() > kMost ||
+      p.num_pixels() * p.groups > 8 * kMost / ceil_div(p.depth, 8))
     return "the output has more than 2^30 pixels or 2^36 elements";
   if (p.offset_stride > kMost || p.mask_stride > kMost)
     return "two pixels of the offsets or weights lie more than 2^30 elements apart";
