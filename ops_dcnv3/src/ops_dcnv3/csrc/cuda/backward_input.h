@@ -74,7 +74,7 @@ DCNV3_KERNEL void scatter_cell(const CellPoints<scalar_t>& points, const Cell& c
   } else {
     const int num_points = sampling.points;
     const Center<acc_t> center(cell, sampling);
-    Softmax<acc_t> normalise{};
+    Softmax<scalar_t> normalise{};
     if (sampling.softmax) normalise = softmax_of<kLanes>(points, num_points, lane, lanes);
     for (int batch = 0; batch < num_points; batch += kLanes) {
       const int p = batch + lane < num_points ? batch + lane : 0;

@@ -79,7 +79,7 @@ struct MatrixInput {
                                     const scalar_t* grad, const Sampling<float>& sampling,
                                     const Lanes& lanes, const Add& add) {
     const Center<float> center(cell, sampling);
-    Softmax<float> normalise{};
+    Softmax<scalar_t> normalise{};
     if (sampling.softmax) normalise = softmax_of<1>(points, kPoints, 0, lanes);
 #pragma unroll 1
     for (int p = 0; p < kPoints; ++p) {
@@ -133,7 +133,7 @@ struct MatrixInput {
     points.weights(0, 1, kPoints, weight);
     points.offsets(0, 1, kPoints, dx, dy);
     for (int q = 0; q < kRow; q += kPerWords<scalar_t>) store_words(matrix + q, {{0, 0, 0, 0}});
-    if (sampling.softmax) softmax_own<1>(weight, 0, kPoints, lanes);
+    if (sampling.softmax) softmax_own<1, scalar_t>(weight, 0, kPoints, lanes);
     const Center<float> center(cell, sampling);
     bool rest = false;
 #pragma unroll

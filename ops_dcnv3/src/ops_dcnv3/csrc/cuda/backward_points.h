@@ -235,7 +235,7 @@ struct PlainPoints {
       const CellGradients<scalar_t> gradients(args, points, cell, num_points);
       const Center<acc_t> center(cell, sampling);
       const bool softmax = sampling.softmax;
-      Softmax<acc_t> normalise{};
+      Softmax<scalar_t> normalise{};
       if (softmax) normalise = softmax_of<kLanes>(points, num_points, lane, lanes);
       const int64_t group_channel = int64_t{cell.group} * depth;
       const scalar_t* image = static_cast<const scalar_t*>(args.forward.input) + group_channel +

@@ -157,7 +157,7 @@ struct PlainForward {
       const Cell cell = cell_of(plan, tile, first + lanes.thread() / kLanes, params);
       const CellPoints<scalar_t> points(args, sampling, cell);
       const Center<acc_t> center(cell, sampling);
-      Softmax<acc_t> normalise{};
+      Softmax<scalar_t> normalise{};
       if (sampling.softmax) normalise = softmax_of<kLanes>(points, num_points, lane, lanes);
       const int64_t group_channel = int64_t{cell.group} * depth;
       const scalar_t* image = static_cast<const scalar_t*>(args.input) + group_channel +

@@ -135,12 +135,14 @@ struct CellPoints {
 };
 
 // The sums of a softmax over the points of a cell.
-template <typename acc_t>
+template <typename scalar_t>
 struct Softmax {
+  using acc_t = typename Compute<scalar_t>::type;
+
   acc_t largest, inverse_sum;
 
   DCNV3_HOST_DEVICE acc_t operator()(acc_t logit) const {
-    return exp_nonpositive(logit - largest) * inverse_sum;
+    return softmax_power<scalar_t>(logit - largest) * inverse_sum;
   }
 };
 
@@ -161,7 +163,7 @@ DCNV3_KERNEL acc_t sum_of_lanes(acc_t value, const Lanes& lanes) {
 
 // Replaces the logits of this lane's points by their weights. All lanes; each has kCount points or
 // one less, of `points`.
-template <int kLanes, int kCount, typename acc_t, class Lanes>
+template <int kLanes, typename scalar_t, int kCount, typename acc_t, class Lanes>
 DCNV3_KERNEL void softmax_own(acc_t (&values)[kCount], int lane, int points, const Lanes& lanes) {
   acc_t largest = values[0];
 #pragma unroll
@@ -170,7 +172,7 @@ DCNV3_KERNEL void softmax_own(acc_t (&values)[kCount], int lane, int points, con
   acc_t sum = acc_t(0);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    values[i] = exp_nonpositive(values[i] - largest);
+    values[i] = softmax_power<scalar_t>(values[i] - largest);
     // beyond the last point stands a copy of point 0, which leaves the maximum as it is
     sum += i * kLanes + lane < points ? values[i] : acc_t(0);
   }
@@ -181,9 +183,8 @@ DCNV3_KERNEL void softmax_own(acc_t (&values)[kCount], int lane, int points, con
 
 // The same for any number of points, which are read twice. All lanes.
 template <int kLanes, typename scalar_t, class Lanes>
-DCNV3_KERNEL Softmax<typename Compute<scalar_t>::type> softmax_of(const CellPoints<scalar_t>& cell,
-                                                                  int points, int lane,
-                                                                  const Lanes& lanes) {
+DCNV3_KERNEL Softmax<scalar_t> softmax_of(const CellPoints<scalar_t>& cell, int points, int lane,
+                                          const Lanes& lanes) {
   using acc_t = typename Compute<scalar_t>::type;
   acc_t largest = cell.weight(lane < points ? lane : 0);
   for (int point = lane + kLanes; point < points; point += kLanes)
@@ -191,7 +192,7 @@ DCNV3_KERNEL Softmax<typename Compute<scalar_t>::type> softmax_of(const CellPoin
   largest = maximum_of_lanes<kLanes>(largest, lanes);
   acc_t sum = acc_t(0);
   for (int point = lane; point < points; point += kLanes)
-    sum += exp_nonpositive(cell.weight(point) - largest);
+    sum += softmax_power<scalar_t>(cell.weight(point) - largest);
   return {largest, reciprocal(sum_of_lanes<kLanes>(sum, lanes))};
 }
 

@@ -86,7 +86,7 @@ struct OwnPoints {
     float dx[kOwn], dy[kOwn];
     points.weights(lane, kLanes, kPoints, weight);
     points.offsets(lane, kLanes, kPoints, dx, dy);
-    if (sampling.softmax) softmax_own<kLanes>(weight, lane, kPoints, lanes);
+    if (sampling.softmax) softmax_own<kLanes, scalar_t>(weight, lane, kPoints, lanes);
     const Center<float> center(cell, sampling);
     bool inside = true;
 #pragma unroll
