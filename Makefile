@@ -27,9 +27,12 @@ CUDA_FOLDER := $(or $(CUDA_HOME),$(CUDA_PATH))
 NVCC := $(if $(filter 0,$(USE_CUDA)),,$(shell command -v $(if $(CUDA_FOLDER),'$(CUDA_FOLDER)/bin/nvcc', \
     nvcc || command -v /usr/local/cuda/bin/nvcc) 2>/dev/null))
 # In the name of the stamp: a compiler or a setting that has come, gone or changed since the last call means a new build.
-COMPILER_NAME := $(shell printf %s '$(COMPILER_COMMAND)$(if $(NVCC),-$(NVCC) $(TORCH_CUDA_ARCH_LIST))$(if \
-    $(filter 1,$(USE_CUDA)),-demanded)' | tr -c 'A-Za-z0-9.+-' _)
-OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native-$(COMPILER_NAME),reference)
+NVCC_RELEASE := $(if $(NVCC),$(shell '$(NVCC)' --version 2>/dev/null | cksum | cut -d ' ' -f 1))
+COMPILER_NAME := $(shell printf %s '$(COMPILER_COMMAND)$(if $(NVCC),-$(NVCC)-$(NVCC_RELEASE) $(NVCC_CCBIN) \
+    $(TORCH_CUDA_ARCH_LIST))' | tr -c 'A-Za-z0-9.+-' _)
+# What is demanded of the build, which fails where the compiler for it is missing.
+DEMANDED := $(filter 1,$(USE_CUDA) $(if $(HAVE_COMPILER),,$(OPS_DCNV3_REQUIRE_NATIVE)))
+OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native-$(COMPILER_NAME),reference)$(if $(DEMANDED),-demanded)
 
 OPERATOR_SOURCES := $(shell find ops_dcnv3/src -path '*/csrc/*' -type f 2>/dev/null)
 OPERATOR_BUILD := $(addprefix ops_dcnv3/,setup.py cuda_toolkit.py cuda_objects.py pyproject.toml)
@@ -89,7 +92,7 @@ bench: setup ## the operator's CPU benchmark table
 	@$(PY) ops_dcnv3/benchmarks/bench_dcnv3.py
 
 sass-report: setup ## what the compiler made of the CUDA kernels, without a GPU; ARCH=9.0
-	@$(PY) ops_dcnv3/benchmarks/sass_report.py --arch $(ARCH)
+	@$(PY) ops_dcnv3/benchmarks/sass_report.py --arch '$(ARCH)'
 
 # Runs where a GPU is, in an environment that has PyTorch: it downloads nothing and leaves the environment as it is.
 gpu-check: ## on a GPU: build, GPU tests, benchmark; PYTHON=python3 with PyTorch
@@ -116,7 +119,7 @@ $(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) requirements/build.txt req
 $(OPERATOR): export TORCH_CUDA_ARCH_LIST := $(or $(TORCH_CUDA_ARCH_LIST),native)
 $(OPERATOR): $(STAMPS)/torch $(OPERATOR_BUILD) $(OPERATOR_SOURCES)
 	@echo "[3/4] the operator ops_dcnv3$(if $(HAVE_COMPILER), (compiling))"
-	@rm -f $(STAMPS)/operator-*
+	@rm -f $(STAMPS)/operator-* ops_dcnv3/src/ops_dcnv3/_C.abi3.so
 	@$(if $(HAVE_COMPILER),$(PY) ops_dcnv3/cuda_toolkit.py)
 	@$(PIP) install --quiet --no-build-isolation --no-deps -e ./ops_dcnv3
 	@$(PY) -W ignore -c '$(REPORT_MISSING)'

@@ -203,14 +203,26 @@ def test_an_nvcc_that_has_come_or_gone_rebuilds_the_operator(checkout: Path, too
     on_path = f"{toolkit}/bin:{os.environ['PATH']}"
     assert planned_steps(checkout, CUDA_HOME="", PATH=on_path) == ["operator", "core", "dev"]
     assert planned_steps(checkout, CUDA_HOME=toolkit, USE_CUDA="0") == []
-    name = "native-c++-" + re.sub("[^A-Za-z0-9.+-]", "_", f"{toolkit}/bin/nvcc ")
+    says_nothing = 4294967295  # cksum of what this nvcc prints as its version
+    name = "native-c++-" + re.sub("[^A-Za-z0-9.+-]", "_", f"{toolkit}/bin/nvcc-{says_nothing}  ")
     shutil.rmtree(checkout / ".venv")
     mark_as_set_up(checkout, operator=name)
     assert planned_steps(checkout, CUDA_HOME=toolkit) == []
     assert planned_steps(checkout) == ["operator", "core", "dev"]
-    for setting, value in {"TORCH_CUDA_ARCH_LIST": "8.0;9.0", "USE_CUDA": "1"}.items():
+    settings = {"TORCH_CUDA_ARCH_LIST": "8.0;9.0", "USE_CUDA": "1", "NVCC_CCBIN": "g++-11"}
+    for setting, value in settings.items():
         changed = planned_steps(checkout, CUDA_HOME=toolkit, **{setting: value})
         assert changed == ["operator", "core", "dev"], setting
+    Path(toolkit, "bin", "nvcc").write_text("#!/bin/sh\necho release 99\n")
+    assert planned_steps(checkout, CUDA_HOME=toolkit) == ["operator", "core", "dev"]
+
+
+@pytest.mark.parametrize("demand", ["USE_CUDA", "OPS_DCNV3_REQUIRE_NATIVE"])
+def test_a_set_up_without_a_compiler_does_not_meet_a_demand_for_kernels(checkout, demand):
+    mark_as_set_up(checkout, operator="reference")
+    assert planned_steps(checkout, "CXX=no-such-compiler") == []
+    changed = planned_steps(checkout, "CXX=no-such-compiler", **{demand: "1"})
+    assert changed == ["operator", "core", "dev"]
 
 
 @pytest.mark.parametrize("wanted", ["", "8.0 9.0"])

@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--arch", default="9.0", help="architecture, default 9.0 (H100, H200)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there too")
     options = parser.parse_args()
+    if options.markdown and not options.markdown.parent.is_dir():
+        parser.error(f"expected --markdown in a folder that exists, got {options.markdown}")
     os.environ["TORCH_CUDA_ARCH_LIST"] = options.arch
     try:
         toolkit = read_toolkit(strict=True)
@@ -164,7 +166,7 @@ def main() -> None:
         (arch,) = toolkit.archs
         kernels = compile_kernels(toolkit, arch)
     except (NoCudaError, RuntimeError, ValueError) as error:
-        sys.exit(f"sass_report: {error}")
+        sys.exit(f"sass_report: {str(error).replace('TORCH_CUDA_ARCH_LIST', '--arch')}")
     parts = [
         f"# What the compiler made of the CUDA kernels, sm_{arch}",
         f"{date.today()}: `{shlex.join(['python', *sys.argv])}`, nvcc {toolkit.release}. "
