@@ -131,7 +131,8 @@ def test_the_kernels_compile_to_machine_code(compiled, target, dtype):
     assert adds == [False, True, False, False]
     # There, what one thread of a program wrote is read by another: a barrier lies between. A program
     # of one wave needs none on AMD.
-    assert text == "amdgcn" or "bar.sync" in compiled[3].asm[text]
+    if text == "ptx":
+        assert "bar.sync" in compiled[3].asm[text]
 
 
 @pytest.mark.parametrize(
