@@ -129,8 +129,8 @@ def test_the_kernels_compile_to_machine_code(compiled, target, dtype):
     atomic = r"\b(atom|red)\.global" if text == "ptx" else r"_atomic_"
     adds = [re.search(atomic, kernel.asm[text]) is not None for kernel in compiled]
     assert adds == [False, True, False, False]
-    # There, what one thread of a program wrote is read by another: a barrier lies between. A program
-    # of one wave needs none on AMD.
+    # There, what one thread of a program wrote another reads: a barrier lies between. A program of
+    # one wave needs none on AMD.
     if text == "ptx":
         assert "bar.sync" in compiled[3].asm[text]
 
