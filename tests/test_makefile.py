@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (
     "setup setup-all demo test test-fast lint format wheel bench sass-report gpu-check help".split()
 )
-SETTINGS = ("CXX", "USE_CUDA", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST")
+SETTINGS = (
+    *("CXX", "OPS_DCNV3_REQUIRE_NATIVE", "USE_CUDA"),
+    *("CUDA_PATH", "NVCC_CCBIN", "TORCH_CUDA_ARCH_LIST"),
+)
 STEPS = ("venv", "torch", "operator", "core", "dev")
 # What a line of the set-up looks like when `make --dry-run` prints it.
 STEP_COMMANDS = {

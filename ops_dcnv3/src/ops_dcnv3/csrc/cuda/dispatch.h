@@ -3,12 +3,12 @@
 //
 //   const char* launch(Kernel{}, Kernel::Arguments, int64_t blocks, int threads, int64_t shared)
 //
+// or fills memory with zeros, as `const char* zero(void* memory, int64_t bytes)`; both return null,
+// or what went wrong, and so do the functions here. There must be an output pixel.
+//
 // A kernel's kThreads and kBlocks are its __launch_bounds__: threads of a block at most, and blocks
 // that shall fit on a multiprocessor; 0 leaves the number of registers to the compiler, which with
 // 1 gives the fast kernels so many that only two blocks fit, and else spills in the other ones.
-//
-// or fills memory with zeros, as `const char* zero(void* memory, int64_t bytes)`; both return null,
-// or what went wrong, and so do the functions here. There must be an output pixel.
 #pragma once
 
 #include <type_traits>

@@ -9,18 +9,4 @@ const char* launch_forward(const ForwardArgs& args, const Device& device, void* 
   return forward(args, device, CudaLaunch{device, static_cast<cudaStream_t>(stream)});
 }
 
-const char* query_device(int index, Device* device) {
-  // this library's own runtime has to follow PyTorch's choice of the device
-  cudaError_t error = cudaSetDevice(index);
-  int multiprocessors = 0, shared_bytes = 0, major = 0;
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
-  *device = {index, multiprocessors, shared_bytes, major >= 8};
-  return text_of(error);
-}
-
 }  // namespace dcnv3
