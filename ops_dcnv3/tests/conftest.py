@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._functorch import config as functorch_config
 
 # pytest's importlib mode puts no folder on the path, and it has just made an empty namespace
 # package of the folder `ops_dcnv3/` (it calls this file `ops_dcnv3.tests.conftest`), which would
@@ -27,6 +28,10 @@ from dcnv3_cases import Operator
 
 import ops_dcnv3
 from ops_dcnv3 import extension
+
+# PyTorch keeps compiled graphs on disk by what their forward pass looks like: one from before a
+# change of the backward operators would be found again, and call them by the schema of then.
+functorch_config.enable_autograd_cache = False
 
 NO_LEVEL, INTERPRETED = "none", "triton"
 LEVELS = extension.cpu_levels() or (NO_LEVEL,)
