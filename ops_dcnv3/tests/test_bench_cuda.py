@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from benchmark_scripts import FOLDER, imported
 
 import ops_dcnv3
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "ops_dcnv3" / "benchmarks"
 MODULES = (
     *("bench_cuda", "competitors", "cuda_contenders", "cuda_machine", "cuda_model"),
     *("cuda_timing", "goals", "measure", "original_design", "workloads"),
@@ -26,11 +25,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def benchmarks() -> Iterator[dict[str, ModuleType]]:
     """The benchmark's files by name; they are scripts, not a package."""
-    sys.path.insert(0, str(FOLDER))
-    yield {name: importlib.import_module(name) for name in MODULES}
-    sys.path.remove(str(FOLDER))
-    for name in MODULES:
-        del sys.modules[name]
+    with imported(*MODULES) as modules:
+        yield modules
 
 
 @pytest.fixture

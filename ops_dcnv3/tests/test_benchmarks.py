@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from benchmark_scripts import imported
 from dcnv3_cases import Case
 
 import ops_dcnv3
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 MODULES = ("bench_dcnv3", "competitors", "measure", "memory", "workloads")
 CASES = [
     Case(height=7, width=9, groups=3, group_channels=16),
@@ -27,11 +25,8 @@ CASES = [
 @pytest.fixture(scope="module")
 def benchmarks() -> Iterator[dict[str, ModuleType]]:
     """The benchmark's files by name; they are scripts, not a package."""
-    sys.path.insert(0, str(FOLDER))
-    yield {name: importlib.import_module(name) for name in MODULES}
-    sys.path.remove(str(FOLDER))
-    for name in MODULES:
-        del sys.modules[name]
+    with imported(*MODULES) as modules:
+        yield modules
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -6,15 +6,13 @@ and memory can fail, is.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import stand_in_cuda
 import torch
+from benchmark_scripts import imported
 from dcnv3_cases import Case
 from gpu_checks import devices, memory, repeats, table
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ops_dcnv3
 from ops_dcnv3 import ops
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
 TINY = Case(batch=2, height=5, width=6, groups=2, group_channels=16, softmax=True)
 right = ops_dcnv3.dcnv3
@@ -197,11 +194,8 @@ def benchmarks(cuda) -> Iterator[dict[str, ModuleType]]:
     """The benchmark's files, on the stand-in."""
     names = ("bench_cuda", "cuda_contenders", "cuda_machine", "cuda_model", "cuda_timing")
     names += ("competitors", "goals", "measure", "original_design", "workloads")
-    sys.path.insert(0, str(FOLDER))
-    yield {name: importlib.import_module(name) for name in names}
-    sys.path.remove(str(FOLDER))
-    for name in names:
-        del sys.modules[name]
+    with imported(*names) as modules:
+        yield modules
 
 
 def test_every_way_to_time_calls_divides_by_their_number(benchmarks, cuda):

@@ -6,13 +6,13 @@ import ctypes
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from benchmark_scripts import imported
 from dcnv3_cases import Case, assert_all_close, pair, run_oracle
 
 TESTS = Path(__file__).parent
@@ -30,13 +30,8 @@ CASES = [
 @pytest.fixture(scope="module")
 def design() -> Iterator[ModuleType]:
     """`original_design.py`; it is a script's, not a package's."""
-    folder = str(TESTS.parent / "benchmarks")
-    sys.path.insert(0, folder)
-    import original_design
-
-    yield original_design
-    sys.path.remove(folder)
-    del sys.modules["original_design"]
+    with imported("original_design") as modules:
+        yield modules["original_design"]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from benchmark_scripts import imported
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RECORDS = Path(__file__).parent / "fixtures" / "sass"
 MODULES = ("sass", "sass_flow", "sass_report", "sass_times", "sass_tools")
 MODULES += ("goals", "measure", "workloads")
@@ -23,11 +22,8 @@ NAME = "_Z3sumPKfPfii"  # of the recorded kernel
 @pytest.fixture(scope="module")
 def modules() -> Iterator[dict[str, ModuleType]]:
     """The files of the report by name; they are scripts, not a package."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield {name: importlib.import_module(name) for name in MODULES}
-    sys.path.remove(str(BENCHMARKS))
-    for name in MODULES:
-        del sys.modules[name]
+    with imported(*MODULES) as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")
