@@ -73,14 +73,10 @@ DCNV3_KERNEL void scatter_cell(const CellPoints<scalar_t>& points, const Cell& c
     }
   } else {
     const int num_points = sampling.points;
-    const Center<acc_t> center(cell, sampling);
-    Softmax<scalar_t> normalise{};
-    if (sampling.softmax) normalise = softmax_of<kLanes>(points, num_points, lane, lanes);
+    const AnyPoints<kLanes, scalar_t> any(points, cell, lane, sampling, lanes);
     for (int batch = 0; batch < num_points; batch += kLanes) {
       const int p = batch + lane < num_points ? batch + lane : 0;
-      const acc_t number = points.weight(p);
-      const acc_t weight = sampling.softmax ? normalise(number) : number;
-      const PointLocation<acc_t> at = locate_point(points, center, p, weight, sampling);
+      const PointLocation<acc_t> at = any.at(p);
       const auto place = places(at);
       const int left = num_points - batch;
       for (int q = 0; q < (left < kLanes ? left : kLanes); ++q)

@@ -78,14 +78,10 @@ struct MatrixInput {
   static DCNV3_KERNEL void add_rest(const Job& job, const Points& points, const Cell& cell,
                                     const scalar_t* grad, const Sampling<float>& sampling,
                                     const Lanes& lanes, const Add& add) {
-    const Center<float> center(cell, sampling);
-    Softmax<scalar_t> normalise{};
-    if (sampling.softmax) normalise = softmax_of<1>(points, kPoints, 0, lanes);
+    const AnyPoints<1, scalar_t> any(points, cell, 0, sampling, lanes);
 #pragma unroll 1
     for (int p = 0; p < kPoints; ++p) {
-      const float number = points.weight(p);
-      const float weight = sampling.softmax ? normalise(number) : number;
-      const PointLocation<float> at = locate_point(points, center, p, weight, sampling);
+      const PointLocation<float> at = any.at(p);
 #pragma unroll 1
       for (int k = 0; k < 4; ++k) {
         const int y = at.y + k / 2, x = at.x + k % 2;

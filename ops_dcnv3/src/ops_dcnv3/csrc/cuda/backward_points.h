@@ -233,10 +233,8 @@ struct PlainPoints {
       const Cell cell = cell_of(plan, tile, first + lanes.thread() / kLanes, params);
       const CellPoints<scalar_t> points(args.forward, sampling, cell);
       const CellGradients<scalar_t> gradients(args, points, cell, num_points);
-      const Center<acc_t> center(cell, sampling);
+      const AnyPoints<kLanes, scalar_t> any(points, cell, lane, sampling, lanes);
       const bool softmax = sampling.softmax;
-      Softmax<scalar_t> normalise{};
-      if (softmax) normalise = softmax_of<kLanes>(points, num_points, lane, lanes);
       const int64_t group_channel = int64_t{cell.group} * depth;
       const scalar_t* image = static_cast<const scalar_t*>(args.forward.input) + group_channel +
                               tile.image * params.height * params.width * channels;
@@ -248,9 +246,8 @@ struct PlainPoints {
         for (int batch = 0; batch < num_points; batch += kLanes) {
           const bool owns = batch + lane < num_points;
           const int p = owns ? batch + lane : 0;
-          const acc_t number = points.weight(p);
-          const acc_t weight = softmax ? normalise(number) : number;
-          const PointLocation<acc_t> at = locate_point(points, center, p, weight, sampling);
+          const acc_t weight = any.weight(p);
+          const PointLocation<acc_t> at = any.at(p, weight);
           CornerDots<acc_t> own = {};
           const int left = num_points - batch;
           for (int q = 0; q < (left < kLanes ? left : kLanes); ++q) {

@@ -156,9 +156,7 @@ struct PlainForward {
     for (int first = 0; first < plan.cells(); first += at_once) {
       const Cell cell = cell_of(plan, tile, first + lanes.thread() / kLanes, params);
       const CellPoints<scalar_t> points(args, sampling, cell);
-      const Center<acc_t> center(cell, sampling);
-      Softmax<scalar_t> normalise{};
-      if (sampling.softmax) normalise = softmax_of<kLanes>(points, num_points, lane, lanes);
+      const AnyPoints<kLanes, scalar_t> any(points, cell, lane, sampling, lanes);
       const int64_t group_channel = int64_t{cell.group} * depth;
       const scalar_t* image = static_cast<const scalar_t*>(args.input) + group_channel +
                               tile.image * params.height * params.width * channels;
@@ -170,9 +168,7 @@ struct PlainForward {
         acc_t sum = acc_t(0);
         for (int batch = 0; batch < num_points; batch += kLanes) {
           const int p = batch + lane < num_points ? batch + lane : 0;
-          const acc_t number = points.weight(p);
-          const acc_t own_weight = sampling.softmax ? normalise(number) : number;
-          const PointLocation<acc_t> own = locate_point(points, center, p, own_weight, sampling);
+          const PointLocation<acc_t> own = any.at(p);
           const int left = num_points - batch;
           for (int q = 0; q < (left < kLanes ? left : kLanes); ++q) {
             const PointLocation<acc_t> at{

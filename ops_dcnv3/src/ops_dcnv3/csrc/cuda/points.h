@@ -250,4 +250,31 @@ DCNV3_HOST_DEVICE PointLocation<acc_t> locate_point(const CellPoints<scalar_t>& 
   return locate_at(center, grid_x, grid_y, dx[0], dy[0], weight, sampling);
 }
 
+// The points of a cell one by one, however many there are. All lanes construct it together.
+template <int kLanes, typename scalar_t>
+struct AnyPoints {
+  using acc_t = typename Compute<scalar_t>::type;
+
+  const CellPoints<scalar_t>& points;
+  const Sampling<acc_t>& sampling;
+  Center<acc_t> center;
+  Softmax<scalar_t> normalise;
+
+  template <class Lanes>
+  DCNV3_KERNEL AnyPoints(const CellPoints<scalar_t>& cell_points, const Cell& cell, int lane,
+                         const Sampling<acc_t>& of_all, const Lanes& lanes)
+      : points(cell_points), sampling(of_all), center(cell, of_all), normalise{} {
+    if (sampling.softmax) normalise = softmax_of<kLanes>(points, sampling.points, lane, lanes);
+  }
+
+  DCNV3_HOST_DEVICE acc_t weight(int point) const {
+    const acc_t number = points.weight(point);
+    return sampling.softmax ? normalise(number) : number;
+  }
+  DCNV3_HOST_DEVICE PointLocation<acc_t> at(int point, acc_t weight) const {
+    return locate_point(points, center, point, weight, sampling);
+  }
+  DCNV3_HOST_DEVICE PointLocation<acc_t> at(int point) const { return at(point, weight(point)); }
+};
+
 }  // namespace dcnv3
