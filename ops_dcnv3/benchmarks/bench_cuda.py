@@ -28,7 +28,7 @@ from cuda_machine import describe_gpu
 from cuda_model import table_model
 from cuda_timing import CudaTimer, HostTimer, Sampler, Timer
 from goals import BACKWARD, FORWARD, TIMES_DCNV4, TIMES_ORIGINAL, goal_of
-from measure import Effort, Table, interleave, judge
+from measure import Effort, Table, interleave, judge, print_tables
 from original_design import OriginalDesign, build
 from workloads import WIDE, Layer, stage_layers
 
@@ -297,22 +297,15 @@ def main() -> None:
     machine = describe_gpu(bench.device)
     text = f"{date.today()}: `{command}`\n\n{machine}\n"
     text += f"- copy: {bench.bandwidth / 1e9:.0f} GB/s, read and written together\n"
-    print(text)
     before = "# The DCNv3 operator on a GPU\n"
-    if args.markdown:
-        args.markdown.parent.mkdir(parents=True, exist_ok=True)
-        if args.append and args.markdown.exists():
-            before = args.markdown.read_text()
+    if args.markdown and args.append and args.markdown.exists():
+        before = args.markdown.read_text()
     on_the_stream = nullcontext()
     if isinstance(bench.timer, CudaTimer):
         on_the_stream = torch.cuda.stream(bench.timer.stream)
     with on_the_stream:
-        for name in args.only:
-            for table in TABLES[name](bench):
-                print(table.markdown(), end="\n\n", flush=True)
-                text += f"\n{table.markdown()}\n"
-                if args.markdown:  # after each table: what was measured outlives an interruption
-                    args.markdown.write_text(f"{before}\n{text}")
+        tables = (table for name in args.only for table in TABLES[name](bench))
+        print_tables(tables, text, args.markdown, before)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from competitors import original_path, torchvision_arguments, torchvision_path
-from measure import FULL, QUICK, Effort, Table, describe_machine, judge, medians
+from measure import FULL, QUICK, Effort, Table, describe_machine, judge, medians, print_tables
 from memory import table_memory
 from torch import Tensor
 from workloads import PASSES, internimage_t, normalised, shapes
@@ -264,15 +264,9 @@ def main() -> None:
         raise SystemExit(f"bench_dcnv3: expected the compiled kernels, got none: {missing}")
     command = "python " + " ".join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])
     text = f"{date.today()}: `{command}`\n\n{describe_machine(args.threads)}\n"
-    print(text)
-    if args.markdown:
-        args.markdown.parent.mkdir(parents=True, exist_ok=True)
-    for name in args.only:
-        for table in TABLES[name](QUICK if args.quick else FULL, args.threads):
-            print(table.markdown(), end="\n\n", flush=True)
-            text += f"\n{table.markdown()}\n"
-            if args.markdown:  # after each table: what was measured outlives an interruption
-                args.markdown.write_text(f"# The DCNv3 operator on a CPU\n\n{text}")
+    effort = QUICK if args.quick else FULL
+    tables = (table for name in args.only for table in TABLES[name](effort, args.threads))
+    print_tables(tables, text, args.markdown, "# The DCNv3 operator on a CPU\n")
 
 
 if __name__ == "__main__":

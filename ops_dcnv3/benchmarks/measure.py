@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -159,3 +159,22 @@ def describe_machine(threads: int) -> str:
             f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
         ]
     )
+
+
+def print_tables(tables: Iterable[Table], text: str, record: Path | None, before: str) -> None:
+    """Prints tables as they come, and adds each to the record: what was measured is not lost.
+
+    Args:
+        tables: Measured while they are asked for.
+        text: What stands above them.
+        record: The file to write, if any.
+        before: What the file begins with, above ``text``.
+    """
+    print(text)
+    if record:
+        record.parent.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        print(table.markdown(), end="\n\n", flush=True)
+        text += f"\n{table.markdown()}\n"
+        if record:
+            record.write_text(f"{before}\n{text}")
