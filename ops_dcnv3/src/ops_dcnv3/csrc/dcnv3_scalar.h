@@ -23,6 +23,21 @@ constexpr bool kIsBFloat16 = false;
 template <>
 constexpr bool kIsBFloat16<BFloat16> = true;
 
+// Calls `function` with a null value of the type that `dtype` is stored in.
+template <typename F>
+auto with_scalar(DType dtype, F function) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return function(double{});
+    case DType::kFloat32:
+      return function(float{});
+    case DType::kBFloat16:
+      return function(BFloat16{});
+    default:
+      return function(Float16{});
+  }
+}
+
 // The type that a storage type is calculated in.
 template <typename scalar_t>
 struct Compute {

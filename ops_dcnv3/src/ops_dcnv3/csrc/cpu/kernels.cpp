@@ -9,21 +9,6 @@
 namespace dcnv3 {
 namespace DCNV3_LEVEL {
 
-// Calls `function` with a null value of the type that `dtype` is stored in.
-template <typename F>
-auto with_scalar(DType dtype, F function) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return function(double{});
-    case DType::kFloat32:
-      return function(float{});
-    case DType::kBFloat16:
-      return function(BFloat16{});
-    default:
-      return function(Float16{});
-  }
-}
-
 // Calls `function` with the number of points of the 3x3 kernel that every released model has, or 0
 // for any other.
 template <int kPoints>

@@ -50,27 +50,11 @@ const char* run_forward(const ForwardArgs& args, const Device& device, const Lau
   return launch_route<VectorForward, PlainForward, scalar_t>(route, arguments, launch);
 }
 
-// Calls `function` with a value of the type that `dtype` names.
-template <class Function>
-const char* with_type(DType dtype, const Function& function) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return function(double{});
-    case DType::kFloat32:
-      return function(float{});
-    case DType::kBFloat16:
-      return function(BFloat16{});
-    case DType::kFloat16:
-      return function(Float16{});
-  }
-  return "the dtype has no kernel";
-}
-
 template <class Launch>
 const char* forward(const ForwardArgs& args, const Device& device, const Launch& launch) {
   if (const char* reason = why_too_large(args.params)) return reason;
-  return with_type(args.dtype,
-                   [&](auto type) { return run_forward<decltype(type)>(args, device, launch); });
+  return with_scalar(args.dtype,
+                     [&](auto type) { return run_forward<decltype(type)>(args, device, launch); });
 }
 
 // ------------------------------------------------------------------------- backward
@@ -160,7 +144,7 @@ template <class Launch, class Zero>
 const char* backward(const BackwardArgs& args, const Device& device, bool deterministic,
                      const Launch& launch, const Zero& zero) {
   if (const char* reason = why_too_large(args.forward.params)) return reason;
-  return with_type(args.forward.dtype, [&](auto type) {
+  return with_scalar(args.forward.dtype, [&](auto type) {
     using scalar_t = decltype(type);
     using acc_t = typename Compute<scalar_t>::type;
     const Route route = choose_route(args.forward, args.grad_output);

@@ -94,7 +94,6 @@ struct CudaLanes {
   template <typename scalar_t>
   __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4],
                                                const uint32_t (&b)[2]) const {
-#if __CUDA_ARCH__ >= 800
     if constexpr (kIsBFloat16<scalar_t>)
       asm volatile(
           "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
@@ -107,9 +106,6 @@ struct CudaLanes {
           "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
           : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else
-    __trap();  // Device::matrices keeps such GPUs away
-#endif
   }
 };
 
