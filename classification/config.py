@@ -22,14 +22,28 @@ def get_default_config() -> CfgNode:
     """Returns the default settings, one group a concern."""
     config = CfgNode()
     config.SEED = 0
-    config.OUTPUT = "output"  # run folder = OUTPUT/MODEL.NAME
-    config.PRINT_FREQ = 10  # steps between two updates of the progress bar
+    config.OUTPUT = "output"  # run folder = OUTPUT/MODEL.NAME, and TAG in it unless "default"
+    config.TAG = "default"
+    config.PRINT_FREQ = 10  # steps between two updates of the progress bar and the event files
     config.SAVE_FREQ = 1  # epochs between two checkpoints to resume from
-    config.SAVE_CKPT_NUM = 1  # how many of those are kept
+    config.SAVE_STEPS = 0  # steps between two checkpoints within an epoch; 0 saves none there
+    config.SAVE_CKPT_NUM = 1  # how many of those are kept, beside the best
     config.EVAL_FREQ = 1  # epochs between two evaluations
+    config.EVAL_MODE = False  # evaluate MODEL.RESUME or MODEL.PRETRAINED and stop
+    config.EVAL_22K_TO_1K = False  # a 21,841-class model is evaluated on the 1,000 classes
+    config.THROUGHPUT_MODE = False  # measure images a second and stop
+    config.AMP_OPT_LEVEL = "O1"  # O0: float32; O1 and O2: autocast to AMP_TYPE
+    config.AMP_TYPE = "float16"  # or bfloat16, which needs no loss scaling
+    config.LOGGER = "tensorboard"  # beside metrics.csv: tensorboard, wandb or none
 
     config.DATA = CfgNode()
-    config.DATA.DATASET = "digits"
+    config.DATA.DATASET = "imagenet"  # what it is: a name of classification/data/
+    config.DATA.DATA_PATH = ""  # where it is
+    config.DATA.STORAGE = "auto"  # how it is stored: folder, list, zip, shards; auto looks
+    config.DATA.ZIP_MODE = False  # True: STORAGE zip
+    config.DATA.IMG_ON_MEMORY = False  # read all files once and keep their bytes: CACHE_MODE
+    config.DATA.CACHE_MODE = "part"  # full: every rank keeps all; part: its share; no: nothing
+    config.DATA.MAX_BAD_SHARE = 0.01  # training stops when more files than this are unreadable
     config.DATA.BATCH_SIZE = 128  # images a rank
     config.DATA.IMG_SIZE = 224  # pixels
     config.DATA.INTERPOLATION = "bicubic"
@@ -37,16 +51,21 @@ def get_default_config() -> CfgNode:
     config.DATA.PIN_MEMORY = True  # on CUDA
 
     config.MODEL = CfgNode()
+    config.MODEL.TYPE = "intern_image"  # or intern_image_meta_former: an image, its time and place
     config.MODEL.NAME = ""  # empty: the name of the YAML file
     config.MODEL.ARCH = "internimage_t"  # the size, a name of internimage.list_models()
+    config.MODEL.PRETRAINED = ""  # weights to start from: a file or a released name
     config.MODEL.RESUME = ""  # checkpoint of a run to go on with
+    config.MODEL.NUM_CLASSES = None  # None: as many as the data has; more is allowed
     config.MODEL.DROP_RATE = 0.0
     config.MODEL.DROP_PATH_RATE = 0.1
+    config.MODEL.DROP_PATH_TYPE = "linear"  # or uniform: the same rate in all blocks
     config.MODEL.LABEL_SMOOTHING = 0.1
     # None: as ARCH has it.
     config.MODEL.INTERN_IMAGE = CfgNode(dict.fromkeys(ARCH_OVERRIDES))
 
     config.TRAIN = CfgNode()
+    config.TRAIN.START_EPOCH = 0  # of a run that does not resume: where its schedule begins
     config.TRAIN.EPOCHS = 300
     config.TRAIN.WARMUP_EPOCHS = 20
     # The three rates are for 512 images a step; a run multiplies them by (images a step) / 512.
@@ -55,10 +74,22 @@ def get_default_config() -> CfgNode:
     config.TRAIN.MIN_LR = 5e-6
     config.TRAIN.WEIGHT_DECAY = 0.05
     config.TRAIN.CLIP_GRAD = 5.0  # total gradient norm; 0 clips nothing
-    config.TRAIN.ACCUMULATION_STEPS = 1  # batches a step
-    config.TRAIN.USE_CHECKPOINT = False  # recompute the blocks in the backward pass: less memory
+    config.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in the run's folder
+    config.TRAIN.ACCUMULATION_STEPS = 1  # batches a step; 0 counts as 1
     config.TRAIN.LR_LAYER_DECAY = False
     config.TRAIN.LR_LAYER_DECAY_RATIO = 0.875
+    config.TRAIN.RAND_INIT_FT_HEAD = False  # True: PRETRAINED's classifier starts afresh, small
+    # Speed and memory.
+    config.TRAIN.STRATEGY = "ddp"  # or fsdp, deepspeed: how ranks share the work and the memory
+    config.TRAIN.ZERO_STAGE = 1  # of "deepspeed": 1, 2, 3
+    config.TRAIN.OFFLOAD_OPTIMIZER = "none"  # of "deepspeed": cpu
+    config.TRAIN.OFFLOAD_PARAM = "none"  # of "deepspeed" with ZERO_STAGE 3, of "fsdp": cpu
+    config.TRAIN.DEEPSPEED_CONFIG = ""  # of "deepspeed": a JSON file for all that is not here
+    config.TRAIN.GRAD_SCALER = True  # False: float16 without loss scaling
+    config.TRAIN.USE_CHECKPOINT = False  # recompute the blocks in the backward pass: less memory
+    config.TRAIN.CHANNELS_LAST = False  # memory format of the convolutions
+    config.TRAIN.COMPILE = False  # torch.compile
+    config.TRAIN.SYNC_BN = False  # batch statistics over all ranks
     config.TRAIN.LR_SCHEDULER = CfgNode()
     config.TRAIN.LR_SCHEDULER.NAME = "cosine"
     config.TRAIN.LR_SCHEDULER.DECAY_EPOCHS = 30  # of "step"
@@ -68,6 +99,7 @@ def get_default_config() -> CfgNode:
     config.TRAIN.OPTIMIZER.EPS = 1e-8  # of "adamw"
     config.TRAIN.OPTIMIZER.BETAS = (0.9, 0.999)  # of "adamw"
     config.TRAIN.OPTIMIZER.MOMENTUM = 0.9  # of "sgd"
+    config.TRAIN.OPTIMIZER.USE_ZERO = False  # of "ddp": each rank keeps a share of the states
     config.TRAIN.OPTIMIZER.DCN_LR_MUL = None  # learning-rate factor of the offset branches
     config.TRAIN.OPTIMIZER.FREEZE_BACKBONE = None  # stages (from 0) that do not learn
     config.TRAIN.EMA = CfgNode()
@@ -75,10 +107,17 @@ def get_default_config() -> CfgNode:
     config.TRAIN.EMA.DECAY = 0.9998
 
     config.AUG = CfgNode()
+    # All data sets but the digits.
+    config.AUG.COLOR_JITTER = 0.4  # without AUTO_AUGMENT
+    config.AUG.AUTO_AUGMENT = "rand-m9-mstd0.5-inc1"  # timm's notation; none
+    config.AUG.HFLIP = 0.5  # probability
+    config.AUG.CROP_SCALE = (0.08, 1.0)  # share of the image's area in a training crop
+    # The digits alone: a mirrored or cropped digit is no digit.
     config.AUG.ROTATE = 0.0  # degrees to either side
     config.AUG.TRANSLATE = 0.0  # fraction of the image's side, to either side
     config.AUG.SCALE = 0.0  # size factor drawn from [1 - SCALE, 1 + SCALE]
     config.AUG.SHEAR = 0.0  # degrees to either side
+    # All.
     config.AUG.REPROB = 0.25  # random erasing
     config.AUG.REMODE = "pixel"
     config.AUG.RECOUNT = 1
@@ -88,13 +127,19 @@ def get_default_config() -> CfgNode:
     config.AUG.MIXUP_PROB = 1.0
     config.AUG.MIXUP_SWITCH_PROB = 0.5
     config.AUG.MIXUP_MODE = "batch"
+    config.AUG.RANDOM_RESIZED_CROP = False  # of the test images, beside TEST.CROP False
     config.AUG.MEAN = (0.485, 0.456, 0.406)
     config.AUG.STD = (0.229, 0.224, 0.225)
+
+    config.TEST = CfgNode()
+    config.TEST.CROP = True  # the middle square; False: the whole image, squeezed into a square
+    config.TEST.SEQUENTIAL = False  # True: every rank evaluates all images, not its share
     return config
 
 
 # Key of MODEL.INTERN_IMAGE -> argument of the model.
 ARCH_OVERRIDES = {
+    "CORE_OP": "core_op",
     "CHANNELS": "channels",
     "DEPTHS": "depths",
     "GROUPS": "groups",

@@ -50,7 +50,7 @@ def _are_ints(value: Any, *, at_least: int) -> bool:
     return isinstance(value, tuple) and all(_is_int(v) and v >= at_least for v in value)
 
 
-def _one_of(choices: Sequence[str]) -> Rule:
+def _one_of(choices: Sequence[str | int]) -> Rule:
     return Rule(f"one of {tuple(choices)}", lambda value: value in choices)
 
 
@@ -66,23 +66,36 @@ INDICES = Rule(
     "a list of different integers >= 0",
     lambda value: _are_ints(value, at_least=0) and len(set(value)) == len(value),
 )
+FOLDER_NAME = Rule(
+    "a folder's name",
+    lambda value: value not in (".", "..") and not set(value) & set("/\\\0\n"),
+)
 
 # Keys whose value has the type of its default need a rule only where that is not enough. Keys that
 # are None by default all need one, which holds for every other value.
 RULES: dict[str, Rule] = {
     "PRINT_FREQ": POSITIVE,
     "SAVE_FREQ": POSITIVE,
+    "SAVE_STEPS": NOT_NEGATIVE,
     "SAVE_CKPT_NUM": POSITIVE,
     "EVAL_FREQ": POSITIVE,
+    "AMP_OPT_LEVEL": _one_of(("O0", "O1", "O2")),
+    "AMP_TYPE": _one_of(("float16", "bfloat16")),
+    "LOGGER": _one_of(("tensorboard", "wandb", "none")),
+    "TAG": FOLDER_NAME,
     "SEED": Rule("in [0, 2**63)", lambda value: 0 <= value < 2**63),
+    "DATA.STORAGE": _one_of(("auto", "folder", "list", "zip", "shards")),
+    "DATA.CACHE_MODE": _one_of(("no", "part", "full")),
+    "DATA.MAX_BAD_SHARE": FRACTION,
     "DATA.BATCH_SIZE": POSITIVE,
     "DATA.IMG_SIZE": POSITIVE,
     "DATA.INTERPOLATION": _one_of(INTERPOLATIONS),
     "DATA.NUM_WORKERS": NOT_NEGATIVE,
-    "MODEL.NAME": Rule(
-        "a folder's name",
-        lambda value: value not in (".", "..") and not set(value) & set("/\\\0\n"),
-    ),
+    "MODEL.TYPE": _one_of(("intern_image", "intern_image_meta_former")),
+    "MODEL.NAME": FOLDER_NAME,
+    "MODEL.NUM_CLASSES": Rule("an integer > 0", lambda value: _is_int(value) and value > 0),
+    "MODEL.DROP_PATH_TYPE": _one_of(("linear", "uniform")),
+    "MODEL.INTERN_IMAGE.CORE_OP": _one_of(("DCNv3", "DCNv3_pytorch")),
     "MODEL.DROP_RATE": FRACTION_BELOW_1,
     "MODEL.DROP_PATH_RATE": FRACTION_BELOW_1,
     "MODEL.LABEL_SMOOTHING": FRACTION_BELOW_1,
@@ -111,7 +124,12 @@ RULES: dict[str, Rule] = {
     "TRAIN.MIN_LR": NOT_NEGATIVE,
     "TRAIN.WEIGHT_DECAY": NOT_NEGATIVE,
     "TRAIN.CLIP_GRAD": NOT_NEGATIVE,
-    "TRAIN.ACCUMULATION_STEPS": POSITIVE,
+    "TRAIN.ACCUMULATION_STEPS": NOT_NEGATIVE,
+    "TRAIN.START_EPOCH": NOT_NEGATIVE,
+    "TRAIN.STRATEGY": _one_of(("ddp", "fsdp", "deepspeed")),
+    "TRAIN.ZERO_STAGE": _one_of((1, 2, 3)),
+    "TRAIN.OFFLOAD_OPTIMIZER": _one_of(("none", "cpu")),
+    "TRAIN.OFFLOAD_PARAM": _one_of(("none", "cpu")),
     "TRAIN.LR_LAYER_DECAY_RATIO": Rule("in (0, 1]", lambda value: 0 < value <= 1),
     "TRAIN.LR_SCHEDULER.NAME": _one_of(("cosine", "linear", "step")),
     "TRAIN.LR_SCHEDULER.DECAY_EPOCHS": POSITIVE,
@@ -126,6 +144,12 @@ RULES: dict[str, Rule] = {
     "TRAIN.OPTIMIZER.DCN_LR_MUL": POSITIVE,
     "TRAIN.OPTIMIZER.FREEZE_BACKBONE": INDICES,
     "TRAIN.EMA.DECAY": FRACTION_BELOW_1,
+    "AUG.COLOR_JITTER": NOT_NEGATIVE,
+    "AUG.HFLIP": FRACTION,
+    "AUG.CROP_SCALE": Rule(
+        "two numbers in (0, 1], the smaller one first",
+        lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1,
+    ),
     "AUG.ROTATE": Rule("in [0, 180]", lambda value: 0 <= value <= 180),
     "AUG.TRANSLATE": FRACTION,
     "AUG.SCALE": FRACTION_BELOW_1,
