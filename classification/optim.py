@@ -22,8 +22,10 @@ def learning_rate_factor(config: CfgNode, world_size: int) -> float:
     return images / REFERENCE_BATCH_SIZE
 
 
-def build_optimizer(config: CfgNode, model: InternImage, *, factor: float) -> torch.optim.Optimizer:
-    """Builds the optimiser over the model's parameter groups.
+def optimizer_recipe(
+    config: CfgNode, model: InternImage, *, factor: float
+) -> tuple[type[torch.optim.Optimizer], list[dict[str, Any]], dict[str, Any]]:
+    """Returns an optimiser's class, the model's parameter groups and the remaining arguments.
 
     Vectors and biases have no weight decay; LR_LAYER_DECAY and DCN_LR_MUL give groups a rate of
     their own, as a factor ``lr_scale`` of the schedule's.
@@ -49,13 +51,17 @@ def build_optimizer(config: CfgNode, model: InternImage, *, factor: float) -> to
         )
     ]
     if train.OPTIMIZER.NAME == "sgd":
-        return torch.optim.SGD(
-            groups, learning_rate, momentum=train.OPTIMIZER.MOMENTUM, nesterov=True
-        )
+        options = {"momentum": train.OPTIMIZER.MOMENTUM, "nesterov": True}
+        return torch.optim.SGD, groups, {"lr": learning_rate, **options}
     # fused: one pass over the weights instead of a dozen; for a small model a sixth of the step
-    return torch.optim.AdamW(
-        groups, learning_rate, betas=train.OPTIMIZER.BETAS, eps=train.OPTIMIZER.EPS, fused=True
-    )
+    options = {"betas": train.OPTIMIZER.BETAS, "eps": train.OPTIMIZER.EPS, "fused": True}
+    return torch.optim.AdamW, groups, {"lr": learning_rate, **options}
+
+
+def build_optimizer(config: CfgNode, model: InternImage, *, factor: float) -> torch.optim.Optimizer:
+    """Builds the optimiser over the model's parameter groups; see ``optimizer_recipe``."""
+    kind, groups, options = optimizer_recipe(config, model, factor=factor)
+    return kind(groups, **options)
 
 
 def build_scheduler(

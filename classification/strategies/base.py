@@ -5,11 +5,11 @@ Shape legend: N images of a batch on one rank, H W pixels, K classes.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from internimage import InternImage
 
@@ -44,9 +44,12 @@ class Strategy(ABC):
 
     @abstractmethod
     def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Returns the logits (N, K) of images (N, 3, H, W), under autocast; any mode of the model.
+        """Returns the logits (N, K), float32, of images (N, 3, H, W); any mode of the model.
 
-        Compiled, checkpointed and in channels-last memory as the settings say.
+        Under autocast, compiled, checkpointed, in channels-last memory as the settings say.
+
+        Args:
+            inputs: Images, or (images, times, places) for a model that takes them.
         """
 
     @abstractmethod
@@ -59,7 +62,7 @@ class Strategy(ABC):
                 batch within ``batch_of_step`` with the same answer.
         """
 
-    def batch_of_step(self, *, is_last: bool) -> contextlib.AbstractContextManager:
+    def batch_of_step(self, *, is_last: bool) -> contextlib.AbstractContextManager[Any]:
         """Returns the context of forward and backward of one batch of a step."""
         return contextlib.nullcontext()
 
@@ -77,12 +80,12 @@ class Strategy(ABC):
     def model_state(self) -> dict[str, Tensor]:
         """Returns the whole weights and buffers by the model's keys; *collective*.
 
-        On the CPU, on the first rank; other ranks get an empty dict. float32 whatever the precision
-        of training.
+        They are those that ``forward`` computes with, exchanged ones included. On the CPU, on the
+        first rank; other ranks get an empty dict.
         """
 
     @abstractmethod
-    def load_model_state(self, state: dict[str, Tensor]) -> None:
+    def load_model_state(self, state: Mapping[str, Tensor]) -> None:
         """Takes up what ``model_state`` of any strategy returned; *collective*, whole on each rank.
 
         Raises:
@@ -95,12 +98,14 @@ class Strategy(ABC):
 
         The same form for every strategy and number of ranks: ``{"optimizer": {parameter's name:
         {"exp_avg": ..., "step": ...}}, "scaler": {...}}``, on the CPU, on the first rank; other
-        ranks get an empty dict.
+        ranks get an empty dict. The inner dict is empty before the first step.
         """
 
     @abstractmethod
-    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+    def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Takes up what ``optimizer_state`` of any strategy returned; *collective*.
+
+        Whole on each rank.
 
         Raises:
             ValueError: The state is of another model or optimiser.
@@ -108,9 +113,11 @@ class Strategy(ABC):
 
     @abstractmethod
     def tensors_to_average(self) -> list[Tensor]:
-        """Returns this rank's share of all parameters and buffers, which a moving average follows.
+        """Returns this rank's share of the parameters and of the buffers of floats.
 
-        Always the same tensors in the same order, so that they can be exchanged in place.
+        A moving average follows them. Always the same tensors in the same order: exchanged in place
+        they change what ``forward`` and ``model_state`` see, until they are exchanged back before
+        the next ``step``.
         """
 
     @abstractmethod
@@ -121,10 +128,6 @@ class Strategy(ABC):
         """Yields this rank's own buffers: running statistics differ between ranks in an epoch."""
         return self.model.named_buffers()
 
+    @abstractmethod
     def close(self) -> None:
         """Lets go of what holds the process group; nothing of the strategy is used afterwards."""
-
-
-def whole_model(strategy: Strategy) -> nn.Module:
-    """Returns the model without wrappers."""
-    return strategy.model
