@@ -29,7 +29,6 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, name: str, description: str) -> None:
         super().__init__(prog=name, description=description, allow_abbrev=False)
         self.add_argument("--cfg", required=True, metavar="YAML", help="the settings")
-        self.add_argument("--batch-size", metavar="N", help="images a rank: DATA.BATCH_SIZE")
         self.add_argument(
             "--opts", nargs="+", default=[], metavar="KEY VALUE", help="any other settings"
         )

@@ -13,9 +13,13 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from classification.rules import check_value
+from classification.conflicts import check_conflicts
+from classification.rules import check_value, to_known_choice
 
 BASE_KEY = "BASE"  # a list of parent files, relative to the file that names them
+
+# Keys of the original that are none here -> why.
+REMOVED = {"LOCAL_RANK": "the launcher's environment or --local-rank says it"}
 
 
 def get_default_config() -> CfgNode:
@@ -168,24 +172,37 @@ def get_config(path: str | Path, options: Sequence[str] = ()) -> CfgNode:
         The frozen settings.
 
     Raises:
-        ValueError: A file is missing or no YAML mapping, a key is unknown, a value breaks a rule.
+        ValueError: A file is missing or no YAML mapping, a key is unknown, a value breaks a rule,
+            or two contradict each other.
     """
-    path = Path(path)
-    config = get_default_config()
-    _merge_file(config, path, children=())
-    _merge_options(config, options)
-    if not config.MODEL.NAME:
-        config.MODEL.NAME = path.stem
+    config = merge_config(path, options)
     check_config(config)
     config.freeze()
     return config
 
 
-def check_config(config: CfgNode) -> None:
-    """Checks every value against its rule.
+def merge_config(path: str | Path, options: Sequence[str] = ()) -> CfgNode:
+    """Reads the settings as ``get_config`` does, without checking or freezing them.
 
     Raises:
-        ValueError: A value breaks its rule.
+        ValueError: A file is missing or no YAML mapping, or a key is unknown.
+    """
+    path = Path(path)
+    config = get_default_config()
+    _merge_file(config, path, children=())
+    _merge_options(config, options)
+    config.MODEL.NAME = config.MODEL.NAME or path.stem
+    config.DATA.DATASET = config.DATA.DATASET.lower()  # the original's imagenet22K is imagenet22k
+    # The original's default is 0, which means one batch a step there too.
+    config.TRAIN.ACCUMULATION_STEPS = config.TRAIN.ACCUMULATION_STEPS or 1
+    return config
+
+
+def check_config(config: CfgNode) -> None:
+    """Checks every value against its rule, and all of them against each other.
+
+    Raises:
+        ValueError: A value breaks its rule, or two contradict each other.
     """
     defaults = dict(flatten(get_default_config()))
     for key, value in flatten(config):
@@ -193,11 +210,7 @@ def check_config(config: CfgNode) -> None:
             check_value(key, value)
         elif defaults[key] is not None:
             raise ValueError(f"config: expected a value for {key}, got None")
-    if config.TRAIN.WARMUP_EPOCHS > config.TRAIN.EPOCHS:
-        raise ValueError(
-            f"config: expected TRAIN.WARMUP_EPOCHS <= TRAIN.EPOCHS = {config.TRAIN.EPOCHS}, "
-            f"got {config.TRAIN.WARMUP_EPOCHS}"
-        )
+    check_conflicts(config)
 
 
 def nearest_hint(word: str, known: Sequence[str]) -> str:
@@ -228,7 +241,7 @@ def _merge_file(config: CfgNode, path: Path, children: tuple[Path, ...]) -> None
         raise ValueError(
             f"config: expected {BASE_KEY} a file or a list of files in {path}, got {parents!r}"
         )
-    for parent in parents:
+    for parent in filter(None, parents):  # the original writes [""] where there is none
         _merge_file(config, path.parent / parent, (*children, path.resolve()))
     for key, value in flatten(content):
         _set(config, key, value, source=str(path))
@@ -251,6 +264,8 @@ def _set(config: CfgNode, key: str, value: Any, *, source: str) -> None:
     """Sets one dotted key, with the type of its default."""
     known = [name for name, _ in flatten(get_default_config())]
     if key not in known:
+        if key in REMOVED:
+            raise ValueError(f"config: expected no {key} in {source}: {REMOVED[key]}")
         if isinstance(value, dict) or any(name.startswith(f"{key}.") for name in known):
             raise ValueError(f"config: expected keys under {key} in {source}, got {value!r}")
         hint = nearest_hint(key, known)
@@ -259,7 +274,8 @@ def _set(config: CfgNode, key: str, value: Any, *, source: str) -> None:
     node = config
     for name in filter(None, group.split(".")):
         node = node[name]
-    node[leaf] = _coerce(key, value, dict(flatten(get_default_config()))[key], source=source)
+    value = _coerce(key, value, dict(flatten(get_default_config()))[key], source=source)
+    node[leaf] = to_known_choice(key, value)
 
 
 def _coerce(key: str, value: Any, default: Any, *, source: str) -> Any:

@@ -13,10 +13,12 @@ class Rule(NamedTuple):
     Args:
         words: As an error says it, behind the key.
         holds: The test; a TypeError means no.
+        choices: All values, where the rule is a list of them.
     """
 
     words: str
     holds: Callable[[Any], bool]
+    choices: tuple[str | int, ...] = ()
 
 
 def check_value(key: str, value: Any) -> None:
@@ -38,6 +40,15 @@ def check_value(key: str, value: Any) -> None:
         raise ValueError(f"config: expected {key} {rule.words}, got {value!r}")
 
 
+def to_known_choice(key: str, value: Any) -> Any:
+    """Returns a text as the rule of its key spells it, whatever its case: INTERN_IMAGE, dcnv3."""
+    rule = RULES.get(key)
+    if rule is None or not isinstance(value, str):
+        return value
+    by_lower = {choice.lower(): choice for choice in rule.choices if isinstance(choice, str)}
+    return by_lower.get(value.lower(), value)
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -51,7 +62,7 @@ def _are_ints(value: Any, *, at_least: int) -> bool:
 
 
 def _one_of(choices: Sequence[str | int]) -> Rule:
-    return Rule(f"one of {tuple(choices)}", lambda value: value in choices)
+    return Rule(f"one of {tuple(choices)}", lambda value: value in choices, tuple(choices))
 
 
 POSITIVE = Rule("> 0", lambda value: _is_number(value) and value > 0)
