@@ -1,18 +1,69 @@
-"""What the tools that look at a model share: its flags, its images, errors as one line."""
+"""What the tools share: errors as one line, a progress bar; of a model its flags and its images."""
 
 import argparse
+import contextlib
+import errno
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress, TimeElapsedColumn
 from torch import Tensor
 
 from internimage import Preprocessing
 from internimage.predict import Predictor, build_predictor
 
 BAD_INPUT = 2
+STOPPED = 130  # as shells have it: 128 + SIGINT
+
+
+def run_tool(name: str, tool: Callable[[], None], *, resumes: bool = False) -> int:
+    """Runs a tool; a mistake, a full disk or Ctrl-C is one line. Returns the exit code.
+
+    Args:
+        name: The tool's name.
+        tool: All of its work.
+        resumes: Whether the same command, given again, goes on where this one ended.
+    """
+    hint = "; the same command goes on from here" if resumes else ""
+    try:
+        tool()
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _say(name, f"error: {error}{hint if full else ''}")
+    except ValueError as error:
+        _say(name, f"error: {error}")
+    except KeyboardInterrupt:
+        _say(name, f"stopped{hint}")
+        return STOPPED
+    else:
+        return 0
+    return BAD_INPUT
+
+
+@contextlib.contextmanager
+def progress(description: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+    """Shows a bar while the block runs; where the output is no terminal, nothing.
+
+    Args:
+        description: What is going on.
+        total: How much there is to do; None where nobody knows.
+
+    Yields:
+        A function to call with the amount done since the last call.
+    """
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def _say(name: str, text: str) -> None:
+    print(f"{name}: {' '.join(text.split())}", file=sys.stderr)
 
 
 class PictureParser(argparse.ArgumentParser):
@@ -48,7 +99,8 @@ class PictureParser(argparse.ArgumentParser):
             draw: Draws to ``out`` of the flags what the model that they choose does.
         """
         args = self.parse_args(arguments)
-        try:
+
+        def tool() -> None:
             predictor = build_predictor(
                 args.model,
                 args.checkpoint,
@@ -56,11 +108,9 @@ class PictureParser(argparse.ArgumentParser):
                 image_size=args.image_size,
             )
             draw(predictor, args)
-        except (ValueError, OSError) as error:
-            print(f"{self.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-            return BAD_INPUT
-        print(args.out)
-        return 0
+            print(args.out)
+
+        return run_tool(self.prog, tool)
 
 
 def to_picture(x: Tensor, preprocessing: Preprocessing) -> np.ndarray:
