@@ -37,13 +37,14 @@ class FullySharded(TorchStrategy):
         return contextlib.nullcontext()
 
     def _clip(self, max_norm: float) -> float:
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
+        norm: Any = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
         return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
     def _whole(self, tensor: Tensor) -> Tensor:
         if not isinstance(tensor, DTensor):
             return tensor
-        return tensor.to(self.ranks.device).full_tensor()
+        on_device: Any = tensor.to(self.ranks.device)
+        return on_device.full_tensor()
 
     def _share(self, whole: Tensor, like: Tensor) -> Tensor:
         if not isinstance(like, DTensor):
@@ -71,7 +72,7 @@ def build_fully_sharded(
         if isinstance(module, InternImageBlock):
             fully_shard(module, mesh=mesh, offload_policy=policy)
     # The root, too, gives its weights back after a forward pass. Kept until a backward pass, as by
-    # default, they would outlive an evaluation and the exchange of its weights for those in training.
+    # default, they would outlive an evaluation, whose weights a moving average may have lent.
     fully_shard(model, mesh=mesh, offload_policy=policy, reshard_after_forward=True)
     if config.TRAIN.COMPILE:
         model.compile()
