@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from classification.accelerate_launch import asks_for_cpu, json_options, launcher_options
 from classification.command_line import Parser
 from classification.config import get_config, merge_config
+from classification.downloads import download, is_url
 
 
 class Flag(NamedTuple):
@@ -93,6 +94,7 @@ class SettingsParser(Parser):
 
         Raises:
             ValueError: A flag, a file, a key or a value is wrong.
+            ConnectionError: A checkpoint is an address, and there is no way to it.
         """
         typed = sys.argv[1:] if arguments is None else arguments
         args = self.parse_known([_with_dashes(text) for text in typed])
@@ -107,6 +109,12 @@ class SettingsParser(Parser):
         }
         options = [*_as_list(launcher), *_as_list(_implied(given)), *_as_list(given), *args.opts]
         draft = merge_config(args.cfg, options)
+        for key, source in (
+            ("MODEL.RESUME", draft.MODEL.RESUME),
+            ("MODEL.PRETRAINED", draft.MODEL.PRETRAINED),
+        ):
+            if is_url(source):
+                options += [key, str(download(source))]
         if draft.TRAIN.STRATEGY == "deepspeed" and draft.TRAIN.DEEPSPEED_CONFIG:
             options = [*_as_list(json_options(draft.TRAIN.DEEPSPEED_CONFIG)), *options]
         config = get_config(args.cfg, options)

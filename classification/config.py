@@ -138,6 +138,8 @@ def get_default_config() -> CfgNode:
     config.TEST = CfgNode()
     config.TEST.CROP = True  # the middle square; False: the whole image, squeezed into a square
     config.TEST.SEQUENTIAL = False  # True: every rank evaluates all images, not its share
+    config.TEST.WARMUP_STEPS = 50  # of THROUGHPUT_MODE: forward passes before the timed ones
+    config.TEST.TIMED_STEPS = 30  # of THROUGHPUT_MODE
     return config
 
 

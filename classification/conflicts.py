@@ -86,6 +86,11 @@ def _rules(config: CfgNode) -> list[tuple[bool, str, object]]:
             "neither",
         ),
         (
+            config.EVAL_22K_TO_1K and not config.EVAL_MODE,
+            "EVAL_MODE = True beside EVAL_22K_TO_1K = True",
+            config.EVAL_MODE,
+        ),
+        (
             config.EVAL_22K_TO_1K and model.NUM_CLASSES not in (None, NUM_22K_CLASSES),
             f"MODEL.NUM_CLASSES = {NUM_22K_CLASSES} beside EVAL_22K_TO_1K = True",
             model.NUM_CLASSES,

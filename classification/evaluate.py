@@ -4,7 +4,8 @@ r"""Evaluates saved weights on the test images of a data set.
         --cfg classification/configs/NAME.yaml --checkpoint OUTPUT/NAME/model.safetensors
 
 Prints one JSON object: top1 and top5 in percent, the loss, the number of images. Every number of
-ranks gives the same figures, since each image is evaluated once.
+ranks gives the same figures, since each image is evaluated once. ``train.py --eval --resume PTH``
+does the same with the weights that the training evaluated.
 """
 
 import dataclasses
@@ -20,34 +21,56 @@ from classification.startup import exit_on_ctrl_c
 if __name__ == "__main__":
     exit_on_ctrl_c("evaluate.py")
 
-import internimage
-from classification.command_line import Parser, run_script
-from classification.config import get_config
+from yacs.config import CfgNode
+
+from classification.arguments import SettingsParser
+from classification.command_line import run_script
 from classification.data import build_data
-from classification.distributed import leave, start_ranks
-from classification.engine import evaluate
+from classification.distributed import Ranks, leave, start_ranks
+from classification.evaluation import Scores, evaluate
+from classification.inference import build_forward, load_weights_to_evaluate
 from classification.models import build_model
 
 NAME = "evaluate.py"
 
 
+def evaluate_weights(config: CfgNode, ranks: Ranks, *, use_ema: bool | None = None) -> Scores:
+    """Evaluates MODEL.RESUME, or else MODEL.PRETRAINED, and prints the scores as JSON.
+
+    Args:
+        config: The settings.
+        ranks: This process among all.
+        use_ema: See ``load_weights_to_evaluate``.
+
+    Raises:
+        ValueError: The weights are of another model, the file is broken, or there are no images.
+        OSError: There is no such file.
+    """
+    data = build_data(config, ranks)
+    num_classes = len(data.class_names)
+    model = build_model(config, num_classes=num_classes)
+    loaded = load_weights_to_evaluate(config, model, use_ema=use_ema)
+    if ranks.is_main:
+        print(loaded, file=sys.stderr)
+    forward = build_forward(config, model, ranks.device, num_classes=num_classes)
+    scores = evaluate(forward, data, ranks)
+    if ranks.is_main:
+        print(json.dumps(dataclasses.asdict(scores), indent=2))
+    return scores
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = Parser(NAME, "Evaluates saved weights on the test images.")
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="the weights")
+    parser = SettingsParser(NAME, "Evaluates saved weights on the test images.")
+    parser.add_argument(
+        "--checkpoint", dest="MODEL.RESUME", required=True, metavar="PATH", help="the weights"
+    )
     parser.add_argument("--use-ema", action="store_true", help="the averaged ones of a ckpt_*.pth")
+    parser.set_defaults(EVAL_MODE="True")
 
     def script() -> None:
-        args = parser.parse_known(arguments)
-        batch_size = ["DATA.BATCH_SIZE", args.batch_size] if args.batch_size else []
-        config = get_config(args.cfg, [*batch_size, *args.opts])
-        ranks = start_ranks()
-        data = build_data(config, ranks)
-        model = build_model(config, num_classes=len(data.class_names)).to(ranks.device)
-        internimage.load_checkpoint(model, args.checkpoint, use_ema=args.use_ema)
-        scores = evaluate(model, data.test_loader, device=ranks.device)
-        if ranks.is_main:
-            print(json.dumps(dataclasses.asdict(scores), indent=2))
+        config, args = parser.parse_settings(arguments)
+        evaluate_weights(config, start_ranks(), use_ema=args.use_ema)
 
     return run_script(NAME, script)
 

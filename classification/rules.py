@@ -177,6 +177,8 @@ RULES: dict[str, Rule] = {
     "AUG.MIXUP_PROB": FRACTION,
     "AUG.MIXUP_SWITCH_PROB": FRACTION,
     "AUG.MIXUP_MODE": _one_of(("batch", "pair", "elem")),
+    "TEST.WARMUP_STEPS": NOT_NEGATIVE,
+    "TEST.TIMED_STEPS": POSITIVE,
     "AUG.MEAN": Rule(
         "three finite numbers", lambda value: len(value) == 3 and all(map(_is_number, value))
     ),

@@ -30,6 +30,7 @@ def create_model(
     num_classes: int | None = None,
     features_only: bool = False,
     out_indices: Sequence[int] = ALL_STAGES,
+    metaformer: bool | None = None,
     **overrides: Any,
 ) -> InternImage:
     """Build a model by name.
@@ -41,6 +42,7 @@ def create_model(
         num_classes: None is the release's number, 1,000 for a size. Nothing to ``features_only``.
         features_only: no head; the model returns a list of stage maps.
         out_indices: the stages that ``features_only`` returns.
+        metaformer: a head that takes time and place as well; None is as the release has it.
         overrides: further arguments of :class:`internimage.InternImage`.
 
     Raises:
@@ -61,10 +63,12 @@ def create_model(
         if not known:
             raise ValueError(unknown_name("create_model", name, [*VARIANTS, *RELEASED]))
         variant_name = name if name in VARIANTS else f"internimage_{name}"
-        metaformer, default_classes = False, NUM_CLASSES
+        is_metaformer, default_classes = False, NUM_CLASSES
     else:
-        variant_name, metaformer = release.variant, release.metaformer and not features_only
+        variant_name, is_metaformer = release.variant, release.metaformer and not features_only
         default_classes = release.num_classes
+    if metaformer is not None:
+        is_metaformer = metaformer
     if pretrained and release is None:
         release = default_release(variant_name)
 
@@ -79,7 +83,7 @@ def create_model(
             f"create_model: expected features_only = True beside out_indices, got "
             f"{tuple(out_indices)}"
         )
-    model = InternImageMetaFormer(**kwargs) if metaformer else InternImage(**kwargs)
+    model = InternImageMetaFormer(**kwargs) if is_metaformer else InternImage(**kwargs)
     if pretrained and release is not None:
         selectable = (release.num_classes, model.num_classes) == (21841, 1000)
         fresh_head = model.num_classes != release.num_classes and not selectable

@@ -1,0 +1,99 @@
+"""A model for evaluation: its weights, and a forward pass as in training.
+
+Shape legend: N images of a batch on one rank, H W pixels, K classes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from classification.strategies.precision import Precision
+from classification.strategies.torch_native import in_memory_format
+from internimage import InternImage, load_checkpoint
+from internimage.checkpoint_file import open_checkpoint
+from internimage.checkpoint_layouts import EMA_CONTAINERS
+from internimage.hub import find_release
+from internimage.imagenet22k import imagenet_1k_rows
+
+Forward = Callable[[Tensor | tuple[Tensor, ...]], Tensor]
+
+NUM_1K_CLASSES = 1000
+
+
+def load_weights_to_evaluate(
+    config: CfgNode, model: InternImage, *, use_ema: bool | None = None
+) -> str:
+    """Loads MODEL.RESUME, or else MODEL.PRETRAINED, whole: nothing may be missing.
+
+    Args:
+        config: The settings.
+        model: The model; the weights are put in it.
+        use_ema: Whether to take the averaged weights of a training checkpoint. None takes them
+            with TRAIN.EMA.ENABLE, where there are any: those that the training evaluated.
+
+    Returns:
+        What was loaded, a line.
+
+    Raises:
+        ValueError: The weights are of another model or the file is broken.
+        OSError: There is no such file, or no network to download a released name.
+    """
+    source = config.MODEL.RESUME or config.MODEL.PRETRAINED
+    if use_ema is None:
+        use_ema = config.TRAIN.EMA.ENABLE and _has_average(source)
+    report = load_checkpoint(model, source, use_ema=use_ema)
+    which = "averaged weights" if use_ema else "weights"
+    return "; ".join((f"{which} from {source}", *report.adaptations))
+
+
+def build_forward(
+    config: CfgNode, model: InternImage, device: torch.device, *, num_classes: int
+) -> Forward:
+    """Returns a forward pass without gradients as the training's: precision, layout, compilation.
+
+    Args:
+        config: The settings.
+        model: The model; is on the device and in evaluation mode afterwards.
+        device: Where it computes.
+        num_classes: The classes of the data: 1,000 with EVAL_22K_TO_1K.
+
+    Returns:
+        What maps images (N, 3, H, W), or a tuple of them, times and places, to float32 logits
+        (N, K).
+
+    Raises:
+        ValueError: The data of EVAL_22K_TO_1K are not ImageNet-1k's.
+    """
+    memory_format = torch.channels_last if config.TRAIN.CHANNELS_LAST else torch.contiguous_format
+    model.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
+    model.eval()
+    if config.TRAIN.COMPILE:
+        model.compile()
+    precision = Precision(config, device)
+    rows: Tensor | None = None
+    if config.EVAL_22K_TO_1K:
+        if num_classes != NUM_1K_CLASSES:
+            raise ValueError(
+                f"build_forward: expected data of {NUM_1K_CLASSES} classes beside EVAL_22K_TO_1K, "
+                f"got {num_classes}"
+            )
+        rows = torch.tensor(imagenet_1k_rows(), device=device)
+
+    @torch.no_grad()
+    def forward(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+        with precision.autocast():
+            logits = model(in_memory_format(inputs, memory_format)).float()
+        return logits if rows is None else logits[:, rows]
+
+    return forward
+
+
+def _has_average(source: str) -> bool:
+    """Returns whether a file holds averaged weights beside those in training."""
+    if find_release(source) is not None and not Path(source).is_file():
+        return False
+    content, _ = open_checkpoint(source)
+    return any(content.get(name) for name in EMA_CONTAINERS)
