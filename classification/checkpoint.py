@@ -1,21 +1,31 @@
-"""States of a run: written whole, the newest kept, taken up at the start of an epoch."""
+"""States of a run on the disk: written whole, the newest valid one found, old ones removed.
 
-import copy
+A run folder holds ``ckpt_epoch_N.pth`` (after epoch N), ``ckpt_epoch_N_step_M.pth`` (in epoch N,
+after its step M; with SAVE_STEPS or after a request to stop) and ``ckpt_epoch_best.pth``.
+"""
+
+import os
 import re
+import shutil
+import warnings
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from yacs.config import CfgNode
 
 from classification.config import flatten, get_default_config
 from internimage.checkpoint_file import open_checkpoint, write_pickle
+from internimage.files import write_atomically
+
+BEST = "ckpt_epoch_best.pth"
 
 # What a state must hold to be taken up.
 KEYS = {
-    *("model", "model_ema", "optimizer"),
-    *("epochs_done", "seconds", "rows"),
-    *("config", "world_size", "steps_per_epoch"),
+    *("model", "model_ema", "optimizer", "scaler", "ranks"),
+    *("epoch", "step_in_epoch", "seconds", "rows", "best"),
+    *("config", "steps_per_epoch"),
 }
 
 # Settings that a run may go on with in another value than it was saved with, which then takes
@@ -26,26 +36,87 @@ MAY_CHANGE = {
     "TRAIN.BASE_LR",
     "TRAIN.MIN_LR",
     "TRAIN.CLIP_GRAD",
-    # Where to and how often.
+    # Where to, where from and how often.
     "OUTPUT",
+    "TAG",
     "MODEL.NAME",
     "MODEL.RESUME",
+    "MODEL.PRETRAINED",
+    "DATA.DATA_PATH",
+    "DATA.MAX_BAD_SHARE",
+    "LOGGER",
     "PRINT_FREQ",
     "SAVE_FREQ",
+    "SAVE_STEPS",
     "SAVE_CKPT_NUM",
     "EVAL_FREQ",
-    # Speed and memory.
+    "EVAL_MODE",
+    "THROUGHPUT_MODE",
+    "TRAIN.AUTO_RESUME",
+    # Speed and memory; every strategy takes up the states of every other.
     "DATA.NUM_WORKERS",
     "DATA.PIN_MEMORY",
     "TRAIN.USE_CHECKPOINT",
+    "TRAIN.CHANNELS_LAST",
+    "TRAIN.COMPILE",
+    "TRAIN.STRATEGY",
+    "TRAIN.ZERO_STAGE",
+    "TRAIN.OFFLOAD_OPTIMIZER",
+    "TRAIN.OFFLOAD_PARAM",
+    "TRAIN.DEEPSPEED_CONFIG",
+    "TRAIN.OPTIMIZER.USE_ZERO",
 }
+
+# Settings that may change as well, but only between two epochs, as the number of ranks.
+MAY_CHANGE_BETWEEN_EPOCHS = {"DATA.BATCH_SIZE", "TRAIN.ACCUMULATION_STEPS"}
+
+
+class Place(NamedTuple):
+    """Where in a run a checkpoint was made; later ones compare greater.
+
+    Args:
+        epoch: The epoch, counted from 1.
+        step: Steps of it that are made; infinite where it is complete.
+    """
+
+    epoch: int
+    step: float
+
+    @property
+    def is_end_of_epoch(self) -> bool:
+        """Whether the epoch is complete."""
+        return self.step == float("inf")
+
+    def __str__(self) -> str:
+        step = "" if self.is_end_of_epoch else f", step {self.step:.0f}"
+        return f"epoch {self.epoch}{step}"
+
+
+def checkpoint_name(epoch: int, step: int | None = None) -> str:
+    """Returns the file's name after an epoch (counted from 1), or after a step of it."""
+    return f"ckpt_epoch_{epoch}.pth" if step is None else f"ckpt_epoch_{epoch}_step_{step}.pth"
+
+
+def place_of(path: Path) -> Place | None:
+    """Returns the place that the name of a checkpoint tells, None for other files."""
+    match = re.fullmatch(r"ckpt_epoch_(\d+)(?:_step_(\d+))?\.pth", path.name)
+    if match is None:
+        return None
+    return Place(int(match[1]), float("inf") if match[2] is None else int(match[2]))
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Returns the checkpoints in a run's folder, the last place at the end, without the best."""
+    places = {path: place_of(path) for path in folder.glob("ckpt_epoch_*.pth")}
+    placed = {path: place for path, place in places.items() if place is not None}
+    return sorted(placed, key=placed.__getitem__)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Saves the state after an epoch.
+    """Saves the state of a run.
 
     Args:
-        path: ``ckpt_epoch_N.pth`` in the run's folder.
+        path: A name of ``checkpoint_name`` in the run's folder.
         state: What ``load_state`` returns: tensors, numbers, text, lists and dicts.
 
     Raises:
@@ -54,33 +125,41 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     write_pickle(state, path)
 
 
+def keep_as_best(path: Path) -> None:
+    """Lets ``ckpt_epoch_best.pth`` beside a checkpoint have its content, without a copy if it can.
+
+    Raises:
+        OSError: The disk is full or read-only; the best is as it was.
+    """
+
+    def write(file: Path) -> None:
+        file.unlink()
+        try:
+            os.link(path, file)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, file)
+
+    write_atomically(path.with_name(BEST), write)
+
+
 def prune_checkpoints(checkpoints: list[Path], *, num_kept: int) -> None:
     """Removes the first of a run's checkpoints, from the disk and from the list.
+
+    The newest one at the end of an epoch stays in any case: other ranks can go on from there alone.
 
     Args:
         checkpoints: Those that the run may remove, the newest at the end.
         num_kept: How many stay.
     """
+    ends = [path for path in checkpoints if (place := place_of(path)) and place.is_end_of_epoch]
     for old in checkpoints[:-num_kept]:
-        old.unlink(missing_ok=True)
-    del checkpoints[:-num_kept]
-
-
-def epoch_of(path: Path) -> int | None:
-    """Returns N for a file called ``ckpt_epoch_N.pth``, else None."""
-    match = re.fullmatch(r"ckpt_epoch_(\d+)\.pth", path.name)
-    return int(match[1]) if match else None
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Returns the checkpoints in a run's folder, the last epoch at the end."""
-    epochs = {path: epoch_of(path) for path in folder.glob("ckpt_epoch_*.pth")}
-    numbered = {path: epoch for path, epoch in epochs.items() if epoch is not None}
-    return sorted(numbered, key=numbered.__getitem__)
+        if old not in ends[-1:]:
+            old.unlink(missing_ok=True)
+            checkpoints.remove(old)
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint to resume from.
+    """Reads a checkpoint to resume from; its tensors are mapped into memory.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -92,8 +171,43 @@ def load_state(path: str | Path) -> dict[str, Any]:
             f"load_state: expected a checkpoint of a training run, got {path} "
             "(weights alone cannot be resumed)"
         )
-    # The file is mapped into memory; the run goes on when it is gone.
-    return copy.deepcopy(dict(state))
+    return dict(state)
+
+
+def check_is_whole(path: Path) -> None:
+    """Reads a checkpoint from end to end and compares its checksums.
+
+    Raises:
+        ValueError: The file is damaged or is no checkpoint of a run.
+    """
+    load_state(path)
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(
+            f"check_is_whole: expected a whole checkpoint, got {path} with damaged bytes"
+        )
+
+
+def newest_valid(checkpoints: list[Path]) -> Path | None:
+    """Returns the last of the checkpoints that is whole, and warns about later ones.
+
+    Raises:
+        ValueError: There are checkpoints, and all are damaged.
+    """
+    for path in reversed(checkpoints):
+        try:
+            check_is_whole(path)
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            warnings.warn(f"a damaged checkpoint is skipped: {error}", stacklevel=2)
+        else:
+            return path
+    if checkpoints:
+        raise ValueError(
+            f"newest_valid: expected a whole checkpoint, got only damaged ones in "
+            f"{checkpoints[0].parent}; pass --overwrite to start anew"
+        )
+    return None
 
 
 def check_same_run(
@@ -108,19 +222,26 @@ def check_same_run(
         steps_per_epoch: Optimiser steps of an epoch of the run to go on with.
 
     Raises:
-        ValueError: A setting outside ``MAY_CHANGE``, or one of the numbers, has changed.
+        ValueError: A setting outside ``MAY_CHANGE`` has changed, or in the middle of an epoch one
+            that may change between epochs alone.
     """
+    is_end_of_epoch = state["step_in_epoch"] == state["steps_per_epoch"]
     # All through YAML, which makes lists of tuples.
     default, saved, given = (
         dict(flatten(yaml.safe_load(text)))
         for text in (get_default_config().dump(), state["config"], config.dump())
     )
     saved = default | saved  # a setting that is younger than the checkpoint had its default
-    saved |= {"ranks": state["world_size"], "steps an epoch": state["steps_per_epoch"]}
-    given |= {"ranks": world_size, "steps an epoch": steps_per_epoch}
+    may_change = MAY_CHANGE
+    if is_end_of_epoch:
+        may_change = MAY_CHANGE | MAY_CHANGE_BETWEEN_EPOCHS
+    else:
+        saved |= {"ranks": len(state["ranks"]), "steps an epoch": state["steps_per_epoch"]}
+        given |= {"ranks": world_size, "steps an epoch": steps_per_epoch}
     for key in given:
-        if key not in MAY_CHANGE and given[key] != saved[key]:
+        if key not in may_change and given[key] != saved[key]:
+            within = "" if is_end_of_epoch else " (made within an epoch)"
             raise ValueError(
-                f"check_same_run: expected {key} = {saved[key]!r} as in the checkpoint, "
+                f"check_same_run: expected {key} = {saved[key]!r} as in the checkpoint{within}, "
                 f"got {given[key]!r}"
             )

@@ -3,19 +3,28 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
+
+import torch
 
 from classification.config import nearest_hint
 from classification.distributed import (
     StoppedError,
     end_ranks,
+    is_lost_rank,
     raise_on_stop_signals,
     report_to_launcher,
 )
-from classification.engine import DivergedError
+from classification.logs import LOGGER
+from classification.results import BadFilesError, DivergedError
 
 BAD_INPUT = 2
+
+MISTAKES = (ValueError, OSError, ImportError, DivergedError, BadFilesError)
+"""What ends a script with one line: of the user's making, or of the disk's."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,22 +77,47 @@ def run_script(
         hint: What follows the line about a mistake or a stop.
     """
     raise_on_stop_signals()
+    warnings.showwarning = partial(_show_warning, name)
     try:
         try:
             script()
-        except (ValueError, OSError, DivergedError) as error:
-            text = f"error: {' '.join(str(error).split())}{hint()}"
-            report_to_launcher(text)  # whichever rank torchrun notices first
-            _say(name, text)
-            return BAD_INPUT
+        except MISTAKES as error:
+            return _fail(name, f"{' '.join(str(error).split())}{hint()}")
+        except torch.OutOfMemoryError as error:
+            text = "out of memory; a smaller --batch-size (with --accumulation-steps), "
+            text += f"--use-checkpoint or --strategy fsdp need less{hint()}: "
+            return _fail(name, text + str(error).split(". ")[0])
+        except RuntimeError as error:
+            if not is_lost_rank(error):
+                raise
+            text = f"another rank has ended, its log_rank file or its own message says why{hint()}"
+            return _fail(name, text)
     except StoppedError as stopped:
+        LOGGER.warning("%s", stopped)
         _say(name, f"{stopped}{hint()}")
         return stopped.exit_code
     end_ranks()
     return 0
 
 
+def _fail(name: str, reason: str) -> int:
+    """Says why a script ends, to all who may be listening; returns the exit code."""
+    text = f"error: {reason}"
+    LOGGER.error("%s", text)
+    report_to_launcher(text)  # whichever rank torchrun notices first
+    _say(name, text)
+    return BAD_INPUT
+
+
 def _say(name: str, text: str) -> None:
     """Prints a line on the first rank: the others make the same mistakes."""
     if os.environ.get("RANK", "0") == "0":
         print(f"{name}: {text}", file=sys.stderr)
+
+
+def _show_warning(
+    name: str, message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    """Shows a warning as one line, where Python would show the line of code as well."""
+    kind = "warning" if category is UserWarning else category.__name__
+    _say(name, f"{kind}: {' '.join(str(message).split())}")

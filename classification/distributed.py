@@ -1,28 +1,24 @@
-"""Ranks: start and end of the process group, sums over ranks, random states, stop signals.
+"""Ranks: start and end of the process group, exchange between ranks, stop signals.
 
 Under torchrun the environment names the ranks; without it the world is one process and no process
 group is made. gloo serves the CPU, nccl CUDA.
 """
 
+import ctypes
 import gc
 import json
 import os
-import random
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,14 @@ class Ranks:
         return self.rank == 0
 
 
+T = TypeVar("T")
+
+# "Save and leave": from kill, torchrun and schedulers. Windows has no SIGUSR1.
+REQUESTS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
+
+
 class StoppedError(Exception):
-    """SIGINT or SIGTERM arrived."""
+    """A signal asked to stop."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
@@ -68,14 +70,25 @@ def start_ranks() -> Ranks:
         torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ:
         return Ranks(rank=0, world_size=1, device=device)
+    _die_with_the_launcher()
     dist.init_process_group("nccl" if use_cuda else "gloo")
     return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
+
+
+def _die_with_the_launcher() -> None:
+    """Asks Linux to kill this rank when torchrun is killed, who could not pass the signal on.
+
+    Its ranks would train on unseen, in the folder in which the restarted command trains as well.
+    """
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def end_ranks() -> None:
     """Leaves the process group, if there is one, after the last step of all ranks.
 
-    Every model of ``data_parallel`` must be out of use before. It holds the group as well, and the
+    Every model of a strategy must be out of use before. It holds the group as well, and the
     last holder joins gloo's threads: a model does so with the interpreter's lock held, for which a
     thread may be waiting to let go of a tensor. That is a deadlock, once in some dozen runs
     (PyTorch 2.13). ``destroy_process_group`` gives the lock away first.
@@ -83,6 +96,14 @@ def end_ranks() -> None:
     if dist.is_initialized():
         gc.collect()
         dist.destroy_process_group()
+
+
+def is_lost_rank(error: RuntimeError) -> bool:
+    """Whether an error of a collective says that another rank has ended."""
+    if isinstance(error, (dist.DistNetworkError, dist.DistBackendError)):
+        return True
+    signs = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
+    return dist.is_initialized() and any(sign in str(error) for sign in signs)
 
 
 def report_to_launcher(text: str) -> None:
@@ -111,23 +132,6 @@ def leave(exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """Returns a model whose backward pass averages the gradients of all ranks.
-
-    The weights of rank 0 go to all ranks now. Running statistics of batch norm stay each rank's own
-    while training: whoever uses them averages them first.
-    """
-    if ranks.world_size == 1:
-        return model
-    # The gradient of a 1x1 convolution has other strides than its weight, for dimensions of size 1:
-    # nothing is copied that would not be copied anyway.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    with warnings.catch_warnings():
-        # PyTorch 2.13 has a new name for the argument; older ones know only this.
-        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-        return DistributedDataParallel(model, broadcast_buffers=False)
-
-
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Returns the sum of ``values`` (any shape) over all ranks."""
     total = values.clone()
@@ -136,55 +140,103 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def on_first_rank(ranks: Ranks, do: Callable[[], object]) -> None:
+def start_sum_over_ranks(values: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Starts the sum of ``values`` over all ranks; the function that it returns waits for it."""
+    if not dist.is_initialized():
+        return lambda: values
+    work = dist.all_reduce(values, async_op=True)
+
+    def wait() -> torch.Tensor:
+        work.wait()
+        return values
+
+    return wait
+
+
+def max_over_ranks(value: int, ranks: Ranks) -> int:
+    """Returns the largest ``value`` of all ranks."""
+    largest = torch.tensor(value, device=ranks.device)
+    if dist.is_initialized():
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest.item())
+
+
+def gather_on_first_rank(ranks: Ranks, value: Any) -> list[Any]:
+    """Returns the ``value`` of each rank, on the first one; the others get an empty list."""
+    if not dist.is_initialized():
+        return [value]
+    gathered: list[Any] | None = [None] * ranks.world_size if ranks.is_main else None
+    dist.gather_object(value, gathered)
+    return gathered or []
+
+
+def on_first_rank(ranks: Ranks, do: Callable[[], T]) -> T:
     """Lets the first rank do something, such as writing a file, while the others wait.
 
     If that fails all ranks raise: none goes on into a step that the first one will not join.
+
+    Args:
+        ranks: This process among all.
+        do: Returns something that can be pickled, which all ranks get.
 
     Raises:
         OSError: ``do`` raised it, on the first rank.
         ValueError: Likewise.
     """
     failure: OSError | ValueError | None = None
+    answer: list[Any] = [None, None]  # the result, and the reason of a failure
     if ranks.is_main:
         try:
-            do()
+            answer[0] = do()
         except (OSError, ValueError) as error:
             failure = error
-    reason = [None if failure is None else str(failure)]
+            answer[1] = str(error)
     if dist.is_initialized():
-        dist.broadcast_object_list(reason, device=ranks.device)
+        dist.broadcast_object_list(answer, device=ranks.device)
     if failure is not None:
         raise failure
-    if reason[0] is not None:
-        raise OSError(reason[0])
-
-
-def seed_everything(seed: int, ranks: Ranks, *, epoch: int = 0) -> None:
-    """Seeds Python, NumPy and PyTorch for one epoch on one rank.
-
-    Every (seed, epoch, rank) has random states of its own, independent of what was drawn before: an
-    epoch that follows a resume draws what it would have drawn in an unbroken run.
-    """
-    # SeedSequence spreads the three numbers: neighbours give unrelated states.
-    state = np.random.SeedSequence((seed, epoch, ranks.rank)).generate_state(1, dtype=np.uint64)[0]
-    random.seed(int(state))
-    np.random.seed(int(state % 2**32))
-    torch.manual_seed(int(state))
+    if answer[1] is not None:
+        raise OSError(answer[1])
+    return answer[0]
 
 
 def raise_on_stop_signals() -> None:
-    """Lets SIGINT and SIGTERM raise ``StoppedError`` in the main thread.
+    """Lets SIGINT, SIGTERM and SIGUSR1 raise ``StoppedError`` in the main thread.
 
-    torchrun passes both on to every rank. Each rank leaves on its own, without a word to the
+    torchrun passes signals on to every rank. Each rank leaves on its own, without a word to the
     others: a rank that waits in a collective is woken by the connection that its peer closes.
     """
 
     def stop(signal_number: int, _frame: FrameType | None) -> None:
         # A second signal while leaving would only garble the message.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, *REQUESTS):
+            signal.signal(number, signal.SIG_IGN)
         raise StoppedError(signal_number)
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, *REQUESTS):
+        signal.signal(number, stop)
+
+
+class StopRequest:
+    """Notes SIGTERM and SIGUSR1 in a block instead of raising at once; SIGINT still raises.
+
+    Schedulers send them some time before they end a job, and often twice: to the launcher, which
+    passes them on, and to every process.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.getsignal(number) for number in REQUESTS}
+        for number in REQUESTS:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After an error or a stop the process leaves: a late request must not disturb that.
+        for number, handler in self._before.items():
+            signal.signal(number, handler if kind is None else signal.SIG_IGN)
+
+    def _note(self, signal_number: int, _frame: FrameType | None) -> None:
+        self.signal_number = self.signal_number or signal_number

@@ -1,97 +1,50 @@
-"""The one engine: optimiser steps over an epoch, and evaluation.
+"""The one engine: optimiser steps over an epoch, from any step of it on, and evaluation.
 
 Shape legend: N images of a batch on one rank, H W pixels, K classes.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.utils import distribute_bn
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from yacs.config import CfgNode
 
-from classification.data import Data, build_mixup
-from classification.distributed import Ranks, data_parallel, seed_everything, sum_over_ranks
-from classification.optim import (
-    build_ema,
-    build_optimizer,
-    build_scheduler,
-    learning_rate_factor,
+from classification.average import WeightAverage
+from classification.data import build_mixup
+from classification.data.batch import Batch, Data
+from classification.distributed import (
+    Ranks,
+    gather_on_first_rank,
+    start_sum_over_ranks,
+    sum_over_ranks,
 )
+from classification.evaluation import Scores, evaluate, to_inputs
+from classification.optim import build_scheduler, learning_rate_factor
+from classification.random_states import get_random_states, seed_everything, set_random_states
+from classification.results import BadFilesError, DivergedError, EpochResult, StepResult, Sums
+from classification.strategies import build_strategy
 from internimage import InternImage
-from internimage.param_groups import freeze_stages
+from internimage.metaformer import InternImageMetaFormer, with_unknown_meta
 
-
-class DivergedError(Exception):
-    """The gradient is no longer finite."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One optimiser step of this rank.
-
-    Args:
-        epoch: The epoch it belongs to, counted from 0.
-        step: Steps made since the start of the run, this one included.
-        loss: Mean loss of this rank's images.
-        gradient_norm: Total norm of the gradient of all ranks, before clipping.
-        learning_rate: The largest rate of all parameter groups.
-    """
-
-    epoch: int
-    step: int
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch of training on all ranks.
-
-    Args:
-        train_loss: Mean loss an image.
-        gradient_norm: Mean over the steps of the total gradient norm, before clipping.
-        learning_rate: The rate of the last step.
-        images_per_second: Training images a second of all ranks together.
-    """
-
-    train_loss: float
-    gradient_norm: float
-    learning_rate: float
-    images_per_second: float
-
-
-@dataclass(frozen=True)
-class Scores:
-    """An evaluation on all ranks.
-
-    Args:
-        loss: Mean cross-entropy an image, without label smoothing.
-        top1: Percent of images whose class has the largest logit.
-        top5: Percent of images whose class is among the five largest.
-        num_images: Images that were evaluated.
-    """
-
-    loss: float
-    top1: float
-    top5: float
-    num_images: int
+MAX_SKIPPED_STEPS = 50
+"""Steps in a row that may be skipped while the loss scale of float16 falls: 2**-50 is nothing."""
 
 
 class Engine:
     """Trains one model: optimiser, schedule, weight average and distribution in one place.
 
+    Its place in the run is ``epoch``, counted from 0, and ``step_in_epoch``, the steps of it that
+    are made; after the last one it stays in the epoch until ``next_epoch``.
+
     Args:
-        config: The settings; TRAIN, AUG, MODEL.LABEL_SMOOTHING and SEED are read.
+        config: The settings.
         model: A classifier, (N, 3, H, W) -> (N, K), with the same weights on every rank.
-        data: The images; K is the number of its class names.
+        data: The images; K is at least the number of its class names.
         ranks: This process among all.
     """
 
@@ -101,182 +54,301 @@ class Engine:
         self.ranks = ranks
         self.accumulation_steps = config.TRAIN.ACCUMULATION_STEPS
         self.steps_per_epoch = len(data.train_loader) // self.accumulation_steps
-        self.step = 0  # optimiser steps made so far
-        self.model = model.to(ranks.device)
-        freeze_stages(self.model, config.TRAIN.OPTIMIZER.FREEZE_BACKBONE or ())
-        self.mixup = build_mixup(config, num_classes=len(data.class_names))
+        self.epoch = config.TRAIN.START_EPOCH
+        self.step_in_epoch = 0
+        self.sums = Sums()
+        self.skipped_steps = 0  # in a row
         factor = learning_rate_factor(config, ranks.world_size)
-        self.optimizer = build_optimizer(config, self.model, factor=factor)
+        self.strategy = build_strategy(config, model, ranks, factor=factor)
         self.scheduler = build_scheduler(
-            config, self.optimizer, steps_per_epoch=self.steps_per_epoch, factor=factor
+            config, self.strategy.optimizer, steps_per_epoch=self.steps_per_epoch, factor=factor
         )
-        self.ema = build_ema(config, self.model)
-        self.parallel_model = data_parallel(self.model, ranks)
+        self.mixup = build_mixup(config, num_classes=model.num_classes)
+        self.average: WeightAverage | None = None
+        if config.TRAIN.EMA.ENABLE:
+            tensors = self.strategy.tensors_to_average()
+            self.average = WeightAverage(tensors, decay=config.TRAIN.EMA.DECAY)
 
     @property
-    def final_model(self) -> nn.Module:
-        """The model that is evaluated and saved: the averaged weights where EMA is on."""
-        return self.ema.module if self.ema is not None else self.model
+    def model(self) -> InternImage:
+        """The model in training."""
+        return self.strategy.model
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps since the start of the run."""
+        return self.epoch * self.steps_per_epoch + self.step_in_epoch
+
+    def final_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Lets the model hold the weights to evaluate and save: the average where EMA is on."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def train_epoch(
-        self, epoch: int, on_step: Callable[[StepResult], object] = lambda result: None
+        self,
+        on_step: Callable[[StepResult], object] = lambda result: None,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> EpochResult:
-        """Trains on every image once.
+        """Trains on every image of the epoch once, or on those behind ``step_in_epoch``.
 
         Args:
-            epoch: Counted from 0; decides on the order of the images, the augmentation and the
-                place in the schedule.
-            on_step: Called after each step.
+            on_step: Called after each step, on every rank; the state may be saved in it.
+            stop_requested: Whether this rank is asked to stop.
 
         Raises:
+            BadFilesError: More files than DATA.MAX_BAD_SHARE cannot be read.
             DivergedError: The gradient is not finite; the weights are as before the step.
         """
-        seed_everything(self.config.SEED, self.ranks, epoch=epoch + 1)  # 0 made the weights
-        self.data.train_sampler.set_epoch(epoch)
-        self.parallel_model.train()
-        self.step = epoch * self.steps_per_epoch
-        started = time.perf_counter()
-        loss_sum = norm_sum = 0.0
-        num_images = 0
-        batches = iter(self.data.train_loader)
-        for _ in range(self.steps_per_epoch):
+        if self.step_in_epoch == 0:
+            seed_everything(self.config.SEED, self.ranks, epoch=self.epoch + 1)  # 0: the weights
+        self.model.train()
+        first = self.step_in_epoch * self.accumulation_steps
+        steps = range(self.step_in_epoch, self.steps_per_epoch)
+        batches = self.data.train_loader.batches(self.epoch, first) if steps else iter(())
+        for _ in steps:
+            started = time.perf_counter()
             step_batches = [next(batches) for _ in range(self.accumulation_steps)]
-            result = self._train_step(step_batches, epoch)
-            step_images = sum(len(images) for images, _ in step_batches)
-            loss_sum += result.loss * step_images
-            norm_sum += result.gradient_norm
-            num_images += step_images
+            data_seconds = time.perf_counter() - started
+            result = self._train_step(step_batches, started, data_seconds, stop_requested())
             on_step(result)
-        self._average_batch_norm()
-        totals = torch.tensor([loss_sum, num_images], dtype=torch.float64)
-        loss_sum, num_images = sum_over_ranks(totals.to(self.ranks.device)).tolist()
-        return EpochResult(
-            train_loss=loss_sum / num_images,
-            gradient_norm=norm_sum / self.steps_per_epoch,
-            learning_rate=result.learning_rate,
-            images_per_second=num_images / (time.perf_counter() - started),
-        )
+        return self._epoch_result()
 
-    def evaluate(self) -> Scores:
-        """Evaluates the final model on the test images; see ``evaluate``."""
-        return evaluate(self.final_model, self.data.test_loader, device=self.ranks.device)
+    def end_epoch(self) -> None:
+        """Gives all ranks the mean of their running statistics; *collective*.
+
+        From here on all have one model, to be evaluated and trained on. A state to go on from is
+        saved before.
+        """
+        self._share_buffers()
+        if self.average is not None:
+            with self.average.in_place():
+                self._share_buffers()
+
+    def next_epoch(self) -> None:
+        """Goes to the start of the epoch that follows."""
+        self.epoch += 1
+        self.step_in_epoch = 0
+        self.sums = Sums()
+
+    def evaluate(self, check: Callable[[], object] = lambda: None) -> Scores:
+        """Evaluates the final weights on the test images; *collective*.
+
+        Args:
+            check: Called after each batch, equally often on every rank; may raise.
+        """
+        self.model.eval()
+        with self.final_weights():
+            return evaluate(
+                self.strategy.forward,
+                self.data,
+                self.ranks,
+                filler=self._filler() if self.strategy.forward_is_collective else None,
+                check=check,
+            )
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that training goes on from: weights, average, optimiser."""
-        return {
-            "model": self.model.state_dict(),
-            "model_ema": None if self.ema is None else self.ema.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+        """Returns all that training goes on from; *collective*.
+
+        On the first rank; the others get an empty dict. The weights have the mean of the ranks'
+        running statistics, as after ``end_epoch``; each rank's own are among ``ranks``.
+        """
+        local: dict[str, Any] = {
+            "random": get_random_states(self.ranks.device),
+            "sums": asdict(self.sums),
+            "buffers": self._own_buffers(),
         }
+        state: dict[str, Any] = {"model": self._whole_state(), "model_ema": None}
+        if self.average is not None:
+            with self.average.in_place():
+                state["model_ema"] = self._whole_state()
+                local["average_buffers"] = self._own_buffers()
+        state |= self.strategy.optimizer_state()
+        locals_ = gather_on_first_rank(self.ranks, local)
+        place = {
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+        return {**state, **place, "ranks": locals_} if self.ranks.is_main else {}
+
+    def final_state(self) -> dict[str, Tensor]:
+        """Returns the whole final weights; *collective*, on the first rank, else empty."""
+        with self.final_weights():
+            return self._whole_state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a state of ``state_dict``, made with the same settings of the optimiser.
+        """Takes up a state of ``state_dict``, of any strategy; *collective*.
+
+        One made by another number of ranks can be taken up at the end of an epoch alone.
 
         Raises:
-            ValueError: The state is of another model, or only one of both has averaged weights.
+            ValueError: The state is of another model or optimiser, within an epoch of other ranks,
+                or only one of both has averaged weights.
         """
-        if (state["model_ema"] is None) != (self.ema is None):
+        if (state["model_ema"] is None) != (self.average is None):
             raise ValueError(
                 "Engine.load_state_dict: expected averaged weights exactly with TRAIN.EMA.ENABLE = "
-                f"{self.ema is not None}, got a state with them {state['model_ema'] is not None}"
+                f"{self.average is not None}, got a state with them "
+                f"{state['model_ema'] is not None}"
             )
-        try:
-            self.model.load_state_dict(state["model"])
-            if self.ema is not None:
-                self.ema.module.load_state_dict(state["model_ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
+        if self.average is not None:
+            self.strategy.load_model_state(state["model_ema"])
+            self.average.restart()
+        self.strategy.load_model_state(state["model"])
+        self.strategy.load_optimizer_state(
+            {"optimizer": state["optimizer"], "scaler": state["scaler"]}
+        )
+        self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+        if len(state["ranks"]) == self.ranks.world_size:
+            self._load_own(state["ranks"][self.ranks.rank])
+        else:
+            self._load_others(state)
+
+    def _load_own(self, local: dict[str, Any]) -> None:
+        """Takes up what differs between ranks."""
+        self.sums = Sums(**local["sums"])
+        self._set_buffers(local["buffers"])
+        if self.average is not None:
+            with self.average.in_place():
+                self._set_buffers(local["average_buffers"])
+        set_random_states(local["random"], self.ranks.device)
+
+    def _load_others(self, state: dict[str, Any]) -> None:
+        """Takes up the end of an epoch that another number of ranks has made."""
+        if state["step_in_epoch"] != state["steps_per_epoch"]:
             raise ValueError(
-                f"Engine.load_state_dict: expected the state of this model, got {reason}"
-            ) from error
+                f"Engine.load_state_dict: expected {len(state['ranks'])} ranks for a state made "
+                f"within an epoch, got {self.ranks.world_size}; at the end of one they may change"
+            )
+        self.step_in_epoch = self.steps_per_epoch
+        sums = [local["sums"] for local in state["ranks"]]
+        total = {key: sum(values[key] for values in sums) for key in sums[0]}
+        images = {"loss": total["loss"], "num_images": total["num_images"]}
+        self.sums = Sums(
+            **{key: value / len(sums) for key, value in total.items() if key not in images},
+            **{key: value / self.ranks.world_size for key, value in images.items()},
+        )
 
     def _train_step(
-        self, batches: list[tuple[torch.Tensor, torch.Tensor]], epoch: int
+        self, batches: list[Batch], started: float, data_seconds: float, stop: bool
     ) -> StepResult:
         """Makes one optimiser step."""
         self.scheduler.step_update(self.step)
-        learning_rate = max(group["lr"] for group in self.optimizer.param_groups)
-        self.optimizer.zero_grad(set_to_none=True)
+        learning_rate = max(group["lr"] for group in self.strategy.optimizer.param_groups)
+        bad_files = tuple(name for batch in batches for name in batch.bad_files)
+        messages = self._send(stop, len(bad_files))
         loss_sum = torch.zeros((), device=self.ranks.device)
-        for index, (images, labels) in enumerate(batches):
-            images = images.to(self.ranks.device, non_blocking=True)
-            labels = labels.to(self.ranks.device, non_blocking=True)
+        for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
-            with contextlib.nullcontext() if is_last else self._no_sync():
-                loss = self._loss(images, labels) / len(batches)
-                loss.backward()
-            loss_sum += loss.detach()
-        clip = self.config.TRAIN.CLIP_GRAD or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip).item()
+            with self.strategy.batch_of_step(is_last=is_last):
+                loss = self._loss(batch) / len(batches)
+                self.strategy.backward(loss, is_last=is_last)
+            loss_sum += loss.detach().float()
+        norm, skipped = self.strategy.step(clip_grad=self.config.TRAIN.CLIP_GRAD)
+        self.skipped_steps = self.skipped_steps + 1 if skipped else 0
         # The norm is of the gradient of all ranks, so all of them see the same and stop together.
-        if not norm < float("inf"):
+        if (not skipped and not norm < float("inf")) or self.skipped_steps > MAX_SKIPPED_STEPS:
             raise DivergedError(
                 f"the training diverged: loss {loss_sum.item():.4g}, gradient norm {norm} in epoch "
-                f"{epoch + 1}, step {self.step + 1}, at learning rate {learning_rate:.3g}; "
+                f"{self.epoch + 1}, step {self.step + 1}, at learning rate {learning_rate:.3g}; "
                 "a lower TRAIN.BASE_LR or TRAIN.CLIP_GRAD may help"
             )
-        self.optimizer.step()
-        self.step += 1
-        if self.ema is not None:
-            self.ema.update(self.model)
-        return StepResult(epoch, self.step, loss_sum.item(), norm, learning_rate)
+        if self.average is not None and not skipped:
+            self.average.update()
+        self.step_in_epoch += 1
+        num_stops, num_bad_files = messages()
+        num_images = sum(len(batch.labels) for batch in batches)
+        result = StepResult(
+            epoch=self.epoch,
+            step=self.step,
+            loss=loss_sum.item(),
+            gradient_norm=norm,
+            learning_rate=learning_rate,
+            num_images=num_images,
+            seconds=time.perf_counter() - started,
+            data_seconds=data_seconds,
+            bad_files=bad_files,
+            stop=num_stops > 0,
+        )
+        self._add(result, num_bad_files, skipped)
+        return result
 
-    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a batch: images (N, 3, H, W), labels (N,)."""
-        if self.mixup is not None:
-            images, targets = self.mixup(images, labels)  # targets (N, K), smoothed
-            return F.cross_entropy(self.parallel_model(images), targets)
+    def _loss(self, batch: Batch) -> Tensor:
+        """Mean loss of a batch."""
+        images, *meta = to_inputs(batch, self.data.finish_train, self.ranks.device)
+        targets = batch.labels.to(self.ranks.device, non_blocking=True)  # (N,)
         smoothing = self.config.MODEL.LABEL_SMOOTHING
-        return F.cross_entropy(self.parallel_model(images), labels, label_smoothing=smoothing)
+        if self.mixup is not None:
+            images, targets = self.mixup(images, targets)  # (N, K), smoothed
+            smoothing = 0.0
+        logits = self.strategy.forward((images, *meta) if meta else images)
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
-    def _no_sync(self) -> contextlib.AbstractContextManager:
-        if isinstance(self.parallel_model, DistributedDataParallel):
-            return self.parallel_model.no_sync()
-        return contextlib.nullcontext()
+    def _send(self, stop: bool, num_bad_files: int) -> Callable[[], list[int]]:
+        """Starts to add up a few numbers over the ranks; the result is waited for when called."""
+        values = torch.tensor([stop, num_bad_files], dtype=torch.int64, device=self.ranks.device)
+        wait = start_sum_over_ranks(values)
+        return lambda: wait().tolist()
 
-    def _average_batch_norm(self) -> None:
-        """Gives all ranks the mean of their running statistics: one model, whoever saves it."""
-        if self.ranks.world_size == 1:
-            return
-        for model in filter(None, (self.model, self.ema and self.ema.module)):
-            distribute_bn(model, self.ranks.world_size, reduce=True)
+    def _filler(self) -> Tensor | tuple[Tensor, ...]:
+        size = self.config.DATA.IMG_SIZE
+        images = torch.zeros(1, 3, size, size, device=self.ranks.device)
+        is_metaformer = isinstance(self.model, InternImageMetaFormer)
+        return with_unknown_meta(images) if is_metaformer else images
 
+    def _add(self, result: StepResult, num_bad_files: int, skipped: bool) -> None:
+        sums = self.sums
+        sums.loss += result.loss * result.num_images
+        if not skipped:
+            sums.gradient_norm += result.gradient_norm
+            sums.num_norms += 1
+        sums.num_images += result.num_images
+        sums.seconds += result.seconds
+        sums.data_seconds += result.data_seconds
+        sums.num_bad_files += num_bad_files
+        # The shares of the ranks are disjoint, so in an epoch no file is counted twice.
+        most = self.config.DATA.MAX_BAD_SHARE * self.data.num_train_images
+        if sums.num_bad_files > most:
+            raise BadFilesError(
+                f"{sums.num_bad_files} of {self.data.num_train_images} training files cannot be "
+                f"read, more than DATA.MAX_BAD_SHARE = {self.config.DATA.MAX_BAD_SHARE:g}"
+            )
 
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    *,
-    device: torch.device,
-) -> Scores:
-    """Evaluates a classifier on the images of all ranks, each counted once.
+    def _epoch_result(self) -> EpochResult:
+        sums = self.sums
+        values = [sums.loss, sums.num_images, sums.data_seconds, sums.seconds]
+        totals = torch.tensor(values, dtype=torch.float64).to(self.ranks.device)
+        loss, num_images, data_seconds, seconds = sum_over_ranks(totals).tolist()
+        return EpochResult(
+            train_loss=loss / num_images,
+            gradient_norm=sums.gradient_norm / max(sums.num_norms, 1),
+            learning_rate=max(group["lr"] for group in self.strategy.optimizer.param_groups),
+            images_per_second=num_images * self.ranks.world_size / seconds,
+            data_share=data_seconds / seconds,
+            num_bad_files=int(sums.num_bad_files),
+        )
 
-    Args:
-        model: (N, 3, H, W) -> (N, K); is in evaluation mode afterwards.
-        loader: Batches of this rank's share: images (N, 3, H, W) and labels (N,).
-        device: Where the model is.
+    def _whole_state(self) -> dict[str, Tensor]:
+        """Returns the model's state with the mean of all ranks' running statistics."""
+        buffers = {name: value.cpu() for name, value in self._mean_buffers().items()}
+        state = self.strategy.model_state()
+        return {key: buffers.get(key, value) for key, value in state.items()}
 
-    Raises:
-        ValueError: There is no image.
-    """
-    model.eval()
-    # Sums of loss, top-1 hits, top-5 hits and images.
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
-    for images, labels in loader:
-        labels = labels.to(device, non_blocking=True)
-        logits = model(images.to(device, non_blocking=True)).float()
-        top5 = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        hits = top5 == labels[:, None]  # (N, 5)
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        sums[:3] += torch.stack([loss.double(), hits[:, 0].sum(), hits.sum()])
-        sums[3] += len(labels)
-    loss_sum, top1_hits, top5_hits, num_images = sum_over_ranks(sums).tolist()
-    if not num_images:
-        raise ValueError("evaluate: expected images >= 1, got 0")
-    return Scores(
-        loss=loss_sum / num_images,
-        top1=100 * top1_hits / num_images,
-        top5=100 * top5_hits / num_images,
-        num_images=int(num_images),
-    )
+    def _own_buffers(self) -> dict[str, Tensor]:
+        return {name: buffer.detach().cpu().clone() for name, buffer in self.strategy.buffers()}
+
+    def _mean_buffers(self) -> dict[str, Tensor]:
+        """Returns each floating-point buffer's mean over the ranks; *collective*."""
+        return {
+            name: sum_over_ranks(buffer.detach()) / self.ranks.world_size
+            for name, buffer in self.strategy.buffers()
+            if buffer.is_floating_point()
+        }
+
+    def _share_buffers(self) -> None:
+        self._set_buffers(self._mean_buffers())
+
+    @torch.no_grad()
+    def _set_buffers(self, values: dict[str, Tensor]) -> None:
+        for name, buffer in self.strategy.buffers():
+            if name in values:
+                buffer.copy_(values[name])

@@ -11,7 +11,8 @@ import torch
 
 from internimage.files import write_atomically
 
-# One row an epoch. Losses are means an image, scores are percent, seconds count from the start.
+# One row an epoch. Losses are means an image, scores are percent, data_share is the part of the
+# time (0-1) that the training waited for data, seconds count from the start.
 COLUMNS = (
     "epoch",
     "step",
@@ -22,6 +23,8 @@ COLUMNS = (
     "top1",
     "top5",
     "images_per_second",
+    "data_share",
+    "bad_files",
     "seconds",
 )
 

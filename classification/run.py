@@ -1,45 +1,61 @@
-"""A training run from the first or the resumed epoch to the files that it leaves."""
+"""A training run from the first or the resumed step to the files that it leaves."""
 
+import signal
 import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import FileLock
+from torch import Tensor
 from yacs.config import CfgNode
 
 import internimage
 from classification.checkpoint import (
-    check_same_run,
-    epoch_of,
-    list_checkpoints,
-    load_state,
+    checkpoint_name,
+    keep_as_best,
     prune_checkpoints,
     save_state,
 )
 from classification.data import Data, build_data
-from classification.distributed import Ranks, on_first_rank
-from classification.engine import Engine, EpochResult, Scores
+from classification.distributed import (
+    Ranks,
+    StoppedError,
+    StopRequest,
+    max_over_ranks,
+    on_first_rank,
+)
+from classification.engine import Engine
+from classification.evaluation import Scores
+from classification.logs import LOGGER, close_log, open_log
 from classification.models import build_metadata, build_model
-from classification.progress import Progress
+from classification.progress import Progress, describe
 from classification.records import draw_curves, weights_sha256, write_json, write_metrics
+from classification.results import BadFilesError, EpochResult, StepResult
+from classification.resume import Start, choose_start, take_up
 from classification.run_folder import (
     CONFIG,
     CURVES,
     METRICS,
     SUMMARY,
     WEIGHTS,
-    check_is_free,
-    is_in,
+    lock_run_folder,
     make_run_folder,
+    remove_half_written,
     run_files,
     run_folder,
     writing,
 )
+from classification.trackers import NoTracker, Tracker, open_tracker
 from internimage import CheckpointMetadata
 from internimage.checkpoint_file import METADATA_KEY
 from internimage.complexity import count_parameters
 from internimage.files import write_atomically
+
+SHOWN_BAD_FILES = 10
+"""How many unreadable files an error names; the logs have all."""
 
 
 @dataclass
@@ -51,115 +67,233 @@ class Run:
         ranks: This process among all.
         data: The images.
         engine: Trains and evaluates the model.
-        epochs_done: Epochs that are complete.
         seconds: Training time so far, evaluation and saving included.
         rows: The rows of metrics.csv so far.
+        best: The best evaluation so far: ``top1`` and its ``epoch``, if there was one.
         checkpoints: The files in the run's folder from which it could go on, the newest at the
             end. Older ones than SAVE_CKPT_NUM are removed.
+        abandoned: Files of later places, from which nobody is to go on once this run has saved.
+        num_parameters: Of the whole model.
+        is_complete: Whether there is nothing left to do.
+        lock: Held by the first rank while it writes to the folder.
+        bad_files: What this rank could not read in this process.
     """
 
     config: CfgNode
     ranks: Ranks
     data: Data
     engine: Engine
-    epochs_done: int = 0
     seconds: float = 0.0
     rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
     checkpoints: list[Path] = field(default_factory=list)
+    abandoned: list[Path] = field(default_factory=list)
+    num_parameters: int = 0
+    is_complete: bool = False
+    lock: FileLock | None = None
+    bad_files: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder = run_folder(self.config)
+        self.tracker: Tracker = NoTracker()
+        self.request = StopRequest()
+        self.started = 0.0
 
     def train(self) -> None:
         """Trains until TRAIN.EPOCHS are done and writes the run's files.
 
         Raises:
+            BadFilesError: More files than DATA.MAX_BAD_SHARE cannot be read.
             DivergedError: The gradient is not finite.
             OSError: A file could not be written.
+            StoppedError: SIGTERM or SIGUSR1 arrived, and the state is saved.
         """
-        config, folder = self.config, run_folder(self.config)
-        started = time.perf_counter() - self.seconds
-        num_steps = config.TRAIN.EPOCHS * self.engine.steps_per_epoch
-        with Progress(num_steps, update_every=config.PRINT_FREQ, ranks=self.ranks) as progress:
-            progress.line(self._headline())
-            scores = None
-            while self.epochs_done < config.TRAIN.EPOCHS:
-                result = self.engine.train_epoch(self.epochs_done, on_step=progress.step)
-                self.epochs_done += 1
-                is_last = self.epochs_done == config.TRAIN.EPOCHS
-                is_evaluated = is_last or self.epochs_done % config.EVAL_FREQ == 0
-                scores = self.engine.evaluate() if is_evaluated else None
-                self.seconds = time.perf_counter() - started
-                self.rows.append(self._row(result, scores))
-                progress.epoch(self.rows[-1], config.TRAIN.EPOCHS)
-                is_saved = is_last or self.epochs_done % config.SAVE_FREQ == 0
-                on_first_rank(self.ranks, partial(self._save_epoch, folder, is_saved))
-        if scores is not None:
-            on_first_rank(self.ranks, partial(self._finish, folder, scores))
-
-    def _save_epoch(self, folder: Path, with_checkpoint: bool) -> None:
-        with writing(folder / METRICS) as path:
-            write_metrics(path, self.rows)
-        if not with_checkpoint:
+        config, engine = self.config, self.engine
+        num_steps = config.TRAIN.EPOCHS * engine.steps_per_epoch
+        bar = Progress(
+            num_steps, first_step=engine.step, update_every=config.PRINT_FREQ, ranks=self.ranks
+        )
+        if self.is_complete:
+            bar.line(f"{self.folder} holds the complete run; pass --overwrite to train anew")
             return
+        if self.ranks.is_main:
+            self.tracker = open_tracker(config, self.folder, first_step=engine.step)
+        self.started = time.perf_counter() - self.seconds
+        with self.request, bar as progress:
+            self._say(progress, self._headline())
+            scores = None
+            while engine.epoch < config.TRAIN.EPOCHS:
+                scores = self._train_epoch(progress)
+        self.tracker.close()
+        if scores is not None:
+            state = engine.final_state()
+            on_first_rank(self.ranks, partial(self._finish, scores, state))
+
+    def close(self) -> None:
+        """Lets go of the process group and of the folder; the run is of no more use."""
+        self.engine.strategy.close()
+        close_log()
+        if self.lock is not None:
+            self.lock.release()
+
+    def _train_epoch(self, progress: Progress) -> Scores | None:
+        """Trains the rest of an epoch, saves, evaluates; returns the scores if it did."""
+        config, engine = self.config, self.engine
+        number = engine.epoch + 1
+        try:
+            result = engine.train_epoch(
+                on_step=partial(self._after_step, progress),
+                stop_requested=lambda: self.request.signal_number != 0,
+            )
+        except BadFilesError as error:
+            raise BadFilesError(f"{error}: {self._shown_bad_files()}") from None
+        is_last = number == config.TRAIN.EPOCHS
+        # Before the evaluation: whoever is killed in it goes on with it.
+        is_saved = is_last or number % config.SAVE_FREQ == 0
+        if is_saved:
+            self._save(checkpoint_name(number))
+        engine.end_epoch()
+        scores = None
+        if is_last or number % config.EVAL_FREQ == 0:
+            try:
+                scores = engine.evaluate(check=self._check_request)
+            except StoppedError:
+                if not is_saved:
+                    self._save(checkpoint_name(number))
+                raise
+        self.seconds = time.perf_counter() - self.started
+        row = self._row(result, scores)
+        self.rows.append(row)
+        LOGGER.info(progress.epoch(row, config.TRAIN.EPOCHS))
+        self.tracker.log({f"epoch/{key}": value for key, value in row.items()}, engine.step)
+        if scores is not None and scores.top1 > self.best.get("top1", -1.0):
+            self.best = {"top1": scores.top1, "epoch": number}
+            if not is_saved:
+                self._save(checkpoint_name(number))
+            on_first_rank(self.ranks, partial(self._keep_as_best, checkpoint_name(number)))
+        on_first_rank(self.ranks, self._write_metrics)
+        engine.next_epoch()
+        return scores
+
+    def _after_step(self, progress: Progress, result: StepResult) -> None:
+        """Shows a step, saves where it is time to, and stops where a rank is asked to."""
+        engine = self.engine
+        for name in result.bad_files:
+            self.bad_files.append(name)
+            LOGGER.warning("unreadable, another image took its place: %s", name)
+        figures = progress.step(result)
+        if figures is not None:
+            LOGGER.info("step %d  %s", result.step, describe(figures))
+            self.tracker.log({f"train/{key}": value for key, value in figures.items()}, result.step)
+        every = self.config.SAVE_STEPS
+        is_end = engine.step_in_epoch == engine.steps_per_epoch
+        if result.stop or (every and not is_end and result.step % every == 0):
+            self._save(checkpoint_name(engine.epoch + 1, None if is_end else engine.step_in_epoch))
+        if result.stop:
+            raise StoppedError(self.request.signal_number or signal.SIGTERM)
+
+    def _check_request(self) -> None:
+        """Leaves an evaluation on all ranks when one of them is asked to stop."""
+        signal_number = max_over_ranks(self.request.signal_number, self.ranks)
+        if signal_number:
+            raise StoppedError(signal_number)
+
+    def _save(self, name: str) -> None:
+        """Saves the state under a name of ``checkpoint_name``; *collective*."""
+        self.seconds = time.perf_counter() - self.started
+        state = self.engine.state_dict()
+        on_first_rank(self.ranks, partial(self._write_checkpoint, name, state))
+
+    def _write_checkpoint(self, name: str, state: dict[str, Any]) -> None:
         progress = {
-            "epochs_done": self.epochs_done,
             "seconds": self.seconds,
             "rows": self.rows,
+            "best": self.best,
             "config": self.config.dump(),
-            "world_size": self.ranks.world_size,
-            "steps_per_epoch": self.engine.steps_per_epoch,
             METADATA_KEY: self._metadata().to_json(),  # for internimage predict
         }
-        with writing(folder / f"ckpt_epoch_{self.epochs_done}.pth") as path:
-            save_state(path, self.engine.state_dict() | progress)
-        # An epoch that is done again replaces its file.
+        with writing(self.folder / name) as path:
+            save_state(path, state | progress)
+        for old in self.abandoned:
+            old.unlink(missing_ok=True)
+        self.abandoned.clear()
+        # A place that is reached again replaces its file.
         self.checkpoints[:] = [*(old for old in self.checkpoints if old != path), path]
         prune_checkpoints(self.checkpoints, num_kept=self.config.SAVE_CKPT_NUM)
+        LOGGER.info("saved %s", path)
 
-    def _finish(self, folder: Path, scores: Scores) -> None:
+    def _keep_as_best(self, name: str) -> None:
+        with writing(self.folder / name) as path:
+            keep_as_best(path)
+
+    def _write_metrics(self) -> None:
+        with writing(self.folder / METRICS) as path:
+            write_metrics(path, self.rows)
+
+    def _finish(self, scores: Scores, state: dict[str, Tensor]) -> None:
         """Writes what a complete run leaves, the summary last: where it is, all is."""
-        config, model = self.config, self.engine.final_model
-        with writing(folder / WEIGHTS) as path:
-            internimage.save_checkpoint(model, path, metadata=self._metadata())
+        config = self.config
+        with writing(self.folder / WEIGHTS) as path:
+            internimage.save_checkpoint(state, path, metadata=self._metadata())
         title = f"{config.MODEL.NAME}, seed {config.SEED}"
-        with writing(folder / CURVES) as path:
+        with writing(self.folder / CURVES) as path:
             draw_curves(path, self.rows, title=title)
         summary = {
             "name": config.MODEL.NAME,
             "top1": scores.top1,
             "top5": scores.top5,
+            "best_top1": self.best["top1"],
+            "best_epoch": self.best["epoch"],
             "num_test_images": scores.num_images,
-            "epochs": self.epochs_done,
+            "epochs": self.engine.epoch,
             "steps": self.engine.step,
             "train_seconds": round(self.seconds, 2),
-            "weights": "model" if self.engine.ema is None else "ema",
-            "weights_sha256": weights_sha256(model.state_dict()),
+            "weights": "model" if self.engine.average is None else "ema",
+            "weights_sha256": weights_sha256(state),
             "seed": config.SEED,
+            "strategy": config.TRAIN.STRATEGY,
             "world_size": self.ranks.world_size,
         }
-        with writing(folder / SUMMARY) as path:
+        with writing(self.folder / SUMMARY) as path:
             write_json(path, summary)
-        print(f"top-1 {scores.top1:.2f} % of {scores.num_images} test images; files in {folder}")
+        text = f"top-1 {scores.top1:.2f} % of {scores.num_images} test images"
+        LOGGER.info(text)
+        print(f"{text}; files in {self.folder}")
 
     def _metadata(self) -> CheckpointMetadata:
         return build_metadata(self.config, class_names=self.data.class_names)
 
+    def _say(self, progress: Progress, text: str) -> None:
+        progress.line(text)
+        LOGGER.info(text)
+
+    def _shown_bad_files(self) -> str:
+        shown = ", ".join(self.bad_files[:SHOWN_BAD_FILES])
+        more = len(self.bad_files) > SHOWN_BAD_FILES
+        return f"{shown}{', ...' * more} (the log of each rank has all)"
+
     def _headline(self) -> str:
-        num_parameters = count_parameters(self.engine.model)
+        engine = self.engine
+        place = f"; goes on after step {engine.step}" if engine.step else ""
         return (
-            f"{self.config.MODEL.NAME}: {self.config.MODEL.ARCH}, {num_parameters / 1e6:.2f} M "
-            f"parameters; {self.data.num_train_images} training and {self.data.num_test_images} "
-            f"test images; {self.ranks.world_size} x {self.ranks.device.type}, "
-            f"{torch.get_num_threads()} threads each; {self.config.TRAIN.EPOCHS} epochs of "
-            f"{self.engine.steps_per_epoch} steps"
+            f"{self.config.MODEL.NAME}: {self.config.MODEL.ARCH}, "
+            f"{self.num_parameters / 1e6:.2f} M parameters; "
+            f"{self.data.num_train_images} training and {self.data.num_test_images} test images; "
+            f"{self.ranks.world_size} x {self.ranks.device.type}, {self.config.TRAIN.STRATEGY}, "
+            f"{torch.get_num_threads()} threads each; "
+            f"{self.config.TRAIN.EPOCHS} epochs of {engine.steps_per_epoch} steps{place}"
         )
 
     def _row(self, result: EpochResult, scores: Scores | None) -> dict[str, float]:
         row = {
-            "epoch": self.epochs_done,
+            "epoch": self.engine.epoch + 1,
             "step": self.engine.step,
             "learning_rate": result.learning_rate,
             "train_loss": result.train_loss,
             "gradient_norm": result.gradient_norm,
             "images_per_second": result.images_per_second,
+            "data_share": result.data_share,
+            "bad_files": result.num_bad_files,
             "seconds": self.seconds,
         }
         if scores is not None:
@@ -168,7 +302,7 @@ class Run:
 
 
 def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
-    """Builds folder, data, model and engine, and takes up MODEL.RESUME.
+    """Builds folder, data, model and engine, and takes up a state to go on from.
 
     Args:
         config: The settings.
@@ -177,51 +311,31 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
 
     Raises:
         ValueError: The settings do not fit the disk, the data, the ranks or the checkpoint, or
-            the folder holds another run.
+            the folder holds another run or is in use.
     """
     folder = run_folder(config)
-    if not overwrite:
-        # On every rank, so that all stop. No rank writes results before the engine has joined all.
-        check_is_free(folder, resume=config.MODEL.RESUME)
-    elif is_in(folder, config.MODEL.RESUME):
-        raise ValueError(
-            "prepare: expected --resume or --overwrite, got both for a checkpoint in the folder to "
-            f"overwrite, {folder}"
-        )
     on_first_rank(ranks, partial(make_run_folder, folder))
+    lock = lock_run_folder(folder) if ranks.is_main else None
+    start = on_first_rank(ranks, partial(choose_start, config, folder, ranks, overwrite=overwrite))
     data = build_data(config, ranks)
     torch.manual_seed(config.SEED)  # the same weights on every rank
     model = build_model(config, num_classes=len(data.class_names))
-    run = Run(config, ranks, data, Engine(config, model, data, ranks))
-    if config.MODEL.RESUME:
-        state = load_state(config.MODEL.RESUME)
-        check_same_run(
-            state,
-            config,
-            world_size=ranks.world_size,
-            steps_per_epoch=run.engine.steps_per_epoch,
-        )
-        run.engine.load_state_dict(state)
-        run.epochs_done, run.seconds = state["epochs_done"], state["seconds"]
-        run.rows = state["rows"]
-        if is_in(folder, config.MODEL.RESUME):
-            run.checkpoints += [
-                path
-                for path in list_checkpoints(folder)
-                if (epoch_of(path) or 0) <= run.epochs_done
-            ]
-    if run.epochs_done >= config.TRAIN.EPOCHS:
-        raise ValueError(
-            f"prepare: expected TRAIN.EPOCHS > epochs of the checkpoint = {run.epochs_done}, "
-            f"got {config.TRAIN.EPOCHS}"
-        )
-    on_first_rank(ranks, partial(_begin, folder, config, overwrite))
+    num_parameters = count_parameters(model)  # before a strategy deals them out
+    engine = Engine(config, model, data, ranks)
+    run = Run(config, ranks, data, engine, num_parameters=num_parameters, lock=lock)
+    take_up(run, start)
+    on_first_rank(ranks, partial(_begin, run, start, overwrite))
+    open_log(folder, ranks)
     return run
 
 
-def _begin(folder: Path, config: CfgNode, overwrite: bool) -> None:
+def _begin(run: Run, start: Start, overwrite: bool) -> None:
     """Removes what is of an earlier run, and writes the settings."""
+    folder = run.folder
+    remove_half_written(folder)
+    if run.is_complete:
+        return
     for old in run_files(folder) if overwrite else [folder / SUMMARY]:
         old.unlink(missing_ok=True)  # the summary says that the run is complete
     with writing(folder / CONFIG) as path:
-        write_atomically(path, lambda file: file.write_text(config.dump(), "utf-8"))
+        write_atomically(path, lambda file: file.write_text(run.config.dump(), "utf-8"))

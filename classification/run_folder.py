@@ -1,22 +1,31 @@
 """The folder of a run: what it holds, and whether it is free for a run."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from yacs.config import CfgNode
 
-from classification.checkpoint import epoch_of, list_checkpoints
+from classification.checkpoint import BEST, list_checkpoints, place_of
 from internimage.files import write_atomically
 
 METRICS, CURVES, WEIGHTS, SUMMARY = "metrics.csv", "curves.png", "model.safetensors", "summary.json"
 CONFIG = "config.yaml"
+LOCK = ".lock"
+LOG = "log_rank{rank}.txt"
+EVENTS = "tensorboard"  # a folder
+
+LOCK_SECONDS = 60.0
+"""How long a run waits for the folder: the ranks of a command that was killed end within that."""
 
 
 def run_folder(config: CfgNode) -> Path:
     """Returns the folder of a run's files."""
-    return Path(config.OUTPUT) / config.MODEL.NAME
+    folder = Path(config.OUTPUT) / config.MODEL.NAME
+    return folder if config.TAG == "default" else folder / config.TAG
 
 
 def make_run_folder(path: Path) -> Path:
@@ -36,6 +45,27 @@ def make_run_folder(path: Path) -> Path:
     return path
 
 
+def lock_run_folder(folder: Path, *, timeout: float = LOCK_SECONDS) -> FileLock:
+    """Takes the folder for this process, until it ends or lets go.
+
+    Args:
+        folder: The run's folder.
+        timeout: Seconds to wait for another process.
+
+    Raises:
+        ValueError: Another process trains in there.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise ValueError(
+            f"lock_run_folder: expected a folder in which nobody trains, got {folder}, in which "
+            f"another process does (waited {timeout:g} s); choose another --output"
+        ) from None
+    return lock
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Hands ``path`` to the block that writes it, and names it if that fails.
@@ -52,30 +82,43 @@ def writing(path: Path) -> Iterator[Path]:
 
 def run_files(folder: Path) -> list[Path]:
     """Returns what a run has left in its folder: its checkpoints first, the last epoch first."""
-    others = (folder / name for name in (WEIGHTS, SUMMARY, METRICS, CURVES, CONFIG))
-    return [*reversed(list_checkpoints(folder)), *(path for path in others if path.exists())]
+    others = (folder / name for name in (BEST, WEIGHTS, SUMMARY, METRICS, CURVES, CONFIG))
+    logs = folder.glob(LOG.format(rank="*"))
+    events = (folder / EVENTS).glob("events.out.tfevents.*")
+    present = (path for path in others if path.exists())
+    return [*reversed(list_checkpoints(folder)), *present, *sorted(logs), *sorted(events)]
 
 
-def check_is_free(folder: Path, *, resume: str) -> None:
+def remove_half_written(folder: Path) -> None:
+    """Removes the temporary files that a killed process has left.
+
+    Only the process that has locked the folder may: another one's would be in use.
+    """
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.\w+", path.name):
+            path.unlink(missing_ok=True)
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a run has left more than settings and logs, which one that broke off early leaves."""
+    early = {CONFIG, *(path.name for path in folder.glob(LOG.format(rank="*")))}
+    return any(p.name not in early and p.parent == folder for p in run_files(folder))
+
+
+def check_is_free(folder: Path) -> None:
     """Checks that no run in the folder would be mixed with this one.
-
-    A run that broke off before its first epoch has left its settings alone, which do not count.
-
-    Args:
-        folder: The run's folder.
-        resume: MODEL.RESUME; a file in the folder goes on with the folder's run.
 
     Raises:
         ValueError: The folder holds another run.
     """
-    results = [path for path in run_files(folder) if path.name != CONFIG]
-    if not results or is_in(folder, resume):
+    if not holds_results(folder):
         return
-    epoch = epoch_of(results[0])
+    first = run_files(folder)[0]
+    place = place_of(first)
     raise ValueError(
         f"check_is_free: expected a folder without a run, got {folder}, which holds "
-        + (f"a run up to epoch {epoch}; " if epoch is not None else f"{results[0].name} of a run; ")
-        + (f"go on with --resume {results[0]}, " if epoch is not None else "")
+        + (f"a run up to {place}; " if place is not None else f"{first.name} of a run; ")
+        + (f"go on with --resume {first}, " if place is not None else "")
         + "choose another --output, or pass --overwrite to remove that run's files"
     )
 

@@ -1,6 +1,8 @@
 """Steps, epochs, evaluation; two ranks against one process that sees the images of both."""
 
+import contextlib
 import copy
+import dataclasses
 import math
 import subprocess
 import sys
@@ -14,10 +16,13 @@ import torch.nn.functional as F
 from torch import nn
 from yacs.config import CfgNode
 
-from classification.data import Data
-from classification.distributed import Ranks, seed_everything
-from classification.engine import DivergedError, Engine, evaluate
+from classification.data.batch import Batch, Data
+from classification.distributed import Ranks
+from classification.engine import Engine
+from classification.evaluation import evaluate
 from classification.optim import build_optimizer, build_scheduler
+from classification.random_states import seed_everything
+from classification.results import BadFilesError, DivergedError, StepResult
 from classification.run import prepare
 from internimage import create_model
 
@@ -43,6 +48,39 @@ def make_engine(batch_norm: bool = True, **train: object) -> Engine:
     return tiny.tiny_engine(tiny.tiny_config(**train), ONE_RANK, batch_norm=batch_norm)
 
 
+def train(engine: Engine, num_epochs: int) -> list[float]:
+    """Trains whole epochs as a run does; returns their losses."""
+    losses = []
+    for _ in range(num_epochs):
+        losses.append(engine.train_epoch().train_loss)
+        engine.end_epoch()
+        engine.next_epoch()
+    return losses
+
+
+def weights(engine: Engine) -> dict[str, torch.Tensor]:
+    """A copy of the final weights."""
+    return {name: value.clone() for name, value in engine.final_state().items()}
+
+
+class EnoughError(Exception):
+    """Ends an epoch early."""
+
+
+def steps_of(engine: Engine, count: int) -> list[StepResult]:
+    """Makes the first steps of an epoch."""
+    made: list[StepResult] = []
+
+    def stop(result: StepResult) -> None:
+        made.append(result)
+        if len(made) == count:
+            raise EnoughError
+
+    with contextlib.suppress(EnoughError):
+        engine.train_epoch(on_step=stop)
+    return made
+
+
 def plain_loop(data: list[Data], *, num_epochs: int, batches_a_step: int = 1) -> nn.Module:
     """Training as the engine documents it, in float64: the mean loss of all ranks' batches.
 
@@ -60,9 +98,7 @@ def plain_loop(data: list[Data], *, num_epochs: int, batches_a_step: int = 1) ->
     high, low = 1.0 * images_a_step / 512, 5e-6 * images_a_step / 512
     step = 0
     for epoch in range(num_epochs):
-        for share in data:
-            share.train_sampler.set_epoch(epoch)
-        iterators = [iter(share.train_loader) for share in data]
+        iterators = [share.train_loader.batches(epoch) for share in data]
         for _ in range(steps_per_epoch):
             cosine = 0.5 * (1 + math.cos(math.pi * step / (4 * steps_per_epoch)))
             for group in optimizer.param_groups:
@@ -70,7 +106,7 @@ def plain_loop(data: list[Data], *, num_epochs: int, batches_a_step: int = 1) ->
             optimizer.zero_grad()
             for iterator in iterators:
                 for _ in range(batches_a_step):
-                    images, labels = next(iterator)
+                    images, labels, *_ = next(iterator)
                     loss = F.cross_entropy(model(images.double()), labels, label_smoothing=0.1)
                     (loss / (batches_a_step * len(data))).backward()
             optimizer.step()
@@ -92,7 +128,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 def test_training_reduces_the_loss_and_finds_the_classes():
     engine = make_engine(BASE_LR=4.0, EPOCHS=12)
     before = engine.evaluate()
-    losses = [engine.train_epoch(epoch).train_loss for epoch in range(12)]
+    losses = train(engine, 12)
     after = engine.evaluate()
     assert losses[-1] < 0.7 * losses[0]
     assert after.loss < before.loss
@@ -101,8 +137,7 @@ def test_training_reduces_the_loss_and_finds_the_classes():
 
 def test_one_rank_trains_as_a_plain_loop_does():
     engine = make_engine(batch_norm=False)
-    for epoch in range(2):
-        engine.train_epoch(epoch)
+    train(engine, 2)
     expected = plain_loop([tiny.tiny_data(engine.config, ONE_RANK)], num_epochs=2)
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(
@@ -113,7 +148,7 @@ def test_one_rank_trains_as_a_plain_loop_does():
 
 def test_accumulated_batches_make_the_step_of_their_mean_loss():
     engine = make_engine(batch_norm=False, ACCUMULATION_STEPS=4)
-    engine.train_epoch(0)
+    engine.train_epoch()
     data = tiny.tiny_data(engine.config, ONE_RANK)
     expected = plain_loop([data], num_epochs=1, batches_a_step=4)
     assert engine.step == 1  # six batches: the incomplete step is left out
@@ -158,35 +193,59 @@ def test_two_ranks_evaluate_each_image_once(two_ranks):
     assert top5 == 100  # of three classes
 
 
+def data_of(batches: list[Batch]) -> Data:
+    return dataclasses.replace(tiny.tiny_data(tiny.tiny_config(), ONE_RANK), test_loader=batches)
+
+
 def test_top1_and_top5_count_the_ranks_of_the_right_class():
     logits = torch.tensor([[9.0, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4]])
-    model = nn.Sequential(nn.Flatten())
-    batches = [(logits[:2, :, None, None], torch.tensor([0, 4])), (logits[2:], torch.tensor([5]))]
-    scores = evaluate(model, batches, device=torch.device("cpu"))
+    batches = [
+        Batch(logits[:2, :, None, None], torch.tensor([0, 4]), bad_files=("a.png",)),
+        Batch(logits[:0, :, None, None], torch.tensor([], dtype=torch.int64), bad_files=("b", "c")),
+        Batch(logits[2:, :, None, None], torch.tensor([5])),
+    ]
+    scores = evaluate(nn.Flatten(), data_of(batches), ONE_RANK)
     assert scores.top1 == pytest.approx(100 / 3)
     assert scores.top5 == pytest.approx(200 / 3)
     expected = F.cross_entropy(logits.double(), torch.tensor([0, 4, 5])).item()
     assert scores.loss == pytest.approx(expected)
-    assert scores.num_images == 3
+    assert (scores.num_images, scores.num_bad_files) == (3, 3)
 
 
 def test_evaluating_no_image_is_an_error():
     with pytest.raises(ValueError, match="expected images >= 1, got 0"):
-        evaluate(nn.Flatten(), [], device=torch.device("cpu"))
+        evaluate(nn.Flatten(), data_of([]), ONE_RANK)
+
+
+def test_a_rank_without_a_batch_joins_the_forward_pass_where_ranks_wait_in_it():
+    called = []
+    batches = [Batch(torch.ones(0, 3, 4, 4), torch.tensor([], dtype=torch.int64))]
+    batches.append(Batch(torch.ones(2, 3), torch.tensor([0, 1])))
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        called.append(len(images))
+        return images
+
+    filler = torch.zeros(1, 3)
+    scores = evaluate(forward, data_of(batches), ONE_RANK, filler=filler)
+    assert called == [1, 2]
+    assert scores.num_images == 2
 
 
 def test_the_average_follows_the_weights_by_its_decay():
     engine = make_engine(EMA=CfgNode({"ENABLE": True, "DECAY": 0.75}))
-    assert engine.final_model is not engine.model
     expected = {name: value.clone() for name, value in engine.model.named_parameters()}
 
     def follow(_: object) -> None:
         for name, value in engine.model.named_parameters():
             expected[name] = 0.75 * expected[name] + 0.25 * value.detach()
 
-    engine.train_epoch(0, on_step=follow)
-    for name, value in engine.final_model.named_parameters():
-        torch.testing.assert_close(value, expected[name])
+    engine.train_epoch(on_step=follow)
+    own = {name: value.detach().clone() for name, value in engine.model.named_parameters()}
+    assert not torch.equal(expected["head.weight"], own["head.weight"])
+    for name, value in expected.items():
+        torch.testing.assert_close(engine.final_state()[name], value)
+        assert torch.equal(engine.model.get_parameter(name), own[name])  # as before
 
 
 def test_the_gradient_is_clipped_to_the_norm_that_is_set():
@@ -194,7 +253,7 @@ def test_the_gradient_is_clipped_to_the_norm_that_is_set():
     for clip in (0.0, 1e-3):
         engine = make_engine(CLIP_GRAD=clip, WEIGHT_DECAY=0.0)
         before = [parameter.detach().clone() for parameter in engine.model.parameters()]
-        result = engine._train_step([next(iter(engine.data.train_loader))], epoch=0)
+        (result, *_) = steps_of(engine, 1)
         after = engine.model.parameters()
         moved = torch.stack([(a - b).norm() for a, b in zip(after, before, strict=True)]).norm()
         steps.append((result.gradient_norm, moved.item() / result.learning_rate))
@@ -208,52 +267,109 @@ def test_the_gradient_is_clipped_to_the_norm_that_is_set():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_diverged_step_stops_the_run_and_leaves_the_weights(bad: float):
     engine = make_engine()
-    engine.train_epoch(0)
+    train(engine, 1)
     before = copy.deepcopy(engine.model.state_dict())
-    images, labels = next(iter(engine.data.train_loader))
-    images[0, 0, 0, 0] = bad
+    engine.data.train_loader.images.tensors[0][:] = bad
     with pytest.raises(DivergedError, match=r"epoch 2, step 7, at learning rate 0\.\d+"):
-        engine._train_step([(images, labels)], epoch=1)
+        engine.train_epoch()
     for name, value in engine.model.named_parameters():
         assert torch.equal(value, before[name]), name
 
 
-def test_a_state_that_is_taken_up_goes_on_bit_by_bit():
+def test_files_that_cannot_be_read_are_counted_until_they_are_too_many():
+    engine = make_engine()
+    engine.config.DATA.MAX_BAD_SHARE = 0.05  # 2.4 of 48 images
+    whole = engine.data.train_loader.batches
+    engine.data.train_loader.batches = lambda epoch, first: (
+        batch._replace(bad_files=("bad.jpg",) * (i < 2)) for i, batch in enumerate(whole(epoch))
+    )
+    assert engine.train_epoch().num_bad_files == 2
+    engine.next_epoch()
+    assert engine.train_epoch().num_bad_files == 2  # counted anew in each epoch
+    engine.next_epoch()
+    engine.config.DATA.MAX_BAD_SHARE = 0.04  # 1.92
+    with pytest.raises(BadFilesError, match=r"2 of 48 training files .* MAX_BAD_SHARE = 0\.04"):
+        engine.train_epoch()
+    assert engine.step_in_epoch == 2
+
+
+@pytest.mark.parametrize("steps", [1, 4, 6])
+def test_a_state_that_is_taken_up_within_an_epoch_goes_on_bit_by_bit(steps: int):
     options = {"EMA": CfgNode({"ENABLE": True, "DECAY": 0.9})}
     unbroken = make_engine(**options)
-    unbroken.train_epoch(0)
-    state = copy.deepcopy(unbroken.state_dict())
-    unbroken.train_epoch(1)
+    train(unbroken, 1)
+    states = []
+
+    def keep(result: StepResult) -> None:
+        if unbroken.step_in_epoch == steps:
+            states.append(copy.deepcopy(unbroken.state_dict()))
+
+    result = unbroken.train_epoch(on_step=keep)
+    unbroken.end_epoch()
     resumed = make_engine(**options)
-    resumed.load_state_dict(state)
-    resumed.train_epoch(1)
-    for name, value in unbroken.final_model.state_dict().items():
-        assert torch.equal(value, resumed.final_model.state_dict()[name]), name
+    torch.rand(7)  # whatever was drawn before
+    resumed.load_state_dict(states[0])
+    assert resumed.step == 6 + steps
+    resumed_result = resumed.train_epoch()
+    resumed.end_epoch()
+    assert resumed_result.train_loss == result.train_loss
+    assert resumed_result.gradient_norm == result.gradient_norm
+    for name, value in weights(unbroken).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+    for name, value in unbroken.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert resumed.step == unbroken.step == 12
+
+
+@pytest.mark.parametrize("kind", ["plain", "batch_norm"])
+def test_two_ranks_go_on_within_an_epoch_bit_by_bit(two_ranks, kind: str):
+    for left in (rank[kind] for rank in two_ranks):
+        assert left["resumed_loss"] == left["losses"][1]
+        for weights_of in ("model", "final"):
+            for name, value in left[weights_of].items():
+                assert torch.equal(value, left[f"resumed_{weights_of}"][name]), name
+
+
+def test_another_number_of_ranks_takes_up_the_end_of_an_epoch_and_no_step_of_it():
+    engine = make_engine(EMA=CfgNode({"ENABLE": True, "DECAY": 0.9}))
+    middle: list[dict] = []
+    engine.train_epoch(on_step=lambda _: middle.append(copy.deepcopy(engine.state_dict())))
+    state = copy.deepcopy(engine.state_dict())
+    for saved in (state, middle[0]):
+        saved["ranks"] *= 2  # as two ranks that saw the same
+    resumed = make_engine(EMA=CfgNode({"ENABLE": True, "DECAY": 0.9}))
+    with pytest.raises(ValueError, match="expected 2 ranks for a state made within an epoch"):
+        resumed.load_state_dict(middle[0])
+    resumed.load_state_dict(state)
+    assert resumed.step == engine.step == 6
+    result = resumed.train_epoch()  # nothing is left of the epoch but its sums
+    assert result.train_loss == pytest.approx(engine.sums.loss / engine.sums.num_images)
+    assert result.gradient_norm == pytest.approx(engine.sums.gradient_norm / 6)
+    for name, value in weights(engine).items():
+        assert torch.equal(value, weights(resumed)[name]), name
 
 
 def test_a_state_of_another_model_is_one_clear_error():
     state = make_engine(batch_norm=False).state_dict()
-    with pytest.raises(ValueError, match="expected the state of this model, got") as caught:
+    with pytest.raises(ValueError, match="expected .*got") as caught:
         make_engine(batch_norm=True).load_state_dict(state)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="averaged weights exactly with TRAIN.EMA.ENABLE = True"):
         make_engine(False, EMA=CfgNode({"ENABLE": True, "DECAY": 0.9})).load_state_dict(state)
 
 
-def test_a_resumed_epoch_starts_at_its_place_in_the_schedule():
-    unbroken, resumed = make_engine(), make_engine()
-    for epoch in range(3):
-        last = unbroken.train_epoch(epoch)
-    assert resumed.train_epoch(2).learning_rate == last.learning_rate
-    assert resumed.step == unbroken.step == 18
+def test_a_run_may_begin_at_a_later_epoch_of_its_schedule():
+    unbroken, later = make_engine(), make_engine(START_EPOCH=2)
+    train(unbroken, 2)
+    assert later.train_epoch().learning_rate == unbroken.train_epoch().learning_rate
+    assert later.step == unbroken.step == 18
 
 
 def test_frozen_stages_do_not_learn(make_config):
     config = make_config("TRAIN.OPTIMIZER.FREEZE_BACKBONE", [0, 2], "DATA.BATCH_SIZE", 700)
     run = prepare(config, ONE_RANK)
     before = copy.deepcopy(run.engine.model.state_dict())
-    run.engine.train_epoch(0)
+    run.engine.train_epoch()
     frozen = ("levels.0.", "levels.2.")
     for name, value in run.engine.model.named_parameters():
         assert torch.equal(value, before[name]) == name.startswith(frozen), name
