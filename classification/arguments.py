@@ -17,6 +17,7 @@ from classification.accelerate_launch import asks_for_cpu, json_options, launche
 from classification.command_line import Parser
 from classification.config import get_config, merge_config
 from classification.downloads import download, is_url
+from classification.slurm import name_ranks
 
 
 class Flag(NamedTuple):
@@ -98,6 +99,7 @@ class SettingsParser(Parser):
         """
         typed = sys.argv[1:] if arguments is None else arguments
         args = self.parse_known([_with_dashes(text) for text in typed])
+        name_ranks(os.environ)
         _take_local_rank(args.local_rank)
         launcher = launcher_options(os.environ)
         if asks_for_cpu(os.environ):

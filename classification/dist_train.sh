@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Trains on one machine, or on several that each run this script.
+#
+#   classification/dist_train.sh CONFIG GPUS [flags of train.py]
+#
+# GPUS is the number of ranks of this machine. For several machines set, on each of them:
+#   NNODES       their number (1)
+#   NODE_RANK    the number of this one, from 0 (0)
+#   MASTER_ADDR  the name of the first one
+#   MASTER_PORT  a free port there (29500)
+set -euo pipefail
+
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG GPUS [flags of train.py]" >&2
+    exit 2
+fi
+config=$1
+gpus=$2
+shift 2
+
+nnodes=${NNODES:-1}
+if [ "$nnodes" -eq 1 ] && [ -z "${MASTER_PORT:-}" ]; then
+    where=(--standalone) # finds a free port
+elif [ "$nnodes" -gt 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
+    echo "$0: expected MASTER_ADDR beside NNODES=$nnodes, got none" >&2
+    exit 2
+else
+    where=(--nnodes "$nnodes" --node_rank "${NODE_RANK:-0}"
+        --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}")
+fi
+
+# SIGUSR1 as well as those that torchrun passes on by itself: the run saves and stops.
+exec torchrun "${where[@]}" --nproc_per_node "$gpus" \
+    --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \
+    "$(dirname "$0")/train.py" --cfg "$config" "$@"

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# The original's name for slurm_train.sh, with the same arguments.
+#
+#   classification/train_inat18.sh PARTITION JOB_NAME CONFIG [flags of train.py]
+exec "$(dirname "$0")/slurm_train.sh" "$@"
