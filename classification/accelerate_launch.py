@@ -42,7 +42,7 @@ def launcher_options(environment: Mapping[str, str]) -> dict[str, str]:
     config_file = environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "")
     use_deepspeed = _is_true(environment.get("ACCELERATE_USE_DEEPSPEED"))
     if use_deepspeed and config_file:
-        options["TRAIN.DEEPSPEED_CONFIG"] = str(_find_json(config_file))
+        options["TRAIN.DEEPSPEED_CONFIG"] = str(find_json(config_file))
     elif precision := environment.get("ACCELERATE_MIXED_PRECISION"):
         # Beside a JSON file, which has the precision, the launcher always says "no".
         if precision not in PRECISIONS:
@@ -86,7 +86,7 @@ def json_options(path: str) -> dict[str, str]:
     Raises:
         ValueError: There is no such file, or it holds no JSON object.
     """
-    file = _find_json(path)
+    file = find_json(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -115,7 +115,7 @@ def json_options(path: str) -> dict[str, str]:
     return options
 
 
-def _find_json(path: str) -> Path:
+def find_json(path: str) -> Path:
     """Returns the file, looked for from here and from the project's root."""
     for file in (Path(path), ROOT / path):
         if file.is_file():
