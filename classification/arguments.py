@@ -98,7 +98,7 @@ class SettingsParser(Parser):
             ConnectionError: A checkpoint is an address, and there is no way to it.
         """
         typed = sys.argv[1:] if arguments is None else arguments
-        args = self.parse_known([_with_dashes(text) for text in typed])
+        args = self.parse_known([self._as_registered(text) for text in typed])
         name_ranks(os.environ)
         _take_local_rank(args.local_rank)
         launcher = launcher_options(os.environ)
@@ -126,6 +126,12 @@ class SettingsParser(Parser):
             print(f"{self.prog}: accelerate's launcher says {said}; flags and --opts win")
         return config, args
 
+    def _as_registered(self, text: str) -> str:
+        """Returns a flag that is typed with ``_`` for ``-``, or the other way round, as it is."""
+        name, equals, value = text.partition("=")
+        names = {known.replace("_", "-"): known for known in self._option_string_actions}
+        return names.get(name.replace("_", "-"), name) + equals + value
+
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[CfgNode, bool]:
     """Returns the settings that train.py's command line describes, and whether to overwrite.
@@ -139,14 +145,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[CfgNode, bo
     )
     config, args = parser.parse_settings(arguments)
     return config, args.overwrite
-
-
-def _with_dashes(text: str) -> str:
-    """Returns a flag with dashes for underscores; whatever is no flag as it is."""
-    if not text.startswith("--"):
-        return text
-    name, equals, value = text.partition("=")
-    return name.replace("_", "-") + equals + value
 
 
 def _take_local_rank(text: str | None) -> None:
