@@ -63,7 +63,7 @@ def extract_features(
     finally:
         for handle in handles:
             handle.remove()
-    features = {}
+    features: dict[str, Tensor] = {}
     for key, tensors in outputs.items():
         if not tensors:
             raise ValueError(
