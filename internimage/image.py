@@ -1,11 +1,13 @@
 """Image files to model inputs, with Pillow alone.
 
-Shape legend: S side of the model's square image in pixels.
+Shape legend: N images, S side of the model's square image in pixels.
 """
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,29 +42,48 @@ def load_image(path: str | Path) -> Image.Image:
         raise FileNotFoundError(f"load_image: expected an existing image file, got {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"load_image: expected an image file, got the empty file {path}")
+    return _decode(path, name=str(path), function="load_image")
+
+
+def decode_image(content: bytes, *, name: str) -> Image.Image:
+    """Decode the content of an image file as :func:`load_image` does.
+
+    Args:
+        content: all bytes of the file.
+        name: what to call it in an error.
+
+    Raises:
+        ValueError: it is empty, no image, truncated, or of an unreasonable size.
+    """
+    if not content:
+        raise ValueError(f"decode_image: expected an image file, got the empty file {name}")
+    return _decode(io.BytesIO(content), name=name, function="decode_image")
+
+
+def _decode(file: Path | io.BytesIO, *, name: str, function: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Pillow warns at 89 million pixels and raises at twice that; both are too many here.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)  # a copy, decoded
+            with Image.open(file) as opened:
+                image = ImageOps.exif_transpose(opened)  # a copy, decoded
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"load_image: expected an image file, got {path}, which is none that Pillow can read"
+            f"{function}: expected an image file, got {name}, which is none that Pillow can read"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
-            f"load_image: expected an image of sane size, got {path} ({error})"
+            f"{function}: expected an image of sane size, got {name} ({error})"
         ) from error
     except Exception as error:  # each of Pillow's plugins raises what its parser happens to raise
         raise ValueError(
-            f"load_image: expected a whole image file, got {path}, truncated or broken "
+            f"{function}: expected a whole image file, got {name}, truncated or broken "
             f"({type(error).__name__}: {error})"
         ) from error
     try:
         return to_rgb(image)
     except ValueError as error:
-        raise ValueError(f"load_image: expected an image to show, got {path} ({error})") from error
+        raise ValueError(f"{function}: expected an image to show, got {name} ({error})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -94,6 +115,21 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     Returns:
         Tensor (3, S, S), float32.
     """
+    pixels = torch.from_numpy(np.array(resize_and_crop(image, preprocessing)))
+    # (S, S, 3) -> (1, 3, S, S)
+    return normalize(pixels.permute(2, 0, 1)[None], preprocessing.mean, preprocessing.std)[0]
+
+
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Resize the shorter side and crop the centre.
+
+    Args:
+        image: RGB image of any size.
+        preprocessing: what the model expects.
+
+    Returns:
+        RGB image of S x S pixels.
+    """
     size = preprocessing.image_size
     image = _limit_aspect(image.convert("RGB"))
     short = round(size / preprocessing.crop_ratio)
@@ -102,10 +138,27 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     resampling = Image.Resampling[preprocessing.interpolation.upper()]
     image = image.resize((width, height), resampling)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
-    mean, std = (np.array(v, dtype=np.float32) for v in (preprocessing.mean, preprocessing.std))
-    # (S, S, 3) -> (3, S, S)
-    return torch.from_numpy(np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1)))
+    return image.crop((left, top, left + size, top + size))
+
+
+def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Scale to 0-1, subtract the mean, divide by the standard deviation.
+
+    Args:
+        pixels: (N, 3, S, S), uint8, of any strides.
+        mean: mean of red, green, blue, 0-1.
+        std: their standard deviation, 0-1.
+
+    Returns:
+        (N, 3, S, S), float32, contiguous, on the device of ``pixels``.
+    """
+    x = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    # A tensor and no number: CUDA multiplies by the inverse of a number, which rounds otherwise.
+    full, mean_, std_ = (
+        torch.tensor(values, dtype=torch.float32, device=x.device).view(-1, 1, 1)
+        for values in ((255.0,), tuple(mean), tuple(std))
+    )
+    return x.div_(full).sub_(mean_).div_(std_)
 
 
 def _limit_aspect(image: Image.Image) -> Image.Image:

@@ -1,115 +1,108 @@
-"""Data of a run: the two data sets, their loaders and the mixing of batches."""
+"""Data of a run: the two halves of a data set, their loaders and the mixing of batches."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
+import numpy as np
 from timm.data import Mixup
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
 from yacs.config import CfgNode
 
 from classification.config import nearest_hint
-from classification.data.digits import Digits
-from classification.data.transforms import build_transform
+from classification.data.batch import Batch, Data
+from classification.data.cache import CachedSource
+from classification.data.digits import build_digits
+from classification.data.loader import OrderedLoader, ShuffledLoader
+from classification.data.sampler import EvalSampler, TrainOrder
+from classification.data.source import ArraySource, ImageSets, Source
+from classification.data.storage import open_storage
+from classification.data.transforms import (
+    build_finish_test,
+    build_finish_train,
+    build_test_transform,
+    build_train_transform,
+)
 from classification.distributed import Ranks
 
-# Name in DATA.DATASET -> class with `class_names`, made by cls(train=, transform=).
-DATASETS = {"digits": Digits}
+__all__ = ["DATASETS", "Batch", "Data", "EvalSampler", "build_data", "build_mixup", "build_sets"]
 
-
-@dataclass(frozen=True)
-class Data:
-    """Training and test images of a run, as one rank sees them.
-
-    Args:
-        class_names: The name of each class.
-        num_train_images: Training images of all ranks together.
-        num_test_images: Test images of all ranks together.
-        train_sampler: Decides on the order; ``set_epoch`` gives each epoch one of its own.
-        train_loader: This rank's training batches. The last, smaller batch is left out, so that
-            all ranks make equally many steps.
-        test_loader: This rank's test batches, in a fixed order.
-    """
-
-    class_names: tuple[str, ...]
-    num_train_images: int
-    num_test_images: int
-    train_sampler: DistributedSampler
-    train_loader: DataLoader
-    test_loader: DataLoader
-
-
-class EvalSampler(Sampler[int]):
-    """Every world_size-th image, so that each image is evaluated once, by one rank.
-
-    DistributedSampler would repeat images until all ranks have equally many, and count them twice.
-
-    Args:
-        num_images: The size of the data set.
-        ranks: This process among all.
-    """
-
-    def __init__(self, num_images: int, ranks: Ranks) -> None:
-        self.indices = range(ranks.rank, num_images, ranks.world_size)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+# Name in DATA.DATASET -> builder of both halves.
+DATASETS: dict[str, Callable[[CfgNode], ImageSets]] = {
+    "digits": build_digits,
+    "folder": open_storage,
+}
 
 
 def build_data(config: CfgNode, ranks: Ranks) -> Data:
     """Builds the data sets and loaders of DATA.DATASET.
 
     Raises:
-        ValueError: No data set has that name, or a rank's share is smaller than one step.
+        ValueError: No data set has that name, nothing of it is at DATA.DATA_PATH, settings
+            contradict each other, or a rank's share is smaller than one step.
     """
-    train_set = build_dataset(config, train=True)
-    test_set = build_dataset(config, train=False)
-    train_sampler: DistributedSampler = DistributedSampler(
-        train_set,
-        num_replicas=ranks.world_size,
-        rank=ranks.rank,
-        shuffle=True,
+    keep = _keeps_in_memory(config)
+    sets = build_sets(config)
+    order = TrainOrder(
+        len(sets.train),
+        ranks,
         seed=config.SEED,
-        drop_last=True,
+        groups=sets.train.groups,
+        keep_share=keep == "part",
     )
     images_a_step = config.DATA.BATCH_SIZE * config.TRAIN.ACCUMULATION_STEPS
-    if len(train_sampler) < images_a_step:
+    if len(order) < images_a_step:
         raise ValueError(
             "build_data: expected training images of a rank >= DATA.BATCH_SIZE * "
-            f"TRAIN.ACCUMULATION_STEPS = {images_a_step}, got {len(train_sampler)} "
-            f"({len(train_set)} images on {ranks.world_size} ranks)"
+            f"TRAIN.ACCUMULATION_STEPS = {images_a_step}, got {len(order)} "
+            f"({len(sets.train)} images on {ranks.world_size} ranks)"
         )
-    common = {
-        "batch_size": config.DATA.BATCH_SIZE,
-        "num_workers": config.DATA.NUM_WORKERS,
-        "pin_memory": config.DATA.PIN_MEMORY and ranks.device.type == "cuda",
-    }
+    all_of_test = range(len(sets.test))
+    share = all_of_test if config.TEST.SEQUENTIAL else EvalSampler(len(sets.test), ranks).indices
+    train, test = sets.train, sets.test
+    if keep != "no":
+        train = _cached(train, order.share if keep == "part" else np.arange(len(train)), ranks)
+        test = _cached(test, np.asarray(share if keep == "part" else all_of_test), ranks)
+    pin_memory = config.DATA.PIN_MEMORY and ranks.device.type == "cuda"
     return Data(
-        class_names=train_set.class_names,
-        num_train_images=len(train_set),
-        num_test_images=len(test_set),
-        train_sampler=train_sampler,
-        train_loader=DataLoader(train_set, sampler=train_sampler, drop_last=True, **common),
-        test_loader=DataLoader(test_set, sampler=EvalSampler(len(test_set), ranks), **common),
+        class_names=sets.class_names,
+        num_train_images=len(train),
+        num_test_images=len(test),
+        train_loader=ShuffledLoader(
+            train,
+            build_train_transform(config, kind=sets.kind),
+            order,
+            size=config.DATA.IMG_SIZE,
+            seed=config.SEED,
+            batch_size=config.DATA.BATCH_SIZE,
+            num_workers=config.DATA.NUM_WORKERS,
+            pin_memory=pin_memory,
+        ),
+        test_loader=OrderedLoader(
+            test,
+            build_test_transform(config),
+            share,
+            size=config.DATA.IMG_SIZE,
+            seed=config.SEED,
+            batch_size=config.DATA.BATCH_SIZE,
+            num_workers=config.DATA.NUM_WORKERS,
+            pin_memory=pin_memory,
+        ),
+        finish_train=build_finish_train(config),
+        finish_test=build_finish_test(config),
     )
 
 
-def build_dataset(config: CfgNode, *, train: bool) -> Any:
-    """Builds the training or the test half of DATA.DATASET.
+def build_sets(config: CfgNode) -> ImageSets:
+    """Builds both halves of DATA.DATASET.
 
     Raises:
-        ValueError: No data set has that name.
+        ValueError: No data set has that name, or nothing of it is at DATA.DATA_PATH.
     """
     name = config.DATA.DATASET
     if name not in DATASETS:
         raise ValueError(
-            f"build_dataset: expected DATA.DATASET one of {sorted(DATASETS)}, got {name!r}"
+            f"build_data: expected DATA.DATASET one of {sorted(DATASETS)}, got {name!r}"
             f"{nearest_hint(name, list(DATASETS))}"
         )
-    return DATASETS[name](train=train, transform=build_transform(config, train=train))
+    return DATASETS[name](config)
 
 
 def build_mixup(config: CfgNode, *, num_classes: int) -> Mixup | None:
@@ -136,3 +129,28 @@ def build_mixup(config: CfgNode, *, num_classes: int) -> Mixup | None:
         label_smoothing=config.MODEL.LABEL_SMOOTHING,
         num_classes=num_classes,
     )
+
+
+def _keeps_in_memory(config: CfgNode) -> str:
+    """Returns which files are kept in memory: no, part or full.
+
+    Raises:
+        ValueError: The settings contradict each other.
+    """
+    data, mode = config.DATA, config.DATA.CACHE_MODE
+    if data.IMG_ON_MEMORY and mode == "no":
+        raise ValueError(
+            "build_data: expected DATA.CACHE_MODE part or full beside DATA.IMG_ON_MEMORY, got no"
+        )
+    if mode == "full" and not (data.IMG_ON_MEMORY or data.ZIP_MODE):
+        raise ValueError(
+            "build_data: expected DATA.IMG_ON_MEMORY or DATA.ZIP_MODE beside DATA.CACHE_MODE full, "
+            "got neither"
+        )
+    return mode if data.IMG_ON_MEMORY or data.ZIP_MODE else "no"
+
+
+def _cached(source: Source, indices: np.ndarray, ranks: Ranks) -> Source:
+    if isinstance(source, ArraySource):
+        return source  # is in memory
+    return CachedSource(source, indices, show_progress=ranks.is_main)

@@ -64,7 +64,8 @@ class Data:
             equally many steps.
         test_loader: Test batches.
         finish_train: Ends the augmentation of training images on the device of its argument: uint8
-            (N, 3, H, W) to normalised float32, partly erased. Draws from PyTorch's random state.
+            (N, 3, H, W) to normalised float32, partly erased. Draws from the random states of
+            Python and PyTorch.
         finish_test: The same without randomness.
     """
 

@@ -4,19 +4,18 @@ Source: UCI, Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 199
 them. No download, 10 classes of about 180 images, brightness 0-16 with 0 for paper.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from yacs.config import CfgNode
+
+from classification.data.source import ArraySource, ImageSets
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 NUM_TEST_IMAGES = 360  # 20 % of 1,797
 MAX_BRIGHTNESS = 16
 
 
-class Digits(Dataset):
+class Digits(ArraySource):
     """One half of the fixed, stratified 80/20 split, in memory.
 
     The split depends on nothing: 1,437 images to train on, 360 to test on, each digit in both in
@@ -24,14 +23,9 @@ class Digits(Dataset):
 
     Args:
         train: The training half or the test half.
-        transform: From an 8x8 grey image in RGB to what the model takes.
     """
 
-    class_names = CLASS_NAMES
-
-    def __init__(
-        self, *, train: bool, transform: Callable[[Image.Image], torch.Tensor] | None = None
-    ) -> None:
+    def __init__(self, *, train: bool) -> None:
         # Imported here: scikit-learn takes a second, which runs on other data need not wait.
         from sklearn.datasets import load_digits
 
@@ -39,16 +33,18 @@ class Digits(Dataset):
         train_indices, test_indices = split_indices(digits.target)
         self.indices = train_indices if train else test_indices
         brightness = np.rint(digits.images[self.indices] * (255 / MAX_BRIGHTNESS))
-        self.images = [Image.fromarray(b.astype(np.uint8)).convert("RGB") for b in brightness]
-        self.labels = digits.target[self.indices].tolist()
-        self.transform = transform
+        pixels = np.repeat(brightness.astype(np.uint8)[..., None], 3, axis=-1)
+        super().__init__(pixels, digits.target[self.indices], CLASS_NAMES, name="digits")
 
-    def __len__(self) -> int:
-        return len(self.images)
+    @property
+    def images(self) -> list[Image.Image]:
+        """All images, 8x8 pixels in RGB."""
+        return [Image.fromarray(pixels) for pixels in self.pixels]
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor | Image.Image, int]:
-        image = self.images[index]
-        return (self.transform(image) if self.transform else image), self.labels[index]
+
+def build_digits(config: CfgNode) -> ImageSets:
+    """Builds both halves; nothing of the settings is read."""
+    return ImageSets(Digits(train=True), Digits(train=False), CLASS_NAMES, kind="digits")
 
 
 def split_indices(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

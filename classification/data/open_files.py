@@ -1,6 +1,7 @@
 """Parts of large files, read at an offset: from any process, by any number of threads."""
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ class OpenFiles:
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = list(paths)
         self._descriptors: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
 
     def read(self, file: int, offset: int, size: int) -> bytes:
         """Returns ``size`` bytes from an offset of a file.
@@ -27,7 +29,8 @@ class OpenFiles:
         Raises:
             OSError: The file cannot be read or ends before.
         """
-        data = os.pread(self._descriptor(file), size, offset)
+        with self._lock:  # or another thread might close the file
+            data = os.pread(self._descriptor(file), size, offset)
         if len(data) < size:
             raise OSError(
                 f"read: expected {size} bytes at {offset} of {self.paths[file]}, got {len(data)}"
@@ -43,8 +46,8 @@ class OpenFiles:
             self._descriptors[file] = os.open(self.paths[file], os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptors[file]
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"paths": self.paths, "_descriptors": OrderedDict()}
+    def __reduce__(self) -> tuple[type["OpenFiles"], tuple[list[str]]]:
+        return OpenFiles, (self.paths,)  # another process opens them anew
 
     def __del__(self) -> None:
         for descriptor in self._descriptors.values():

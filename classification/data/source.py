@@ -4,7 +4,7 @@ Shape legend: H W pixels of one image, I images of a source, K classes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -111,12 +111,15 @@ class FileSource(Source):
         labels: (I,) The class of each image.
         class_names: The name of each class.
         meta: As for ``Source``.
+
+    Raises:
+        ValueError: There are not as many paths as labels, or as for ``Source``.
     """
 
     def __init__(
         self,
         root: Path,
-        paths: Sequence[str],
+        paths: Iterable[str],
         labels: Sequence[int] | np.ndarray,
         class_names: Sequence[str],
         *,
@@ -125,6 +128,11 @@ class FileSource(Source):
         super().__init__(labels, class_names, meta=meta)
         self.root = str(root)
         self.paths = PackedPaths(paths)
+        if len(self.paths) != len(self.labels):
+            raise ValueError(
+                f"FileSource: expected one path for each of {len(self.labels)} labels, "
+                f"got {len(self.paths)}"
+            )
 
     def read(self, index: int) -> bytes:
         """Returns the content of a file."""

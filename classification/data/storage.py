@@ -8,7 +8,7 @@ shards   *train-*.tar                   *val-*.tar
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from yacs.config import CfgNode
 
@@ -54,16 +54,34 @@ def open_storage(config: CfgNode, *, num_classes: int | None = None) -> ImageSet
     storage = _storage(config)
     names = _read_class_names(data_path)
     numbers = None if num_classes is None else tuple(map(str, range(num_classes)))
-    train, found = _open_half(Half(data_path, "train", names or numbers), storage)
+    train, found = _open_first(Half(data_path, "train", names or numbers), storage)
     if num_classes is not None and len(train.class_names) != num_classes:
         raise ValueError(
             f"open_storage: expected {num_classes} classes of DATA.DATASET {config.DATA.DATASET} "
             f"in {data_path}, got {len(train.class_names)}"
         )
-    test, _ = _open_half(Half(data_path, "val", train.class_names), storage)
+    test, _ = _open_first(Half(data_path, "val", train.class_names), storage)
     numbered = names is None and STORAGES[found].numbers_classes(data_path)
     _check_same_classes(train, test, data_path, numbered=numbered)
     return ImageSets(train, test, test.class_names if numbered else train.class_names)
+
+
+def open_half(
+    config: CfgNode, half: Literal["train", "val"], *, class_names: tuple[str, ...] | None = None
+) -> Source:
+    """Opens one half of a data set alone, with whatever classes it has.
+
+    Args:
+        config: The settings, as for ``open_storage``.
+        half: Which one.
+        class_names: What lists and shards call their numbers; None takes ``classes.txt``.
+
+    Raises:
+        ValueError: Nothing is there, or it is not as it has to be.
+    """
+    data_path = check_data_path(config)
+    names = class_names or _read_class_names(data_path)
+    return _open_first(Half(data_path, half, names), _storage(config))[0]
 
 
 def check_data_path(config: CfgNode) -> Path:
@@ -110,7 +128,7 @@ def _read_class_names(data_path: Path) -> tuple[str, ...] | None:
     return names
 
 
-def _open_half(half: Half, storage: str) -> tuple[Source, str]:
+def _open_first(half: Half, storage: str) -> tuple[Source, str]:
     """Opens the first storage that is there; returns its name as well."""
     allowed = {"auto": list(STORAGES), "list": ["list", "folder"]}.get(storage, [storage])
     if storage == "list" and half.name == "train":
