@@ -6,6 +6,7 @@ from yacs.config import CfgNode
 from classification.distributed import Ranks
 from classification.strategies.base import StepOutcome, Strategy
 from classification.strategies.ddp import build_data_parallel
+from classification.strategies.deepspeed import build_zero
 from classification.strategies.fsdp import build_fully_sharded
 from internimage import InternImage
 from internimage.param_groups import freeze_stages
@@ -35,5 +36,9 @@ def build_strategy(config: CfgNode, model: InternImage, ranks: Ranks, *, factor:
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = model.to(ranks.device)
-    build = {"ddp": build_data_parallel, "fsdp": build_fully_sharded}[config.TRAIN.STRATEGY]
-    return build(config, model, ranks, factor=factor)
+    builders = {
+        "ddp": build_data_parallel,
+        "fsdp": build_fully_sharded,
+        "deepspeed": build_zero,
+    }
+    return builders[config.TRAIN.STRATEGY](config, model, ranks, factor=factor)

@@ -33,7 +33,8 @@ class FullySharded(TorchStrategy):
 
     def batch_of_step(self, *, is_last: bool) -> contextlib.AbstractContextManager[Any]:
         """See ``Strategy``."""
-        self.wrapped.set_requires_gradient_sync(is_last)
+        root: Any = self.wrapped
+        root.set_requires_gradient_sync(is_last)
         return contextlib.nullcontext()
 
     def _clip(self, max_norm: float) -> float:

@@ -13,21 +13,21 @@ STATE_KEYS: dict[type[torch.optim.Optimizer], frozenset[str]] = {
 }
 
 
-def check_model_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def check_model_state(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
     """Checks that a state is of this model.
 
     Args:
         state: What is to be loaded.
-        own: The model's own entries, or any tensors of their shapes.
+        shapes: The whole shape of each of the model's entries.
 
     Raises:
         ValueError: The keys or a shape differ.
     """
-    _check_names("load_model_state", state, own)
-    for key, tensor in own.items():
-        if state[key].shape != tensor.shape:
+    _check_names("load_model_state", state, shapes)
+    for key, shape in shapes.items():
+        if state[key].shape != shape:
             raise ValueError(
-                f"load_model_state: expected {key} of shape {tuple(tensor.shape)}, "
+                f"load_model_state: expected {key} of shape {tuple(shape)}, "
                 f"got {tuple(state[key].shape)}"
             )
 

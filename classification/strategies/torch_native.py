@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from classification.distributed import Ranks
 from classification.strategies.base import StepOutcome, Strategy
-from classification.strategies.precision import Precision
+from classification.strategies.precision import Precision, in_memory_format
 from classification.strategies.states import (
     check_model_state,
     check_optimizer_state,
@@ -102,7 +102,7 @@ class TorchStrategy(Strategy):
     def load_model_state(self, state: Mapping[str, Tensor]) -> None:
         """See ``Strategy``."""
         own = self.model.state_dict()
-        check_model_state(state, own)
+        check_model_state(state, {key: tensor.shape for key, tensor in own.items()})
         for key, tensor in own.items():
             self._local(tensor).copy_(self._share(state[key], tensor))
 
@@ -175,13 +175,3 @@ class TorchStrategy(Strategy):
     def close(self) -> None:
         """See ``Strategy``."""
         del self.wrapped, self.model, self.optimizer
-
-
-def in_memory_format(
-    inputs: Tensor | tuple[Tensor, ...], memory_format: torch.memory_format
-) -> Tensor | tuple[Tensor, ...]:
-    """Returns the same inputs with the images (N, 3, H, W) in a memory format."""
-    if isinstance(inputs, Tensor):
-        return inputs.contiguous(memory_format=memory_format)
-    images, *meta = inputs
-    return images.contiguous(memory_format=memory_format), *meta

@@ -1,0 +1,93 @@
+"""What DeepSpeed is told: TRAIN.DEEPSPEED_CONFIG, with our settings on top."""
+
+import json
+from typing import Any
+
+import torch
+from yacs.config import CfgNode
+
+from classification.accelerate_launch import AUTO, find_json
+
+ZERO_DEFAULTS = {
+    # The most that ZeRO sends at once. DeepSpeed's own 5e8 values are two gigabytes, which it
+    # allocates whatever the size of the model.
+    "reduce_bucket_size": 50_000_000,
+    "allgather_bucket_size": 50_000_000,
+    # True puts another linear function in the place of PyTorch's, for the whole process.
+    "memory_efficient_linear": False,
+}
+
+# Sections that would have no effect, and the settings to use.
+REFUSED = {
+    "optimizer": "TRAIN.OPTIMIZER",
+    "scheduler": "TRAIN.LR_SCHEDULER",
+    "amp": "AMP_TYPE",
+    "torch_autocast": "AMP_TYPE",
+}
+
+
+def deepspeed_config(config: CfgNode, world_size: int, *, device: torch.device) -> dict[str, Any]:
+    """Returns the dictionary that ``deepspeed.initialize`` takes.
+
+    The settings decide on batch, clipping, precision, stage and offloading, all else the file.
+
+    Args:
+        config: The settings; DATA.BATCH_SIZE and TRAIN are read.
+        world_size: The number of ranks.
+        device: Where the model computes.
+
+    Raises:
+        ValueError: The file is missing or no JSON object, or asks for something that the settings
+            decide.
+    """
+    train = config.TRAIN
+    content = _read(train.DEEPSPEED_CONFIG) if train.DEEPSPEED_CONFIG else {}
+    images = config.DATA.BATCH_SIZE * train.ACCUMULATION_STEPS * world_size
+    for section, setting in REFUSED.items():
+        if section in content:
+            raise ValueError(
+                f"deepspeed_config: expected no section {section} in {train.DEEPSPEED_CONFIG}, "
+                f"for {setting} decides, got one"
+            )
+    if content.get("train_batch_size", images) != images:
+        raise ValueError(
+            f"deepspeed_config: expected train_batch_size {images} = images a rank * accumulation "
+            f"steps * ranks in {train.DEEPSPEED_CONFIG}, got {content['train_batch_size']}"
+        )
+    zero = ZERO_DEFAULTS | content.get("zero_optimization", {})
+    zero["stage"] = train.ZERO_STAGE
+    for section, target in (
+        ("offload_optimizer", train.OFFLOAD_OPTIMIZER),
+        ("offload_param", train.OFFLOAD_PARAM),
+    ):
+        given = zero.pop(section, {})
+        if target != "none":
+            zero[section] = {"pin_memory": device.type == "cuda", **given, "device": target}
+    for section in ("fp16", "bf16"):
+        content.pop(section, None)
+    return content | {
+        "train_batch_size": images,
+        "train_micro_batch_size_per_gpu": config.DATA.BATCH_SIZE,
+        "gradient_accumulation_steps": train.ACCUMULATION_STEPS,
+        "gradient_clipping": train.CLIP_GRAD,
+        "zero_optimization": zero,
+        # Ours is of torch.optim on every device, so that all strategies make the same steps.
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Returns a JSON object without its ``"auto"`` values, for which DeepSpeed has a default."""
+    content = json.loads(find_json(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"deepspeed_config: expected a JSON object in {path}, got {content!r}")
+    return _without_auto(content)
+
+
+def _without_auto(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_auto(value) if isinstance(value, dict) else value
+        for key, value in content.items()
+        if value != AUTO
+    }
