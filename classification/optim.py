@@ -89,7 +89,11 @@ def build_scheduler(
         return CosineLRScheduler(optimizer, num_steps, lr_min=train.MIN_LR * factor, **common)
     if train.LR_SCHEDULER.NAME == "linear":
         floor = 0.01 * train.BASE_LR * factor
-        return PolyLRScheduler(optimizer, num_steps, power=1.0, lr_min=floor, **common)
+        # From the end of the warm-up on, as in the original; timm's default is from the start.
+        falling = max(num_steps - common["warmup_t"], 1)
+        return PolyLRScheduler(
+            optimizer, falling, power=1.0, lr_min=floor, warmup_prefix=True, **common
+        )
     decay_steps = train.LR_SCHEDULER.DECAY_EPOCHS * steps_per_epoch
     return StepLRScheduler(
         optimizer, decay_steps, decay_rate=train.LR_SCHEDULER.DECAY_RATE, **common
