@@ -3,7 +3,7 @@ r"""Evaluates saved weights on the test images of a data set.
     torchrun --nproc_per_node 2 classification/evaluate.py \
         --cfg classification/configs/NAME.yaml --checkpoint OUTPUT/NAME/model.safetensors
 
-Prints one JSON object: top1 and top5 in percent, the loss, the number of images. Every number of
+Prints one JSON object: the weights, top1 and top5 in percent, the loss, the number of images. Every number of
 ranks gives the same figures, since each image is evaluated once. ``train.py --eval --resume PTH``
 does the same with the weights that the training evaluated.
 """
@@ -50,12 +50,10 @@ def evaluate_weights(config: CfgNode, ranks: Ranks, *, use_ema: bool | None = No
     num_classes = len(data.class_names)
     model = build_model(config, num_classes=num_classes)
     loaded = load_weights_to_evaluate(config, model, use_ema=use_ema)
-    if ranks.is_main:
-        print(loaded, file=sys.stderr)
     forward = build_forward(config, model, ranks.device, num_classes=num_classes)
     scores = evaluate(forward, data, ranks)
     if ranks.is_main:
-        print(json.dumps(dataclasses.asdict(scores), indent=2))
+        print(json.dumps({"weights": loaded, **dataclasses.asdict(scores)}, indent=2))
     return scores
 
 

@@ -45,8 +45,8 @@ def load_weights_to_evaluate(
     if use_ema is None:
         use_ema = config.TRAIN.EMA.ENABLE and _has_average(source)
     report = load_checkpoint(model, source, use_ema=use_ema)
-    which = "averaged weights" if use_ema else "weights"
-    return "; ".join((f"{which} from {source}", *report.adaptations))
+    which = "averaged weights of " if use_ema else ""
+    return "; ".join((f"{which}{source}", *report.adaptations))
 
 
 def build_forward(

@@ -1,12 +1,10 @@
-"""Optimiser, learning-rate schedule and weight average of a run."""
+"""Optimiser and learning-rate schedule of a run."""
 
 from typing import Any
 
 import torch
 from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
-from timm.utils import ModelEmaV3
-from torch import nn
 from yacs.config import CfgNode
 
 from internimage import InternImage
@@ -98,8 +96,3 @@ def build_scheduler(
     return StepLRScheduler(
         optimizer, decay_steps, decay_rate=train.LR_SCHEDULER.DECAY_RATE, **common
     )
-
-
-def build_ema(config: CfgNode, model: nn.Module) -> ModelEmaV3 | None:
-    """Builds the exponential moving average of the weights, or returns None where it is off."""
-    return ModelEmaV3(model, decay=config.TRAIN.EMA.DECAY) if config.TRAIN.EMA.ENABLE else None

@@ -14,7 +14,11 @@ from classification.config import (
 from classification.rules import RULES, check_value
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "classification" / "configs").rglob("*.yaml"))
+CONFIGS = sorted(
+    path
+    for path in (ROOT / "classification" / "configs").rglob("*.yaml")
+    if path.parent.name != "accelerate"  # settings of its launcher
+)
 
 
 def write(folder: Path, text: str, name: str = "run.yaml") -> Path:
