@@ -9,8 +9,12 @@ from yacs.config import CfgNode
 from classification.config import nearest_hint
 from classification.data.batch import Batch, Data
 from classification.data.cache import CachedSource
+from classification.data.cifar import build_cifar10, build_cifar100
 from classification.data.digits import build_digits
+from classification.data.imagenet import build_imagenet, build_imagenet22k
+from classification.data.inat import build_inat18
 from classification.data.loader import OrderedLoader, ShuffledLoader
+from classification.data.places import build_places205, build_places365
 from classification.data.sampler import EvalSampler, TrainOrder
 from classification.data.source import ArraySource, ImageSets, Source
 from classification.data.storage import open_storage
@@ -26,8 +30,15 @@ __all__ = ["DATASETS", "Batch", "Data", "EvalSampler", "build_data", "build_mixu
 
 # Name in DATA.DATASET -> builder of both halves.
 DATASETS: dict[str, Callable[[CfgNode], ImageSets]] = {
+    "cifar10": build_cifar10,
+    "cifar100": build_cifar100,
     "digits": build_digits,
     "folder": open_storage,
+    "imagenet": build_imagenet,
+    "imagenet22k": build_imagenet22k,
+    "inat18": build_inat18,
+    "places205": build_places205,
+    "places365": build_places365,
 }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from classification.data.source import ArraySource, ImageSets
+from classification.data.storage import check_official_path
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
@@ -112,7 +113,7 @@ def build_cifar100(config: CfgNode) -> ImageSets:
 
 
 def _build(config: CfgNode, num_classes: int) -> ImageSets:
-    root = Path(config.DATA.DATA_PATH)
+    root = check_official_path(config)
     train, test = (read_cifar(root, num_classes, train=train) for train in (True, False))
     return ImageSets(
         train=ArraySource(

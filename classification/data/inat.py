@@ -18,6 +18,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from classification.data.source import FileSource, ImageSets
+from classification.data.storage import check_official_path
 from internimage.metaformer import SPATIAL_DIM, TEMPORAL_DIM
 
 NUM_CLASSES = 8142
@@ -29,7 +30,7 @@ def build_inat18(config: CfgNode) -> ImageSets:
     Raises:
         ValueError: A file is missing or not what the official one is.
     """
-    root = Path(config.DATA.DATA_PATH)
+    root = check_official_path(config)
     with_meta = config.MODEL.TYPE == "intern_image_meta_former"
     names, train = read_half(root, "train2018", with_meta=with_meta)
     test_names, test = read_half(root, "val2018", with_meta=with_meta)

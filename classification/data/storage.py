@@ -103,6 +103,21 @@ def check_data_path(config: CfgNode) -> Path:
     return path
 
 
+def check_official_path(config: CfgNode) -> Path:
+    """Returns DATA.DATA_PATH of a data set whose own files are all that can be read.
+
+    Raises:
+        ValueError: It is empty or no folder, or a storage is demanded.
+    """
+    path = check_data_path(config)
+    if config.DATA.STORAGE != "auto" or config.DATA.ZIP_MODE:
+        raise ValueError(
+            f"build_data: expected DATA.STORAGE auto and DATA.ZIP_MODE False beside DATA.DATASET "
+            f"{config.DATA.DATASET}, got {config.DATA.STORAGE} and {config.DATA.ZIP_MODE}"
+        )
+    return path
+
+
 def _storage(config: CfgNode) -> str:
     storage = config.DATA.STORAGE
     if not config.DATA.ZIP_MODE:
