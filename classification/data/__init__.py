@@ -59,18 +59,20 @@ def build_data(config: CfgNode, ranks: Ranks) -> Data:
         keep_share=keep == "part",
     )
     images_a_step = config.DATA.BATCH_SIZE * config.TRAIN.ACCUMULATION_STEPS
-    if len(order) < images_a_step:
+    only_tests = config.EVAL_MODE or config.THROUGHPUT_MODE
+    if len(order) < images_a_step and not only_tests:
         raise ValueError(
             "build_data: expected training images of a rank >= DATA.BATCH_SIZE * "
             f"TRAIN.ACCUMULATION_STEPS = {images_a_step}, got {len(order)} "
             f"({len(sets.train)} images on {ranks.world_size} ranks)"
         )
-    all_of_test = range(len(sets.test))
-    share = all_of_test if config.TEST.SEQUENTIAL else EvalSampler(len(sets.test), ranks).indices
     train, test = sets.train, sets.test
+    all_of_test = range(len(test))
+    share = all_of_test if config.TEST.SEQUENTIAL else EvalSampler(len(test), ranks).indices
     if keep != "no":
-        train = _cached(train, order.share if keep == "part" else np.arange(len(train)), ranks)
-        test = _cached(test, np.asarray(share if keep == "part" else all_of_test), ranks)
+        if not only_tests:
+            train = _cached(train, order.share if keep == "part" else np.arange(len(train)), ranks)
+        test = _cached(test, np.asarray(share), ranks)  # the same in each evaluation
     pin_memory = config.DATA.PIN_MEMORY and ranks.device.type == "cuda"
     return Data(
         class_names=sets.class_names,

@@ -45,7 +45,9 @@ def open_storage(config: CfgNode, *, num_classes: int | None = None) -> ImageSet
 
     Returns:
         The halves, as photos. The names of the classes are those of the folders, or else the
-        lines of ``classes.txt`` in DATA_PATH, or else numbers.
+        lines of ``classes.txt`` in DATA_PATH, or else numbers. With EVAL_MODE or THROUGHPUT_MODE
+        the test images stand in for the training images, which need not be there, wherever the
+        classes are known without them.
 
     Raises:
         ValueError: Nothing is there, or it is not as it has to be.
@@ -54,14 +56,15 @@ def open_storage(config: CfgNode, *, num_classes: int | None = None) -> ImageSet
     storage = _storage(config)
     names = _read_class_names(data_path)
     numbers = None if num_classes is None else tuple(map(str, range(num_classes)))
+    if config.EVAL_MODE or config.THROUGHPUT_MODE:
+        test, found = _open_first(Half(data_path, "val", names or numbers), storage)
+        if names or numbers or not STORAGES[found].numbers_classes(data_path, "val"):
+            _check_count(test, num_classes, config)
+            return ImageSets(test, test, test.class_names)
     train, found = _open_first(Half(data_path, "train", names or numbers), storage)
-    if num_classes is not None and len(train.class_names) != num_classes:
-        raise ValueError(
-            f"open_storage: expected {num_classes} classes of DATA.DATASET {config.DATA.DATASET} "
-            f"in {data_path}, got {len(train.class_names)}"
-        )
+    _check_count(train, num_classes, config)
     test, _ = _open_first(Half(data_path, "val", train.class_names), storage)
-    numbered = names is None and STORAGES[found].numbers_classes(data_path)
+    numbered = names is None and STORAGES[found].numbers_classes(data_path, "train")
     _check_same_classes(train, test, data_path, numbered=numbered)
     return ImageSets(train, test, test.class_names if numbered else train.class_names)
 
@@ -160,6 +163,14 @@ def _open_first(half: Half, storage: str) -> tuple[Source, str]:
     )
 
 
+def _check_count(source: Source, num_classes: int | None, config: CfgNode) -> None:
+    if num_classes is not None and len(source.class_names) != num_classes:
+        raise ValueError(
+            f"open_storage: expected {num_classes} classes of DATA.DATASET {config.DATA.DATASET} "
+            f"in {config.DATA.DATA_PATH}, got {len(source.class_names)}"
+        )
+
+
 def _check_same_classes(train: Source, test: Source, data_path: Path, *, numbered: bool) -> None:
     """Checks that label 3 is the same class in both halves, as far as names tell.
 
@@ -187,13 +198,13 @@ class Storage(NamedTuple):
     Args:
         looks_for: What ``open`` looks for, in words; HALF stands for train or val.
         open: Opens a half; None where nothing of the kind is there.
-        numbers_classes: Whether training images at DATA_PATH come with numbers for classes and
-            no names.
+        numbers_classes: Whether images at DATA_PATH, of "train" or "val", come with numbers for
+            classes and no names.
     """
 
     looks_for: str
     open: Callable[[Half], Source | None]
-    numbers_classes: Callable[[Path], bool]
+    numbers_classes: Callable[[Path, str], bool]
 
 
 def _open_list(half: Half) -> Source | None:
@@ -220,8 +231,10 @@ def _open_shards(half: Half) -> Source | None:
 
 # In the order in which "auto" looks: a list says more than the folders that its files lie in.
 STORAGES = {
-    "list": Storage("meta_data/HALF.txt or HALF.txt, also .zip", _open_list, lambda path: True),
-    "folder": Storage("a folder HALF of class folders", _open_folder, lambda path: False),
-    "zip": Storage("HALF.zip", _open_zip, lambda path: (path / "train_map.txt").is_file()),
-    "shards": Storage("*HALF-*.tar", _open_shards, lambda path: True),
+    "list": Storage(
+        "meta_data/HALF.txt or HALF.txt, also .zip", _open_list, lambda path, half: True
+    ),
+    "folder": Storage("a folder HALF of class folders", _open_folder, lambda path, half: False),
+    "zip": Storage("HALF.zip", _open_zip, lambda path, half: (path / f"{half}_map.txt").is_file()),
+    "shards": Storage("*HALF-*.tar", _open_shards, lambda path, half: True),
 }

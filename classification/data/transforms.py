@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.data import create_transform
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
@@ -22,6 +21,7 @@ from torchvision.transforms import InterpolationMode
 from yacs.config import CfgNode
 
 from classification.config import get_default_config
+from classification.data.colours import build_colours
 from classification.data.source import Kind
 from internimage import Preprocessing
 from internimage.image import normalize, resize_and_crop
@@ -136,13 +136,15 @@ class PhotoAugmentation:
     def __init__(self, config: CfgNode) -> None:
         self.size, self.filter = config.DATA.IMG_SIZE, config.DATA.INTERPOLATION
         self.scale = tuple(config.AUG.CROP_SCALE)
-        self.flip = transforms.RandomHorizontalFlip(config.AUG.HFLIP)
+        self.flip_probability = config.AUG.HFLIP
         fill = [round(255 * value) for value in config.AUG.MEAN]
-        self.steps = [*_affine(config, fill=fill), *_timm_colours(config)]
+        self.steps = [*_affine(config, fill=fill), *build_colours(config)]
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Augments an image, (3, H, W) -> (S, S, 3)."""
-        crop = self.flip(self._resize(_random_crop(pixels, self.scale)))
+        crop = self._resize(_random_crop(pixels, self.scale))
+        if torch.rand(1).item() < self.flip_probability:
+            crop = crop.flip(-1)
         if not self.steps:
             return crop.permute(1, 2, 0).contiguous()
         image = _to_pillow(crop)
@@ -153,7 +155,9 @@ class PhotoAugmentation:
     def _resize(self, pixels: Tensor) -> Tensor:
         size = (self.size, self.size)
         if self.filter in FAST_FILTERS:
-            return F.interpolate(pixels[None], size, mode=self.filter, antialias=True)[0]
+            # Neighbouring colours stay neighbours, which is how Pillow has them.
+            batch = pixels[None].contiguous(memory_format=torch.channels_last)
+            return F.interpolate(batch, size, mode=self.filter, antialias=True)[0]
         resampling = Image.Resampling[self.filter.upper()]
         return _from_pillow(_to_pillow(pixels).resize(size, resampling)).permute(2, 0, 1)
 
@@ -190,36 +194,6 @@ def _affine(config: CfgNode, *, fill: list[int]) -> list[Callable[[Image.Image],
             fill=fill,
         )
     ]
-
-
-def _timm_colours(config: CfgNode) -> list[Callable[[Image.Image], Image.Image]]:
-    """Returns timm's AUTO_AUGMENT, or the COLOR_JITTER that stands in for it."""
-    aug, policy = config.AUG, config.AUG.AUTO_AUGMENT
-    is_auto = policy not in ("", "none")
-    if not is_auto and aug.COLOR_JITTER == 0:
-        return []
-    # The filter is that of rotations and shears; Pillow has no Lanczos for those.
-    filter_ = "bicubic" if config.DATA.INTERPOLATION == "lanczos" else config.DATA.INTERPOLATION
-    try:
-        _, colours, _ = create_transform(
-            config.DATA.IMG_SIZE,
-            is_training=True,
-            use_prefetcher=True,
-            separate=True,
-            color_jitter=aug.COLOR_JITTER,
-            auto_augment=policy if is_auto else None,
-            interpolation=filter_,
-            mean=tuple(aug.MEAN),
-        )
-    except (AssertionError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(
-            f"build_train_transform: expected AUG.AUTO_AUGMENT none or one of timm's, such as "
-            f"rand-m9-mstd0.5-inc1, got {policy!r} ({type(error).__name__}: {error})"
-        ) from error
-    has_jitter = any(isinstance(step, transforms.ColorJitter) for step in colours.transforms)
-    if is_auto and not has_jitter and aug.COLOR_JITTER != get_default_config().AUG.COLOR_JITTER:
-        warnings.warn("AUG.COLOR_JITTER has no effect beside AUG.AUTO_AUGMENT", stacklevel=4)
-    return list(colours.transforms)
 
 
 def _random_crop(pixels: Tensor, scale: tuple[float, float]) -> Tensor:
