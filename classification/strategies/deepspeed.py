@@ -30,6 +30,7 @@ from yacs.config import CfgNode
 from classification.distributed import Ranks
 from classification.optim import build_optimizer
 from classification.strategies.base import StepOutcome, Strategy
+from classification.strategies.compiling import compile_blocks
 from classification.strategies.deepspeed_config import deepspeed_config
 from classification.strategies.precision import Precision, in_memory_format
 from classification.strategies.states import (
@@ -276,13 +277,15 @@ def build_zero(config: CfgNode, model: InternImage, ranks: Ranks, *, factor: flo
     if stage == 3:
         # A block's weights come and go together, as DCNv3 reads those of its parts directly.
         deepspeed.utils.set_z3_leaf_modules(model, [InternImageBlock], raise_if_not_found=False)
+        if config.TRAIN.COMPILE:
+            compile_blocks(model)
     optimizer = build_optimizer(config, model, factor=factor)
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optimizer,
         config=deepspeed_config(config, ranks.world_size, device=ranks.device),
     )
-    if config.TRAIN.COMPILE:
+    if config.TRAIN.COMPILE and stage < 3:
         engine.compile()
     channels_last = config.TRAIN.CHANNELS_LAST
     return ZeroStrategy(

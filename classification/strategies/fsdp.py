@@ -20,6 +20,7 @@ from yacs.config import CfgNode
 
 from classification.distributed import Ranks
 from classification.optim import build_optimizer
+from classification.strategies.compiling import compile_blocks
 from classification.strategies.precision import Precision
 from classification.strategies.torch_native import TorchStrategy
 from internimage import InternImage
@@ -69,14 +70,14 @@ def build_fully_sharded(
     policy = (
         CPUOffloadPolicy(pin_memory=ranks.device.type == "cuda") if offload else OffloadPolicy()
     )
+    if config.TRAIN.COMPILE:
+        compile_blocks(model)
     for module in model.modules():
         if isinstance(module, InternImageBlock):
             fully_shard(module, mesh=mesh, offload_policy=policy)
     # The root, too, gives its weights back after a forward pass. Kept until a backward pass, as by
     # default, they would outlive an evaluation, whose weights a moving average may have lent.
     fully_shard(model, mesh=mesh, offload_policy=policy, reshard_after_forward=True)
-    if config.TRAIN.COMPILE:
-        model.compile()
     return FullySharded(
         model,
         model,
