@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import signal
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
@@ -151,7 +152,8 @@ class _Workers:
             OSError: A worker was killed.
         """
         self.batches.items = items
-        self.held["iterator"] = iter(self.held["loader"])
+        with _no_errors_between_batches():
+            self.held["iterator"] = iter(self.held["loader"])
         # Read here, images draw random numbers in this process.
         keep = contextlib.nullcontext if self.num_workers else _same_random_states
         for _ in range(len(items)):
@@ -159,8 +161,8 @@ class _Workers:
             try:
                 with keep():
                     batch = next(self.held["iterator"])
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:
+                if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
                     raise
                 raise OSError(
                     f"build_data: expected DATA.NUM_WORKERS {self.num_workers} processes a rank "
@@ -273,6 +275,20 @@ def _same_random_states() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.default_generator.set_state(states[2])
+
+
+@contextlib.contextmanager
+def _no_errors_between_batches() -> Iterator[None]:
+    """Keeps PyTorch from raising the death of a worker wherever this process happens to be.
+
+    That may be in the middle of a checkpoint. Whoever asks for a batch is told within 5 seconds.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # PyTorch leaves signals alone then
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, handler)
 
 
 def _outlive_signals(worker: int) -> None:

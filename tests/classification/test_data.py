@@ -1,4 +1,4 @@
-"""The digits, their split, the transforms, the shares of the ranks."""
+"""The digits, their split, the shares of the ranks, settings that do not fit, mixup."""
 
 import hashlib
 from collections import Counter
@@ -6,13 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from classification.data import EvalSampler, build_data, build_mixup
 from classification.data.digits import Digits, split_indices
-from classification.data.transforms import build_preprocessing, build_transform
+from classification.data.sampler import SHARDS_AT_A_TIME, TrainOrder
 from classification.distributed import Ranks
-from internimage.image import preprocess
 
 CPU = torch.device("cpu")
 
@@ -36,7 +34,7 @@ def test_no_test_image_is_among_the_training_images(halves):
 
 
 def test_each_digit_has_its_share_of_the_test_images(halves):
-    train, test = (Counter(half.labels) for half in halves)
+    train, test = (Counter(half.labels.tolist()) for half in halves)
     assert set(test) == set(range(10))
     for digit, count in test.items():
         assert abs(count - 0.2 * (count + train[digit])) < 1, digit
@@ -56,38 +54,19 @@ def test_paper_is_black_and_ink_is_white_in_three_equal_colours(halves):
     assert (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()
 
 
-def test_testing_prepares_an_image_as_predicting_does(make_config, halves, tmp_path):
-    config = make_config()
-    image = halves[1].images[0]
-    image.save(tmp_path / "digit.png")
-    expected = preprocess(Image.open(tmp_path / "digit.png"), build_preprocessing(config))
-    assert torch.equal(build_transform(config, train=False)(image), expected)
-
-
-def test_training_without_augmentation_sees_the_test_image(make_config, halves):
-    config = make_config("AUG.ROTATE", 0, "AUG.TRANSLATE", 0)
-    image = halves[0].images[0]
-    train, test = (build_transform(config, train=train)(image) for train in (True, False))
-    assert torch.allclose(train, test, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("ROTATE", 20),
-        ("TRANSLATE", 0.2),
-        ("SCALE", 0.3),
-        ("SHEAR", 20),
-        ("REPROB", 1),
-    ],
-)
-def test_each_augmentation_changes_the_image(make_config, halves, key: str, value: float):
-    config = make_config("AUG.ROTATE", 0, "AUG.TRANSLATE", 0, f"AUG.{key}", value)
-    transform, image = build_transform(config, train=True), halves[0].images[0]
-    torch.manual_seed(0)
-    first, second = transform(image), transform(image)
-    assert first.shape == (3, 16, 16)
-    assert not torch.equal(first, second)
+def test_training_without_augmentation_sees_the_test_images(make_config, halves):
+    data = build_data(
+        make_config("AUG.ROTATE", 0, "AUG.TRANSLATE", 0, "DATA.BATCH_SIZE", 1437),
+        Ranks(0, 1, CPU),
+    )
+    (batch,) = data.train_loader.batches(0)
+    small = torch.from_numpy(halves[0].pixels).permute(0, 3, 1, 2)
+    assert torch.equal(batch.labels.bincount(), torch.from_numpy(np.bincount(halves[0].labels)))
+    # Nothing is cropped or mirrored: the mean picture is that of the scans.
+    mean = torch.nn.functional.interpolate(
+        small.float().mean(0, keepdim=True), (16, 16), mode="bicubic", antialias=True
+    )
+    assert (batch.images.float().mean(0) - mean[0]).abs().max() < 8
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 7, 400])
@@ -97,20 +76,40 @@ def test_each_test_image_is_evaluated_by_exactly_one_rank(world_size: int):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_ranks_share_the_training_images_anew_in_each_epoch(make_config):
-    ranks = [Ranks(rank, 2, CPU) for rank in range(2)]
-    samplers = [build_data(make_config(), rank).train_sampler for rank in ranks]
+GROUPS = np.repeat(np.arange(100), 7)  # 700 images in 100 shards
 
-    def orders(epoch: int) -> list[list[int]]:
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-        return [list(sampler) for sampler in samplers]
 
-    first, second = orders(0), orders(1)
-    assert len(first[0]) == len(first[1]) == 718
-    assert not set(first[0]) & set(first[1])
-    assert first != second
-    assert orders(0) == first
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"keep_share": True}, {"groups": GROUPS}, {"groups": GROUPS, "keep_share": True}],
+)
+def test_ranks_share_the_training_images_anew_in_each_epoch(world_size: int, options):
+    ranks = [Ranks(rank, world_size, CPU) for rank in range(world_size)]
+    orders = [TrainOrder(700, rank, seed=3, **options) for rank in ranks]
+    epochs = [[order.of_epoch(epoch).tolist() for order in orders] for epoch in range(3)]
+    for shares in epochs:
+        assert {len(share) for share in shares} == {700 // world_size} == {len(orders[0])}
+        assert len(set(sum(shares, []))) == 700 // world_size * world_size  # no image twice
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert orders[0].of_epoch(1).tolist() == epochs[1][0]
+    if options.get("keep_share"):
+        for rank, order in enumerate(orders):
+            assert set(epochs[0][rank]) | set(epochs[1][rank]) <= set(order.share.tolist())
+        # Neighbours in the data set are of one class: they must not meet in a step of all ranks.
+        steps = np.array(epochs[0]).T
+        assert world_size == 1 or (np.ptp(steps, axis=1) > world_size).mean() > 0.9
+
+
+def test_an_epoch_reads_from_a_few_shards_at_a_time():
+    order = TrainOrder(700, Ranks(1, 2, CPU), seed=0, groups=GROUPS)
+    shards = GROUPS[order.of_epoch(0)]
+    window = SHARDS_AT_A_TIME * 7
+    for start in range(0, len(shards) - window, 10):
+        assert len(set(shards[start : start + window])) <= 2 * SHARDS_AT_A_TIME
+    # Mixed nevertheless, and other shards are together in another epoch.
+    assert (np.diff(shards) != 0).mean() > 0.8
+    assert set(shards[:window]) != set(GROUPS[order.of_epoch(1)][:window])
 
 
 @pytest.mark.parametrize(
@@ -120,11 +119,28 @@ def test_ranks_share_the_training_images_anew_in_each_epoch(make_config):
         (["TRAIN.ACCUMULATION_STEPS", 12], 1, r"= 1536, got 1437 \(1437 images on 1 ranks\)"),
         ([], 2000, r"got 0 \(1437 images on 2000 ranks\)"),
         (["DATA.DATASET", "digit"], 1, "one of .*, got 'digit'; did you mean digits?"),
+        (
+            ["DATA.IMG_ON_MEMORY", True, "DATA.CACHE_MODE", "no"],
+            1,
+            "expected DATA.CACHE_MODE part or full beside DATA.IMG_ON_MEMORY, got no",
+        ),
+        (
+            ["DATA.CACHE_MODE", "full"],
+            1,
+            "expected DATA.IMG_ON_MEMORY or DATA.ZIP_MODE beside DATA.CACHE_MODE full, got neither",
+        ),
     ],
 )
-def test_a_run_that_does_not_fit_the_data_is_an_error(make_config, options, world_size, message):
+def test_settings_that_do_not_fit_are_an_error(make_config, options, world_size, message):
     with pytest.raises(ValueError, match=message):
         build_data(make_config(*options), Ranks(0, world_size, CPU))
+
+
+def test_evaluation_alone_needs_no_whole_training_step(make_config):
+    config = make_config("DATA.BATCH_SIZE", 2000, "EVAL_MODE", True, "MODEL.RESUME", "x.pth")
+    data = build_data(config, Ranks(0, 1, CPU))
+    assert len(data.train_loader) == 0 and not list(data.train_loader.batches(0))
+    assert sum(len(batch.labels) for batch in data.test_loader) == 360
 
 
 def test_mixup_gives_soft_labels_and_needs_pairs(make_config):
