@@ -102,7 +102,7 @@ def draw_feature_maps(path: Path, image: Tensor, features: dict[str, Tensor]) ->
     rows = -(-len(panels) // columns)
     size = (columns * PANEL_INCHES, rows * (PANEL_INCHES + 0.4))
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, (title, pixels) in zip(grid, panels.items(), strict=False):
         axes.imshow(pixels.numpy(), interpolation="nearest")
         axes.set_title(title, fontsize=8)

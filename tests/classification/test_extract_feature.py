@@ -175,6 +175,18 @@ def test_a_map_with_fewer_than_three_directions_has_colours(shape):
     assert colors.isfinite().all() and 0 <= colors.min() and colors.max() <= 1
 
 
+def test_a_picture_has_its_panels_and_nothing_else(tmp_path: Path):
+    """Four in the first row, one in the second: the rest of that row is white."""
+    features = {f"map{i}": torch.rand(1, 6, 6, 4) for i in range(4)}
+    draw_feature_maps(tmp_path / "x.png", torch.zeros(3, 8, 8, dtype=torch.uint8), features)
+    pixels = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"))
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 4
+    assert (pixels[height:, width:] == 255).all()
+    for row, column in [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]:
+        middle = pixels[row * height + height // 2, column * width + width // 2]
+        assert (middle < 255).any()
+
+
 def test_a_picture_needs_a_map(tmp_path: Path):
     image = torch.zeros(3, 4, 4, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"four dimensions, got head \(1, 7\)"):
