@@ -134,11 +134,11 @@ class ZeroStrategy(Strategy):
         self._link_states()
         for name, parameter in self._named_parameters().items() if held else ():
             state = {}
-            for key, value in held[0].items():
-                # Counts of steps are scalars, one for all parameters.
+            for key in STATE_KEYS[type(self.optimizer)]:
+                # There is one count of steps for all parameters.
                 whole = (
-                    value
-                    if value.ndim == 0
+                    held[0][key]
+                    if key == "step"
                     else self._utils.safe_get_full_optimizer_state(parameter, key)
                 )
                 if self.ranks.is_main:

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What the optimisers of classification.optim keep for a parameter.
-STATE_KEYS: dict[type[torch.optim.Optimizer], frozenset[str]] = {
-    torch.optim.AdamW: frozenset({"step", "exp_avg", "exp_avg_sq"}),
-    torch.optim.SGD: frozenset({"momentum_buffer"}),
+# What the optimisers of classification.optim keep for a parameter, in the order in which all ranks
+# put it together.
+STATE_KEYS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.SGD: ("momentum_buffer",),
 }
 
 
@@ -55,7 +56,7 @@ def check_optimizer_state(
     if states:  # before the first step there is none
         _check_names(function, states, shapes)
     for name, values in states.items():
-        if values.keys() != STATE_KEYS[kind]:
+        if set(values) != set(STATE_KEYS[kind]):
             raise ValueError(
                 f"{function}: expected for {name} {sorted(STATE_KEYS[kind])} of {kind.__name__}, "
                 f"got {sorted(values)}"

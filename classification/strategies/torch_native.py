@@ -15,6 +15,7 @@ from classification.distributed import Ranks
 from classification.strategies.base import StepOutcome, Strategy
 from classification.strategies.precision import Precision, in_memory_format
 from classification.strategies.states import (
+    STATE_KEYS,
     check_model_state,
     check_optimizer_state,
     num_bytes,
@@ -108,7 +109,11 @@ class TorchStrategy(Strategy):
 
     def optimizer_state(self) -> dict[str, Any]:
         """See ``Strategy``."""
-        states = {name: self._gather(state) for name, state in self._named_states().items()}
+        keys = STATE_KEYS[type(self._local_optimizer)]
+        states = {
+            name: self._gather({key: state[key] for key in keys})
+            for name, state in self._named_states().items()
+        }
         if not self.ranks.is_main:
             return {}
         return {"optimizer": states, "scaler": self.precision.scaler.state_dict()}
@@ -148,14 +153,13 @@ class TorchStrategy(Strategy):
         states = self.optimizer.state
         return {name: states[p] for name, p in self._named_parameters().items() if p in states}
 
-    def _gather(self, tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    def _gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns whole copies on the CPU of the first rank, one after the other; *collective*."""
         gathered = {}
         for key, tensor in tensors.items():
-            if tensor is not None:  # a momentum that SGD does not keep
-                whole = self._whole(tensor)
-                if self.ranks.is_main:
-                    gathered[key] = to_cpu(whole)
+            whole = self._whole(tensor)
+            if self.ranks.is_main:
+                gathered[key] = to_cpu(whole)
         return gathered
 
     def tensors_to_average(self) -> list[Tensor]:
