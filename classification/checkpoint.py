@@ -7,7 +7,6 @@ after its step M; with SAVE_STEPS or after a request to stop) and ``ckpt_epoch_b
 import os
 import re
 import shutil
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import yaml
 from yacs.config import CfgNode
 
 from classification.config import flatten, get_default_config
+from classification.logs import note
 from internimage.checkpoint_file import open_checkpoint, write_pickle
 from internimage.files import write_atomically
 
@@ -199,7 +199,7 @@ def newest_valid(checkpoints: list[Path]) -> Path | None:
         try:
             check_is_whole(path)
         except (ValueError, OSError, zipfile.BadZipFile) as error:
-            warnings.warn(f"a damaged checkpoint is skipped: {error}", stacklevel=2)
+            note(f"a damaged checkpoint is skipped: {error}")
         else:
             return path
     if checkpoints:

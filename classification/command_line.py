@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +23,8 @@ from classification.logs import LOGGER
 from classification.results import BadFilesError, DivergedError
 
 BAD_INPUT = 2
+
+SECONDS_FOR_A_WORD = 2.0
 
 MISTAKES = (ValueError, OSError, ImportError, DivergedError, BadFilesError)
 """What ends a script with one line: of the user's making, or of the disk's."""
@@ -106,6 +109,9 @@ def _fail(name: str, reason: str) -> int:
     LOGGER.error("%s", text)
     report_to_launcher(text)  # whichever rank torchrun notices first
     _say(name, text)
+    if os.environ.get("RANK", "0") != "0":
+        # torchrun stops the other ranks when one has left: the first one is to have its say before.
+        time.sleep(SECONDS_FOR_A_WORD)
     return BAD_INPUT
 
 

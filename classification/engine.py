@@ -305,6 +305,7 @@ class Engine:
         sums.seconds += result.seconds
         sums.data_seconds += result.data_seconds
         sums.num_bad_files += num_bad_files
+        sums.learning_rate = result.learning_rate
         # The shares of the ranks are disjoint, so in an epoch no file is counted twice.
         most = self.config.DATA.MAX_BAD_SHARE * self.data.num_train_images
         if sums.num_bad_files > most:
@@ -321,7 +322,7 @@ class Engine:
         return EpochResult(
             train_loss=loss / num_images,
             gradient_norm=sums.gradient_norm / max(sums.num_norms, 1),
-            learning_rate=max(group["lr"] for group in self.strategy.optimizer.param_groups),
+            learning_rate=sums.learning_rate,
             images_per_second=num_images * self.ranks.world_size / seconds,
             data_share=data_seconds / seconds,
             num_bad_files=int(sums.num_bad_files),

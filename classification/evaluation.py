@@ -72,7 +72,9 @@ def evaluate(
         elif filler is not None:
             forward(filler)
         check()
-    loss_sum, top1_hits, top5_hits, num_images, num_bad = sum_over_ranks(sums).tolist()
+    if data.test_is_shared:
+        sums = sum_over_ranks(sums)
+    loss_sum, top1_hits, top5_hits, num_images, num_bad = sums.tolist()
     if not num_images:
         raise ValueError("evaluate: expected images >= 1, got 0")
     return Scores(

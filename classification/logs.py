@@ -5,9 +5,10 @@ import warnings
 from pathlib import Path
 
 from classification.distributed import Ranks
-from classification.run_folder import LOG
 
+LOG = "log_rank{rank}.txt"
 LOGGER = logging.getLogger("internimage.classification")
+LOGGER.addHandler(logging.NullHandler())  # before a file is open, the console is enough
 
 
 def open_log(folder: Path, ranks: Ranks) -> None:
@@ -27,11 +28,12 @@ def open_log(folder: Path, ranks: Ranks) -> None:
 def close_log() -> None:
     """Closes the file of ``open_log``."""
     for handler in list(LOGGER.handlers):
-        LOGGER.removeHandler(handler)
-        handler.close()
+        if isinstance(handler, logging.FileHandler):
+            LOGGER.removeHandler(handler)
+            handler.close()
 
 
 def note(text: str) -> None:
     """Warns on the console, if this is the first rank, and in this rank's file."""
-    LOGGER.warning(text)
+    LOGGER.warning("%s", text)
     warnings.warn(text, stacklevel=2)

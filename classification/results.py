@@ -52,6 +52,7 @@ class Sums:
         seconds: Duration, waiting for data included.
         data_seconds: Time that the steps waited for data.
         num_bad_files: Files of all ranks that could not be read.
+        learning_rate: The rate of the last step.
     """
 
     loss: float = 0.0
@@ -61,6 +62,7 @@ class Sums:
     seconds: float = 0.0
     data_seconds: float = 0.0
     num_bad_files: float = 0
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Start(NamedTuple):
     is_chosen: bool = False
 
 
-def choose_start(config: CfgNode, folder: Path, ranks: Ranks, *, overwrite: bool) -> Start:
+def choose_start(config: CfgNode, folder: Path, ranks: Ranks, overwrite: bool) -> Start:
     """Decides what to go on from; on the first rank, for all.
 
     Args:

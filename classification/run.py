@@ -1,5 +1,6 @@
 """A training run from the first or the resumed step to the files that it leaves."""
 
+import contextlib
 import signal
 import time
 from dataclasses import dataclass, field
@@ -31,10 +32,11 @@ from classification.engine import Engine
 from classification.evaluation import Scores
 from classification.logs import LOGGER, close_log, open_log
 from classification.models import build_metadata, build_model
+from classification.pretrained import load_pretrained
 from classification.progress import Progress, describe
 from classification.records import draw_curves, weights_sha256, write_json, write_metrics
 from classification.results import BadFilesError, EpochResult, StepResult
-from classification.resume import Start, choose_start, take_up
+from classification.resume import choose_start, take_up
 from classification.run_folder import (
     CONFIG,
     CURVES,
@@ -140,6 +142,10 @@ class Run:
         """Trains the rest of an epoch, saves, evaluates; returns the scores if it did."""
         config, engine = self.config, self.engine
         number = engine.epoch + 1
+        name = checkpoint_name(number)
+        # A run that goes on from the end of this epoch has its checkpoint, and is to evaluate it.
+        is_at_end = engine.step_in_epoch == engine.steps_per_epoch
+        is_saved = is_at_end and self.folder / name in self.checkpoints
         try:
             result = engine.train_epoch(
                 on_step=partial(self._after_step, progress),
@@ -149,9 +155,9 @@ class Run:
             raise BadFilesError(f"{error}: {self._shown_bad_files()}") from None
         is_last = number == config.TRAIN.EPOCHS
         # Before the evaluation: whoever is killed in it goes on with it.
-        is_saved = is_last or number % config.SAVE_FREQ == 0
-        if is_saved:
-            self._save(checkpoint_name(number))
+        if not is_saved and (is_last or number % config.SAVE_FREQ == 0):
+            self._save(name)
+            is_saved = True
         engine.end_epoch()
         scores = None
         if is_last or number % config.EVAL_FREQ == 0:
@@ -159,7 +165,7 @@ class Run:
                 scores = engine.evaluate(check=self._check_request)
             except StoppedError:
                 if not is_saved:
-                    self._save(checkpoint_name(number))
+                    self._save(name)
                 raise
         self.seconds = time.perf_counter() - self.started
         row = self._row(result, scores)
@@ -169,8 +175,8 @@ class Run:
         if scores is not None and scores.top1 > self.best.get("top1", -1.0):
             self.best = {"top1": scores.top1, "epoch": number}
             if not is_saved:
-                self._save(checkpoint_name(number))
-            on_first_rank(self.ranks, partial(self._keep_as_best, checkpoint_name(number)))
+                self._save(name)
+            on_first_rank(self.ranks, partial(self._keep_as_best, name))
         on_first_rank(self.ranks, self._write_metrics)
         engine.next_epoch()
         return scores
@@ -215,7 +221,8 @@ class Run:
         with writing(self.folder / name) as path:
             save_state(path, state | progress)
         for old in self.abandoned:
-            old.unlink(missing_ok=True)
+            if old != path:
+                old.unlink(missing_ok=True)
         self.abandoned.clear()
         # A place that is reached again replaces its file.
         self.checkpoints[:] = [*(old for old in self.checkpoints if old != path), path]
@@ -315,21 +322,33 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
     """
     folder = run_folder(config)
     on_first_rank(ranks, partial(make_run_folder, folder))
-    lock = lock_run_folder(folder) if ranks.is_main else None
-    start = on_first_rank(ranks, partial(choose_start, config, folder, ranks, overwrite=overwrite))
-    data = build_data(config, ranks)
-    torch.manual_seed(config.SEED)  # the same weights on every rank
-    model = build_model(config, num_classes=len(data.class_names))
-    num_parameters = count_parameters(model)  # before a strategy deals them out
-    engine = Engine(config, model, data, ranks)
-    run = Run(config, ranks, data, engine, num_parameters=num_parameters, lock=lock)
-    take_up(run, start)
-    on_first_rank(ranks, partial(_begin, run, start, overwrite))
-    open_log(folder, ranks)
+    with contextlib.ExitStack() as on_failure:
+        lock = None
+        if ranks.is_main:
+            lock = lock_run_folder(folder)
+            on_failure.callback(lock.release)
+        start = on_first_rank(ranks, partial(choose_start, config, folder, ranks, overwrite))
+        data = build_data(config, ranks)
+        torch.manual_seed(config.SEED)  # the same weights on every rank
+        model = build_model(config, num_classes=len(data.class_names))
+        report = ""
+        if config.MODEL.PRETRAINED and start.checkpoint is None:
+            report = load_pretrained(config, model)
+        num_parameters = count_parameters(model)  # before a strategy deals them out
+        engine = Engine(config, model, data, ranks)
+        run = Run(config, ranks, data, engine, num_parameters=num_parameters, lock=lock)
+        take_up(run, start)
+        on_first_rank(ranks, partial(_begin, run, overwrite))
+        open_log(folder, ranks)
+        if report:
+            LOGGER.info(report)
+            if ranks.is_main:
+                print(report)
+        on_failure.pop_all()
     return run
 
 
-def _begin(run: Run, start: Start, overwrite: bool) -> None:
+def _begin(run: Run, overwrite: bool) -> None:
     """Removes what is of an earlier run, and writes the settings."""
     folder = run.folder
     remove_half_written(folder)

@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from classification.checkpoint import BEST, list_checkpoints, place_of
+from classification.logs import LOG
 from internimage.files import write_atomically
 
 METRICS, CURVES, WEIGHTS, SUMMARY = "metrics.csv", "curves.png", "model.safetensors", "summary.json"
 CONFIG = "config.yaml"
 LOCK = ".lock"
-LOG = "log_rank{rank}.txt"
 EVENTS = "tensorboard"  # a folder
 
 LOCK_SECONDS = 60.0

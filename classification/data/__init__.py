@@ -100,6 +100,7 @@ def build_data(config: CfgNode, ranks: Ranks) -> Data:
         ),
         finish_train=build_finish_train(config),
         finish_test=build_finish_test(config),
+        test_is_shared=not config.TEST.SEQUENTIAL,
     )
 
 

@@ -67,6 +67,7 @@ class Data:
             (N, 3, H, W) to normalised float32, partly erased. Draws from the random states of
             Python and PyTorch.
         finish_test: The same without randomness.
+        test_is_shared: Whether the ranks share the test images; else each has all of them.
     """
 
     class_names: tuple[str, ...]
@@ -76,3 +77,4 @@ class Data:
     test_loader: TestLoader
     finish_train: Callable[[Tensor], Tensor]
     finish_test: Callable[[Tensor], Tensor]
+    test_is_shared: bool = True

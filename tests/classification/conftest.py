@@ -12,6 +12,8 @@ from classification.config import get_config
 from classification.train import main
 
 SMALL_RUN = """
+AMP_OPT_LEVEL: O0
+LOGGER: none
 DATA: {DATASET: digits, IMG_SIZE: 16, BATCH_SIZE: 128, NUM_WORKERS: 0}
 MODEL: {ARCH: internimage_test_t, DROP_PATH_RATE: 0.0}
 TRAIN: {EPOCHS: 2, WARMUP_EPOCHS: 0, BASE_LR: 1.0e-2, EMA: {ENABLE: True, DECAY: 0.8}}

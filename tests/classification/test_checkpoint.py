@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from yacs.config import CfgNode
 
 from classification.checkpoint import (
+    BEST,
     KEYS,
     MAY_CHANGE,
+    MAY_CHANGE_BETWEEN_EPOCHS,
     check_same_run,
+    checkpoint_name,
+    keep_as_best,
     list_checkpoints,
     load_state,
+    newest_valid,
+    place_of,
     prune_checkpoints,
     save_state,
 )
@@ -27,26 +34,25 @@ def state(**values: object) -> dict[str, object]:
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path):
-    saved = state(
-        model={"weight": torch.randn(3)}, epochs_done=7, rows=[{"epoch": 1, "top1": 99.5}]
-    )
+    saved = state(model={"weight": torch.randn(3)}, epoch=7, rows=[{"epoch": 1, "top1": 99.5}])
     save_state(tmp_path / "ckpt_epoch_1.pth", saved)
     loaded = load_state(tmp_path / "ckpt_epoch_1.pth")
     assert torch.equal(loaded["model"].pop("weight"), saved["model"].pop("weight"))
     assert loaded == saved
 
 
-def test_a_state_outlives_its_file(tmp_path: Path):
+def test_a_state_outlives_a_file_that_is_removed_or_replaced(tmp_path: Path):
     path = tmp_path / "ckpt_epoch_1.pth"
     save_state(path, state(model={"weight": torch.ones(1000)}))
     loaded = load_state(path)
-    path.write_bytes(b"")
+    save_state(path, state(model={"weight": torch.zeros(1000)}))
+    path.unlink()
     assert loaded["model"]["weight"].sum() == 1000
 
 
 def test_a_write_that_breaks_off_gives_its_reason_and_leaves_the_file(tmp_path: Path):
     path = tmp_path / "ckpt_epoch_1.pth"
-    save_state(path, state(epochs_done=1))
+    save_state(path, state(epoch=1))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes
     try:
@@ -54,7 +60,7 @@ def test_a_write_that_breaks_off_gives_its_reason_and_leaves_the_file(tmp_path: 
             save_state(path, state(model={"weight": torch.ones(1_000_000)}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert load_state(path)["epochs_done"] == 1
+    assert load_state(path)["epoch"] == 1
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -71,7 +77,7 @@ def test_a_signal_in_the_middle_of_a_write_stops_the_run(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("num_kept", [1, 3, 9])
 def test_the_newest_checkpoints_are_kept_and_others_are_not_touched(tmp_path: Path, num_kept: int):
-    others = [tmp_path / name for name in ("ckpt_epoch_2.pth", "ckpt_epoch_best.pth", "notes.txt")]
+    others = [tmp_path / name for name in ("ckpt_epoch_2.pth", BEST, "notes.txt")]
     own = [tmp_path / f"ckpt_epoch_{epoch}.pth" for epoch in (8, 9, 10, 11, 12)]
     for path in (*others, *own):
         path.touch()
@@ -81,12 +87,80 @@ def test_the_newest_checkpoints_are_kept_and_others_are_not_touched(tmp_path: Pa
     assert set(tmp_path.iterdir()) == {*others, *kept}
 
 
-def test_checkpoints_are_listed_by_epoch_whatever_their_age(tmp_path: Path):
-    for epoch in (10, 9, 100):
-        (tmp_path / f"ckpt_epoch_{epoch}.pth").touch()
-    (tmp_path / "ckpt_epoch_best.pth").touch()
-    names = [path.name for path in list_checkpoints(tmp_path)]
-    assert names == ["ckpt_epoch_9.pth", "ckpt_epoch_10.pth", "ckpt_epoch_100.pth"]
+def test_the_newest_end_of_an_epoch_stays_beside_the_steps_behind_it(tmp_path: Path):
+    names = ["ckpt_epoch_1.pth", "ckpt_epoch_2.pth", *(checkpoint_name(3, k) for k in (5, 10, 15))]
+    kept = [tmp_path / name for name in names]
+    for path in kept:
+        path.touch()
+    prune_checkpoints(kept, num_kept=2)
+    expected = ["ckpt_epoch_2.pth", "ckpt_epoch_3_step_10.pth", "ckpt_epoch_3_step_15.pth"]
+    assert [path.name for path in kept] == expected
+    assert {path.name for path in tmp_path.iterdir()} == set(expected)
+
+
+def test_checkpoints_are_listed_by_their_place_whatever_their_age(tmp_path: Path):
+    in_order = [
+        *("ckpt_epoch_9.pth", "ckpt_epoch_10_step_2.pth", "ckpt_epoch_10_step_11.pth"),
+        *("ckpt_epoch_10.pth", "ckpt_epoch_100.pth"),
+    ]
+    for name in (*sorted(in_order), BEST, "ckpt_epoch_x.pth"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_checkpoints(tmp_path)] == in_order
+    assert [str(place_of(Path(name))) for name in in_order[:2]] == ["epoch 9", "epoch 10, step 2"]
+
+
+def test_the_best_checkpoint_outlives_its_epoch(tmp_path: Path):
+    epoch = tmp_path / "ckpt_epoch_1.pth"
+    save_state(epoch, state(epoch=1))
+    (tmp_path / BEST).write_bytes(b"a worse one")
+    keep_as_best(epoch)
+    assert (tmp_path / BEST).stat().st_ino == epoch.stat().st_ino  # no copy of many gigabytes
+    epoch.unlink()
+    assert load_state(tmp_path / BEST)["epoch"] == 1
+
+
+def test_the_best_checkpoint_is_copied_where_there_are_no_hard_links(tmp_path: Path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    save_state(tmp_path / "ckpt_epoch_1.pth", state(epoch=1))
+    keep_as_best(tmp_path / "ckpt_epoch_1.pth")
+    assert load_state(tmp_path / BEST)["epoch"] == 1
+
+
+def flip_a_byte_of_a_tensor(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    position = content.index(torch.full((1000,), 0.25).numpy().tobytes())
+    content[position + 1234] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-200]),
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(bytes(path.stat().st_size)),
+        flip_a_byte_of_a_tensor,
+    ],
+)
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path, damage):
+    paths = [tmp_path / f"ckpt_epoch_{epoch}.pth" for epoch in (1, 2, 3)]
+    for path in paths:
+        save_state(path, state(model={"weight": torch.full((1000,), 0.25)}))
+    damage(paths[2])
+    with pytest.warns(UserWarning, match="a damaged checkpoint is skipped: .*ckpt_epoch_3.pth"):
+        assert newest_valid(paths) == paths[1]
+    damage(paths[1])
+    damage(paths[0])
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="got only damaged ones in"):
+        newest_valid(paths)
+
+
+def test_of_no_checkpoints_none_is_the_newest():
+    assert newest_valid([]) is None
 
 
 def test_files_that_cannot_be_resumed_are_one_clear_error(tmp_path: Path):
@@ -122,62 +196,68 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path):
     assert not (tmp_path / "attacked").exists()
 
 
-def saved_with(**options: object) -> dict[str, object]:
-    return {"config": get_default_config().dump(), "world_size": 2, "steps_per_epoch": 10} | options
+def saved_with(*, step: int = 10, **options: object) -> dict[str, object]:
+    ranks: list[dict] = [{}, {}]
+    place = {"step_in_epoch": step, "steps_per_epoch": 10, "ranks": ranks}
+    return {"config": get_default_config().dump()} | place | options
 
 
-def test_a_run_goes_on_with_the_settings_that_it_was_saved_with():
-    check_same_run(saved_with(), get_default_config(), world_size=2, steps_per_epoch=10)
+def config_with(key: str, value: object) -> CfgNode:
+    config = get_default_config()
+    node, (*groups, leaf) = config, key.split(".")
+    for group in groups:
+        node = node[group]
+    node[leaf] = value
+    return config
+
+
+@pytest.mark.parametrize("step", [3, 10])
+def test_a_run_goes_on_with_the_settings_that_it_was_saved_with(step: int):
+    check_same_run(saved_with(step=step), get_default_config(), world_size=2, steps_per_epoch=10)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("TRAIN.WEIGHT_DECAY", 0.9, "expected TRAIN.WEIGHT_DECAY = 0.05 as in .*, got 0.9"),
-        ("DATA.BATCH_SIZE", 64, "expected DATA.BATCH_SIZE = 128 as in .*, got 64"),
         ("MODEL.INTERN_IMAGE.DEPTHS", (1, 2), r"DEPTHS = None as in .*, got \[1, 2\]"),
         ("TRAIN.OPTIMIZER.BETAS", (0.8, 0.9), r"BETAS = \[0.9, 0.999\] as .*, got \[0.8, 0.9\]"),
         ("AUG.MIXUP", 0.0, "expected AUG.MIXUP = 0.8 as in the checkpoint, got 0.0"),
         ("SEED", 1, "expected SEED = 0 as in the checkpoint, got 1"),
+        ("AMP_TYPE", "bfloat16", "expected AMP_TYPE = 'float16' as in the checkpoint"),
     ],
 )
 def test_a_setting_that_gives_the_state_another_meaning_is_an_error(key, value, message):
-    config = get_default_config()
-    node, (*groups, leaf) = config, key.split(".")
-    for group in groups:
-        node = node[group]
-    node[leaf] = value
     with pytest.raises(ValueError, match=message):
-        check_same_run(saved_with(), config, world_size=2, steps_per_epoch=10)
+        check_same_run(saved_with(), config_with(key, value), world_size=2, steps_per_epoch=10)
 
 
 @pytest.mark.parametrize(
-    ("world_size", "steps_per_epoch", "message"),
+    ("config", "world_size", "steps_per_epoch", "message"),
     [
-        (4, 10, "expected ranks = 2 as in the checkpoint, got 4"),
-        (2, 11, "expected steps an epoch = 10 as in the checkpoint, got 11"),
+        (get_default_config(), 4, 10, "expected ranks = 2 as in the checkpoint .*, got 4"),
+        (get_default_config(), 2, 11, "expected steps an epoch = 10 as in the .*, got 11"),
+        (config_with("DATA.BATCH_SIZE", 64), 2, 10, "expected DATA.BATCH_SIZE = 128 as .* got 64"),
     ],
 )
-def test_other_ranks_or_steps_an_epoch_are_an_error(world_size, steps_per_epoch, message):
-    with pytest.raises(ValueError, match=message):
-        check_same_run(
-            saved_with(),
-            get_default_config(),
-            world_size=world_size,
-            steps_per_epoch=steps_per_epoch,
-        )
+def test_ranks_and_batches_may_change_between_epochs_alone(
+    config, world_size, steps_per_epoch, message
+):
+    numbers = {"world_size": world_size, "steps_per_epoch": steps_per_epoch}
+    check_same_run(saved_with(), config, **numbers)
+    with pytest.raises(ValueError, match=message) as caught:
+        check_same_run(saved_with(step=3), config, **numbers)
+    assert "(made within an epoch)" in str(caught.value)
 
 
 def test_a_checkpoint_from_before_a_setting_existed_had_its_default():
     saved = get_default_config()
     del saved["SEED"]
-    config = get_default_config()
     state = saved_with(config=saved.dump())
-    check_same_run(state, config, world_size=2, steps_per_epoch=10)
-    config.SEED = 1
+    check_same_run(state, get_default_config(), world_size=2, steps_per_epoch=10)
     with pytest.raises(ValueError, match="expected SEED = 0"):
-        check_same_run(state, config, world_size=2, steps_per_epoch=10)
+        check_same_run(state, config_with("SEED", 1), world_size=2, steps_per_epoch=10)
 
 
 def test_every_setting_that_may_change_exists():
-    assert MAY_CHANGE <= dict(flatten(get_default_config())).keys()
+    assert MAY_CHANGE | MAY_CHANGE_BETWEEN_EPOCHS <= dict(flatten(get_default_config())).keys()

@@ -288,7 +288,7 @@ def test_files_that_cannot_be_read_are_counted_until_they_are_too_many():
     assert engine.train_epoch().num_bad_files == 2  # counted anew in each epoch
     engine.next_epoch()
     engine.config.DATA.MAX_BAD_SHARE = 0.04  # 1.92
-    with pytest.raises(BadFilesError, match=r"2 of 48 training files .* MAX_BAD_SHARE = 0\.04"):
+    with pytest.raises(BadFilesError, match=r"2 of 48 training files .*MAX_BAD_SHARE = 0\.04"):
         engine.train_epoch()
     assert engine.step_in_epoch == 2
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from classification.checkpoint import MAY_CHANGE
+from classification.checkpoint import BEST, MAY_CHANGE
 from classification.config import flatten, get_default_config
 from classification.evaluate import main as evaluate
-from classification.run_folder import CONFIG, CURVES, METRICS, SUMMARY, WEIGHTS
+from classification.logs import LOG
+from classification.run_folder import CONFIG, CURVES, EVENTS, METRICS, SUMMARY, WEIGHTS
 from classification.train import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,11 @@ def test_every_setting_that_the_page_names_exists():
 
 def test_the_table_has_the_files_that_a_run_leaves():
     first_column = set(re.findall(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE))
-    assert first_column == {"ckpt_epoch_N.pth", CONFIG, CURVES, METRICS, SUMMARY, WEIGHTS}
+    checkpoints = {"ckpt_epoch_N.pth", "ckpt_epoch_N_step_M.pth", BEST}
+    written = {CONFIG, CURVES, METRICS, SUMMARY, WEIGHTS, EVENTS, LOG.format(rank="N")}
+    assert {name for name in first_column if not name.startswith(("-", "TRAIN"))} == (
+        checkpoints | written
+    )
 
 
 def test_the_training_command_is_understood(monkeypatch: pytest.MonkeyPatch):

@@ -28,7 +28,7 @@ NUM_TRAIN, NUM_TEST = 48, 13  # 13 is no multiple of 2
 
 
 class TinyNet(nn.Module):
-    """A convolution, batch norm where wanted, a linear layer; ``depths`` and ``num_classes`` as InternImage has."""
+    """A convolution, batch norm where wanted, a linear layer; attributes as InternImage has."""
 
     depths = (1,)
     num_classes = NUM_CLASSES
