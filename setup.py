@@ -22,10 +22,13 @@ TRAIN = [
     "PyYAML>=6",
     "rich>=13",
     "scikit-learn>=1.3",
+    "tensorboard>=2.15",
     "timm>=1.0",
     "torchvision>=0.25",
     "yacs>=0.1.8",
 ]
+# classification/strategies/deepspeed.py reads what DeepSpeed does not promise to keep.
+DEEPSPEED = ["accelerate>=1.0", "deepspeed>=0.19,<0.20"]
 DEV = [
     *TRAIN,
     "clang-format",
@@ -34,6 +37,7 @@ DEV = [
     "pre-commit",
     "pytest>=8",
     "ruff",
+    "webdataset>=0.2.100",
 ]
 
 setup(
@@ -55,7 +59,7 @@ setup(
         "pillow>=10",
         "safetensors>=0.4.3",
     ],
-    extras_require={"train": TRAIN, "dev": DEV},
+    extras_require={"train": TRAIN, "deepspeed": DEEPSPEED, "dev": DEV},
     entry_points={"console_scripts": ["internimage = internimage.cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",

@@ -34,7 +34,9 @@ MAY_USE: dict[Path, frozenset[str]] = {
 }
 
 # `import internimage` must not load these: they are slow, optional, or both.
-NOT_AT_IMPORT = FRAMEWORKS | {"accelerate", "matplotlib", "sklearn", "torchvision", "yaml"}
+NOT_AT_IMPORT = FRAMEWORKS | {
+    *("accelerate", "deepspeed", "matplotlib", "sklearn", "tensorboard", "torchvision", "yaml")
+}
 
 
 def imported_modules(source: str) -> Iterator[tuple[int, str]]:

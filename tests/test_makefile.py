@@ -27,7 +27,7 @@ STEP_COMMANDS = {
     "torch": "-r requirements/torch.txt",
     "operator": "-e ./ops_dcnv3",
     "core": "-e '.[train]'",
-    "dev": "-e '.[train,dev]'",
+    "dev": "-e '.[train,deepspeed,dev]'",
 }
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
