@@ -19,6 +19,7 @@ from classification.startup import exit_on_ctrl_c
 if __name__ == "__main__":
     exit_on_ctrl_c("extract_feature.py")
 
+import torch
 from torchvision.transforms.functional import pil_to_tensor
 from yacs.config import CfgNode
 
@@ -90,6 +91,7 @@ def _build(config: CfgNode, *, use_ema: bool) -> InternImage:
     """Builds the model with MODEL.RESUME's or MODEL.PRETRAINED's weights and classes."""
     source = config.MODEL.RESUME or config.MODEL.PRETRAINED
     num_classes = config.MODEL.NUM_CLASSES or NUM_CLASSES
+    torch.manual_seed(config.SEED)  # random weights are the same at every call
     if not source:
         print(f"{NAME}: no --resume: the weights are random, the features mean nothing")
         return build_model(config, num_classes=num_classes)

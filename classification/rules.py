@@ -151,7 +151,8 @@ RULES: dict[str, Rule] = {
         "two numbers in [0, 1)",
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     ),
-    "TRAIN.OPTIMIZER.MOMENTUM": FRACTION_BELOW_1,
+    # Nesterov's momentum, which has no 0.
+    "TRAIN.OPTIMIZER.MOMENTUM": Rule("in (0, 1)", lambda value: 0 < value < 1),
     "TRAIN.OPTIMIZER.DCN_LR_MUL": POSITIVE,
     "TRAIN.OPTIMIZER.FREEZE_BACKBONE": INDICES,
     "TRAIN.EMA.DECAY": FRACTION_BELOW_1,

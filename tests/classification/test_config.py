@@ -68,6 +68,22 @@ def test_a_text_among_the_options_is_taken_as_it_is(tmp_path: Path):
     assert (config.OUTPUT, config.MODEL.NAME) == ("2026", "no")
 
 
+def test_the_originals_files_are_read_as_they_are(tmp_path: Path):
+    """Its spellings, its empty BASE, its 0 for one batch a step, None as a text."""
+    path = write(
+        tmp_path,
+        "BASE: ['']\nAMP_OPT_LEVEL: o1\nDATA: {DATASET: imagenet22K}\n"
+        "MODEL: {TYPE: INTERN_IMAGE, INTERN_IMAGE: {CORE_OP: dcnv3, LAYER_SCALE: None}}\n"
+        "TRAIN: {BASE_LR: 2e-05, WARMUP_LR: .0, ACCUMULATION_STEPS: 0}\n",
+    )
+    config = get_config(path)
+    assert (config.AMP_OPT_LEVEL, config.DATA.DATASET) == ("O1", "imagenet22k")
+    assert (config.MODEL.TYPE, config.MODEL.INTERN_IMAGE.CORE_OP) == ("intern_image", "DCNv3")
+    assert config.MODEL.INTERN_IMAGE.LAYER_SCALE is None
+    assert (config.TRAIN.BASE_LR, config.TRAIN.WARMUP_LR) == (2e-5, 0.0)
+    assert config.TRAIN.ACCUMULATION_STEPS == 1
+
+
 def test_settings_cannot_change_after_they_are_read(tmp_path: Path):
     config = get_config(write(tmp_path, ""))
     with pytest.raises(AttributeError):
@@ -108,6 +124,60 @@ def test_settings_cannot_change_after_they_are_read(tmp_path: Path):
         ("", ["TRAIN.OPTIMIZER.FREEZE_BACKBONE", "0"], "different integers >= 0, got 0"),
         ("AUG: {CUTMIX_MINMAX: [0.2]}", [], r"two numbers in \[0, 1\], .*, got \(0.2,\)"),
         ("AUG: {CUTMIX_MINMAX: abc}", [], "CUTMIX_MINMAX two numbers .*, got 'abc'"),
+        ("", ["TRAIN.OPTIMIZER.MOMENTUM", "0.0"], r"MOMENTUM in \(0, 1\), got 0.0"),
+        ("LOCAL_RANK: 0", [], r"expected no LOCAL_RANK in .*run\.yaml: the launcher's environment"),
+        (
+            "TRAIN: {START_EPOCH: 300}",
+            [],
+            "expected TRAIN.START_EPOCH < TRAIN.EPOCHS = 300, got 300",
+        ),
+        (
+            "TRAIN: {ZERO_STAGE: 2}",
+            [],
+            "TRAIN.STRATEGY deepspeed beside TRAIN.ZERO_STAGE = 2, got ddp",
+        ),
+        (
+            "TRAIN: {DEEPSPEED_CONFIG: x.json, STRATEGY: fsdp}",
+            [],
+            "TRAIN.STRATEGY deepspeed beside TRAIN.DEEPSPEED_CONFIG = x.json, got fsdp",
+        ),
+        (
+            "TRAIN: {OFFLOAD_OPTIMIZER: cpu, STRATEGY: fsdp}",
+            [],
+            "TRAIN.STRATEGY deepspeed beside TRAIN.OFFLOAD_OPTIMIZER = cpu, got fsdp",
+        ),
+        (
+            "TRAIN: {OFFLOAD_PARAM: cpu, STRATEGY: deepspeed, ZERO_STAGE: 2}",
+            [],
+            "beside TRAIN.OFFLOAD_PARAM = cpu, got deepspeed with TRAIN.ZERO_STAGE 2",
+        ),
+        (
+            "TRAIN: {STRATEGY: fsdp, OPTIMIZER: {USE_ZERO: True}}",
+            [],
+            "TRAIN.STRATEGY ddp beside TRAIN.OPTIMIZER.USE_ZERO = True, got fsdp",
+        ),
+        (
+            "DATA: {ZIP_MODE: True, STORAGE: shards}",
+            [],
+            "DATA.STORAGE zip or auto beside DATA.ZIP_MODE = True, got shards",
+        ),
+        (
+            "AUG: {RANDOM_RESIZED_CROP: True}",
+            [],
+            "TEST.CROP = False beside AUG.RANDOM_RESIZED_CROP = True, got True",
+        ),
+        ("EVAL_MODE: True", [], "MODEL.RESUME or MODEL.PRETRAINED beside EVAL_MODE = True"),
+        (
+            "MODEL: {RESUME: x}",
+            ["EVAL_MODE", "True", "THROUGHPUT_MODE", "True"],
+            "expected EVAL_MODE or THROUGHPUT_MODE, got both",
+        ),
+        ("EVAL_22K_TO_1K: True", [], "EVAL_MODE = True beside EVAL_22K_TO_1K = True, got False"),
+        (
+            "EVAL_22K_TO_1K: True",
+            ["EVAL_MODE", "True", "MODEL.RESUME", "x", "MODEL.NUM_CLASSES", "1000"],
+            "MODEL.NUM_CLASSES = 21841 beside EVAL_22K_TO_1K = True, got 1000",
+        ),
         ("SEED: 9223372036854775808", [], r"expected SEED in \[0, 2\*\*63\), got"),
         ("BASE: 5", [], r"expected BASE a file or a list of files in .*run\.yaml, got 5"),
         ("BASE: null", [], r"expected BASE a file or a list of files in .*run\.yaml, got None"),

@@ -49,7 +49,7 @@ def scores(main, small_yaml: Path, capsys, *arguments: object) -> dict:
 def test_the_saved_files_give_the_scores_of_the_summary(
     make_config, small_yaml: Path, capsys, level: str
 ):
-    options = ["AMP_OPT_LEVEL", level, "AMP_TYPE", "bfloat16"]
+    options = ["AMP_OPT_LEVEL", level]
     config = make_config(*options)
     run = prepare(config, ONE_RANK)
     run.train()
