@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from yacs.config import CfgNode
 
 from classification.config import get_default_config
@@ -399,3 +400,19 @@ def test_a_data_set_of_official_files_has_no_other_storage(dataset, settings, tm
 def test_a_misspelt_data_set_is_named(settings):
     with pytest.raises(ValueError, match="'places356'; did you mean places365?"):
         build_sets(settings("places356"))
+
+
+@pytest.mark.parametrize("model_type", ["intern_image_meta_former", "intern_image"])
+def test_inat18_trains_both_types_of_model(model_type, inat, tmp_path, exit_code_here, capsys):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        "DATA: {DATASET: inat18, IMG_SIZE: 16, BATCH_SIZE: 2, NUM_WORKERS: 0}\n"
+        f"MODEL: {{TYPE: {model_type}, ARCH: internimage_test_t}}\n"
+        "TRAIN: {EPOCHS: 1, WARMUP_EPOCHS: 0}\n"
+    )
+    arguments = ["--cfg", path, "--data-path", tmp_path / "data", "--output", tmp_path / "out"]
+    assert exit_code_here(*arguments) == 0
+    with safe_open(tmp_path / "out" / "tiny" / "model.safetensors", framework="pt") as weights:
+        has_head = any(key.startswith("meta_head") for key in weights.keys())
+    assert has_head == (model_type == "intern_image_meta_former")
+    assert "2 training and 2 test images" in capsys.readouterr().out
