@@ -56,6 +56,9 @@ from internimage.checkpoint_file import METADATA_KEY
 from internimage.complexity import count_parameters
 from internimage.files import write_atomically
 
+SECONDS_BETWEEN_CURVES = 300.0
+"""Drawing takes half a second, so that the end of an epoch is not always worth it."""
+
 SHOWN_BAD_FILES = 10
 """How many unreadable files an error names; the logs have all."""
 
@@ -100,6 +103,7 @@ class Run:
         self.tracker: Tracker = NoTracker()
         self.request = StopRequest()
         self.started = 0.0
+        self.drawn = time.perf_counter()
 
     def train(self) -> None:
         """Trains until TRAIN.EPOCHS are done and writes the run's files.
@@ -236,15 +240,21 @@ class Run:
     def _write_metrics(self) -> None:
         with writing(self.folder / METRICS) as path:
             write_metrics(path, self.rows)
+        if time.perf_counter() - self.drawn > SECONDS_BETWEEN_CURVES:
+            self._draw_curves()
+
+    def _draw_curves(self) -> None:
+        title = f"{self.config.MODEL.NAME}, seed {self.config.SEED}"
+        with writing(self.folder / CURVES) as path:
+            draw_curves(path, self.rows, title=title)
+        self.drawn = time.perf_counter()
 
     def _finish(self, scores: Scores, state: dict[str, Tensor]) -> None:
         """Writes what a complete run leaves, the summary last: where it is, all is."""
         config = self.config
         with writing(self.folder / WEIGHTS) as path:
             internimage.save_checkpoint(state, path, metadata=self._metadata())
-        title = f"{config.MODEL.NAME}, seed {config.SEED}"
-        with writing(self.folder / CURVES) as path:
-            draw_curves(path, self.rows, title=title)
+        self._draw_curves()
         summary = {
             "name": config.MODEL.NAME,
             "top1": scores.top1,

@@ -39,7 +39,7 @@ class TensorBoardTracker:
     def __init__(self, folder: Path, *, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder / EVENTS), purge_step=first_step)
+        self.writer = SummaryWriter(str(folder / EVENTS), purge_step=first_step + 1)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Records figures at a step of the run."""
