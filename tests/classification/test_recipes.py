@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from classification.accelerate_launch import json_options
+from classification.arguments import FLAGS
 from classification.config import flatten, get_config, get_default_config
 from classification.distributed import Ranks
 from classification.models import build_model
@@ -275,3 +276,26 @@ def test_accelerate_launches_the_one_train_py(name: str, tmp_path: Path):
     assert (saved["TRAIN"]["STRATEGY"], saved["AMP_OPT_LEVEL"]) == (strategy, "O1")
     assert saved["TRAIN"]["ACCUMULATION_STEPS"] == (1 if name == "ddp_fp16" else 4)
     assert saved["TRAIN"]["GRAD_SCALER"] == ("wo_loss_scale" not in name)
+
+
+# ------------------------------------------------------------------------------------------------
+# docs/recipes.md
+
+
+def test_the_page_has_every_recipe_and_every_flag():
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    rows = re.findall(r"^\| `([\w/]+)` \| (\d+) x (\d+)", page, re.MULTILINE)
+    assert sorted(f"{name}.yaml" for name, _, _ in rows) == ALL
+    for name, _, images in rows:
+        assert get_config(CONFIGS / f"{name}.yaml").DATA.BATCH_SIZE == int(images), name
+    for name, row in TABLE.items():
+        in_paper = f"without_lr_decay/{name}" if row[-1] else name
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| `{in_paper}`"))
+        assert f"| {row[-1] or 'none'} |" in line
+    for flag in FLAGS:
+        assert f"`{flag.name}`" in page, flag.name
+    for parent in (CONFIGS / "_base_").iterdir():
+        assert f"`{parent.name}`" in page, parent.name
+    defaults = dict(flatten(get_default_config()))
+    for key in re.findall(r"`((?:DATA|MODEL|TRAIN|AUG|TEST)\.[A-Z0-9_.]+)`", page):
+        assert key in defaults, key
