@@ -122,14 +122,7 @@ def check_official_path(config: CfgNode) -> Path:
 
 
 def _storage(config: CfgNode) -> str:
-    storage = config.DATA.STORAGE
-    if not config.DATA.ZIP_MODE:
-        return storage
-    if storage not in ("auto", "zip"):
-        raise ValueError(
-            f"build_data: expected DATA.STORAGE auto or zip beside DATA.ZIP_MODE, got {storage}"
-        )
-    return "zip"
+    return "zip" if config.DATA.ZIP_MODE else config.DATA.STORAGE
 
 
 def _read_class_names(data_path: Path) -> tuple[str, ...] | None:

@@ -77,18 +77,10 @@ def build_test_transform(config: CfgNode) -> Callable[[Image.Image], Tensor]:
     Returns:
         A transform from an RGB image to (S, S, 3), uint8. With AUG.RANDOM_RESIZED_CROP it draws
         from Python's random state.
-
-    Raises:
-        ValueError: AUG.RANDOM_RESIZED_CROP is set, and TEST.CROP takes another crop.
     """
     size, name = config.DATA.IMG_SIZE, config.DATA.INTERPOLATION
     to_square: Callable[[Image.Image], Image.Image]
     if config.TEST.CROP:
-        if config.AUG.RANDOM_RESIZED_CROP:
-            raise ValueError(
-                "build_test_transform: expected TEST.CROP False beside AUG.RANDOM_RESIZED_CROP, "
-                "got True"
-            )
         to_square = functools.partial(resize_and_crop, preprocessing=build_preprocessing(config))
     elif config.AUG.RANDOM_RESIZED_CROP:
         to_square = RandomResizedCropAndInterpolation(

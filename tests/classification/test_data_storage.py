@@ -272,7 +272,6 @@ def test_a_mistake_in_the_data_is_named(tmp_path: Path, mistake: str):
         ({"STORAGE": "zip"}, r"expected train.zip in .* \(DATA.STORAGE zip\), got train, val"),
         ({"STORAGE": "shards"}, r"expected \*train-\*.tar in .*, got train, val"),
         ({"STORAGE": "list"}, "expected meta_data/train.txt or train.txt, also .zip in"),
-        ({"STORAGE": "folder", "ZIP_MODE": True}, "auto or zip beside DATA.ZIP_MODE, got folder"),
         ({"ZIP_MODE": True}, "expected train.zip in"),
         ({"DATASET": "foldr"}, "got 'foldr'; did you mean folder?"),
     ],

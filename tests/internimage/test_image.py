@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from internimage.image import load_image, preprocess
+from internimage.image import decode_image, load_image, normalize, preprocess, resize_and_crop
 from internimage.metadata import Preprocessing
 
 GRADIENT = np.arange(12 * 8 * 3, dtype=np.uint8).reshape(12, 8, 3)  # 8 wide, 12 high
@@ -238,3 +238,39 @@ def test_needles_are_cropped_before_they_are_enlarged(size):
     assert x.shape == (3, 64, 64)
     assert x[0].min() == 1
     assert x[1:].max() == 0
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif"])
+def test_the_bytes_of_a_file_are_decoded_as_the_file_is(suffix, tmp_path):
+    path = tmp_path / f"image.{suffix}"
+    Image.linear_gradient("L").resize((31, 17)).save(path)
+    expected = np.asarray(load_image(path))
+    assert np.array_equal(np.asarray(decode_image(path.read_bytes(), name="x")), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected an image file, got the empty file a.jpg"),
+        (b"text", "got a.jpg, which is none that Pillow can read"),
+    ],
+)
+def test_bytes_that_are_no_image_are_refused_by_name(content, message):
+    with pytest.raises(ValueError, match=f"^decode_image: .*{message}"):
+        decode_image(content, name="a.jpg")
+
+
+def test_preprocessing_is_resizing_cropping_and_normalising_of_a_batch():
+    images = [Image.linear_gradient("L").convert("RGB").resize((40 + i, 50)) for i in range(3)]
+    settings = Preprocessing(image_size=24, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    cropped = np.stack([np.asarray(resize_and_crop(image, settings)) for image in images])
+    assert cropped.shape == (3, 24, 24, 3) and cropped.dtype == np.uint8
+    batch = torch.from_numpy(cropped).permute(0, 3, 1, 2)
+    x = normalize(batch, settings.mean, settings.std)
+    assert x.is_contiguous() and x.dtype == torch.float32
+    assert torch.equal(x, torch.stack([preprocess(image, settings) for image in images]))
+    by_hand = (cropped.astype(np.float32) / 255 - np.float32(settings.mean)) / np.float32(
+        settings.std
+    )
+    assert np.array_equal(x.permute(0, 2, 3, 1).numpy(), by_hand)
+    assert np.array_equal(cropped, batch.permute(0, 2, 3, 1).numpy())  # the argument is as it was
