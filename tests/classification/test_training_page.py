@@ -38,7 +38,7 @@ def test_every_setting_that_the_page_names_exists():
 def test_the_table_has_the_files_that_a_run_leaves():
     first_column = set(re.findall(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE))
     checkpoints = {"ckpt_epoch_N.pth", "ckpt_epoch_N_step_M.pth", BEST}
-    written = {CONFIG, CURVES, METRICS, SUMMARY, WEIGHTS, EVENTS, LOG.format(rank="N")}
+    written = {CONFIG, CURVES, METRICS, SUMMARY, WEIGHTS, EVENTS, LOG.format(rank="{N}")}
     assert {name for name in first_column if not name.startswith(("-", "TRAIN"))} == (
         checkpoints | written
     )
