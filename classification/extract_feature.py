@@ -57,12 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def script() -> None:
         config, args = parser.parse_settings(arguments)
-        model = _build(config, use_ema=args.use_ema)
         if args.list_keys:
-            print(*list_keys(model), sep="\n")
+            num_classes = config.MODEL.NUM_CLASSES or NUM_CLASSES
+            print(*list_keys(build_model(config, num_classes=num_classes)), sep="\n")
             return
         if args.img is None or not args.keys:
             raise ValueError("expected --img FILE and --keys KEY ..., or --list-keys, got neither")
+        model = _build(config, use_ema=args.use_ema)
         device = start_ranks().device
         preprocessing = build_preprocessing(config)
         pixels = pil_to_tensor(resize_and_crop(load_image(args.img), preprocessing))  # (3, S, S)

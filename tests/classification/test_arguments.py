@@ -1,8 +1,11 @@
 """Flags, launchers and JSON files become settings, each with the original's spelling and effect."""
 
+import functools
 import json
 import os
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -145,6 +148,23 @@ def test_a_downloaded_checkpoint_is_a_file_in_the_cache(yaml_path: Path, monkeyp
     address = "https://127.0.0.1:9/a/w%20eights.pth?download=true"
     config, _ = parse_arguments(["--cfg", str(yaml_path), "--resume", address])
     assert config.MODEL.RESUME == str(cached)
+
+
+def test_a_checkpoint_is_downloaded_once(yaml_path: Path, monkeypatch, tmp_path):
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "w.pth").write_bytes(b"weights")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        typed = ["--cfg", str(yaml_path), "--pretrained"]
+        typed.append(f"http://127.0.0.1:{server.server_port}/w.pth")
+        config, _ = parse_arguments(typed)
+        (served / "w.pth").unlink()
+        assert parse_arguments(typed)[0].MODEL.PRETRAINED == config.MODEL.PRETRAINED
+        server.shutdown()
+    assert Path(config.MODEL.PRETRAINED).read_bytes() == b"weights"
 
 
 def test_a_strategy_that_shares_states_anyway_takes_a_recipe_with_use_zero(yaml_path: Path):

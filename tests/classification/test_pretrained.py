@@ -13,6 +13,8 @@ from classification.models import build_metadata, build_model
 from classification.pretrained import load_pretrained
 from internimage import InternImageMetaFormer
 from internimage.imagenet22k import imagenet_1k_rows
+from internimage.metaformer import with_unknown_meta
+from internimage.predict import build_predictor
 
 
 def settings(source: object = "", **options: object):
@@ -167,13 +169,18 @@ def test_the_drop_path_is_of_its_type(kind: str, rates: list[float]):
     assert found == pytest.approx(rates)
 
 
-def test_the_metaformers_file_alone_is_enough_to_build_it_again():
-    config = settings(MODEL__TYPE="intern_image_meta_former")
+def test_the_metaformers_file_alone_classifies_an_image(tmp_path: Path):
+    config = settings(MODEL__TYPE="intern_image_meta_former", DATA__IMG_SIZE=32)
+    model = build_model(config, num_classes=2).eval()
+    path = tmp_path / "weights.safetensors"
     metadata = build_metadata(config, class_names=["a", "b"])
-    model = internimage.create_model(
-        metadata.model_name, num_classes=metadata.num_classes, **metadata.overrides
-    )
-    assert isinstance(model, InternImageMetaFormer)
+    internimage.save_checkpoint(model, path, metadata=metadata)
+    predictor = build_predictor(checkpoint=path)
+    assert isinstance(predictor.model, InternImageMetaFormer)
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(with_unknown_meta(images)).softmax(-1).max().item()
+    assert predictor.classify(images)[0][0].score == pytest.approx(expected)
 
 
 def test_sync_bn_needs_batch_norm():

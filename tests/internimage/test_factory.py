@@ -175,3 +175,18 @@ def test_a_pretrained_backbone_takes_the_trunk(small_release):
     expected = small_release(1000)
     model = internimage.create_model("test_t", pretrained=True, features_only=True)
     torch.testing.assert_close(model.patch_embed.conv1.weight, expected.patch_embed.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "metaformer", "expected"),
+    [
+        ("test_t", True, True),
+        ("test_t", None, False),
+        ("internimage_h_22ktoinat18_384", None, True),
+        ("internimage_h_22ktoinat18_384", False, False),
+    ],
+)
+def test_any_size_may_have_the_metaformer_head(name, metaformer, expected):
+    with torch.device("meta"):
+        model = internimage.create_model(name, metaformer=metaformer)
+    assert isinstance(model, internimage.InternImageMetaFormer) is expected
