@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from classification.data.packed import PackedBytes
@@ -34,6 +35,7 @@ class CachedSource(Source):
                 description="reading images",
                 total=len(indices),
                 disable=not show_progress,
+                console=Console(stderr=True),
             )
         )
         self.place = np.full(len(source), -1, dtype=np.int64)  # in the cache; -1: not there

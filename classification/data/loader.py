@@ -109,16 +109,17 @@ class ImageReader(Dataset):
 
 
 class _Batches:
-    """The batches of one iteration; a DataLoader asks for them when an iteration begins."""
+    """The batches of one iteration; a DataLoader asks for them as it goes along."""
 
     def __init__(self) -> None:
-        self.items: Sequence[list[Item]] = ()
+        self.epoch = 0
+        self.indices: Sequence[Sequence[int] | np.ndarray] = ()
 
     def __iter__(self) -> Iterator[list[Item]]:
-        return iter(self.items)
+        return ([(self.epoch, int(index)) for index in indices] for indices in self.indices)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.indices)
 
 
 class _Workers:
@@ -144,20 +145,24 @@ class _Workers:
         self.held: dict[str, Any] = {"loader": loader}
         weakref.finalize(self, self.held.clear)
 
-    def load(self, items: Sequence[list[Item]]) -> Iterator[Batch]:
+    def load(self, epoch: int, indices: Sequence[Sequence[int] | np.ndarray]) -> Iterator[Batch]:
         """Yields batches; an earlier iteration ends where it is.
+
+        Args:
+            epoch: What the random numbers of the images depend on.
+            indices: The images of each batch.
 
         Raises:
             ValueError: Too many images in a row cannot be read.
             OSError: A worker was killed.
         """
-        self.batches.items = items
+        self.batches.epoch, self.batches.indices = epoch, indices
         with _no_errors_between_batches():
             self.held["iterator"] = iter(self.held["loader"])
         # Read here, images draw random numbers in this process.
         keep = contextlib.nullcontext if self.num_workers else _same_random_states
-        for _ in range(len(items)):
-            assert self.batches.items is items, "another iteration has begun"
+        for _ in range(len(indices)):
+            assert self.batches.indices is indices, "another iteration has begun"
             try:
                 with keep():
                     batch = next(self.held["iterator"])
@@ -214,8 +219,7 @@ class ShuffledLoader:
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Returns the batches of an epoch from the ``first`` one on."""
         order = self.order.of_epoch(epoch)[: len(self) * self.batch_size]
-        rows = order.reshape(len(self), self.batch_size)[first:].tolist()
-        return self.workers.load([[(epoch, index) for index in row] for row in rows])
+        return self.workers.load(epoch, list(order.reshape(len(self), self.batch_size)[first:]))
 
 
 class OrderedLoader:
@@ -247,18 +251,17 @@ class OrderedLoader:
         reader = ImageReader(
             source, decode=to_image, transform=transform, size=size, seed=seed, replace_bad=False
         )
-        items = [(TEST_EPOCH, index) for index in indices]
-        starts = range(0, len(items), batch_size)
-        self.items = [items[start : start + batch_size] for start in starts]
+        starts = range(0, len(indices), batch_size)
+        self.batches = [indices[start : start + batch_size] for start in starts]
         self.workers = _Workers(reader, num_workers=num_workers, pin_memory=pin_memory)
 
     def __len__(self) -> int:
         """Returns the number of batches, which may differ by one between ranks."""
-        return len(self.items)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
         """Returns all batches."""
-        return self.workers.load(self.items)
+        return self.workers.load(TEST_EPOCH, self.batches)
 
 
 def _as_it_is(batch: Any) -> Any:
