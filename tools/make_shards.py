@@ -117,6 +117,8 @@ def make_shards(
         _check_same(index_path, index["fingerprint"])
     else:
         _write_json(index_path, index)
+    for leftover in out.glob(f".{half}-*.*.tar"):  # of a killed process: see write_atomically
+        leftover.unlink()
     missing = [shard for shard in range(plan.num_shards) if not plan.path(shard).exists()]
     with progress(f"{half} shards", len(missing)) as advance:
         for _ in _write_shards(plan, missing, workers):

@@ -95,7 +95,8 @@ class ShardSource(Source):
 
 def find_shards(data_path: Path, half: str) -> list[Path]:
     """Returns the shards of a half, sorted: *train-*.tar, and *val-*.tar or *validation-*.tar."""
-    pattern = re.compile(rf"(?:.*[-_.])?{NAME_OF_HALF[half]}[-_.].*\.tar")
+    # A hidden one is what a killed process left half written.
+    pattern = re.compile(rf"(?!\.)(?:.*[-_.])?{NAME_OF_HALF[half]}[-_.].*\.tar")
     return sorted(path for path in data_path.iterdir() if pattern.fullmatch(path.name))
 
 

@@ -117,6 +117,21 @@ def test_an_interrupted_run_goes_on(make, folders, tmp_path):
     assert "(0 written now)" in make()[1]
 
 
+def test_what_a_killed_run_leaves_is_neither_read_nor_kept(make, tmp_path):
+    make(out="whole")
+    make()
+    shards = tmp_path / "shards"
+    whole = (shards / "train-000003.tar").read_bytes()
+    (shards / "train-000003.tar").unlink()
+    (shards / ".train-000003.0123abcd.tar").write_bytes(whole[:700])
+    config = get_default_config()
+    config.DATA.DATA_PATH = str(shards)
+    assert len(open_storage(config).train) == NUM_TRAIN - 4
+    assert make()[0] == 0
+    assert shard_bytes(shards) == shard_bytes(tmp_path / "whole")
+    assert not list(shards.glob(".*.tar"))
+
+
 def test_shards_of_something_else_are_not_mixed_in(make, folders, tmp_path):
     make()
     before = shard_bytes(tmp_path / "shards")
