@@ -1,5 +1,6 @@
 """Checkpoints behind an address: https://... in --resume and --pretrained."""
 
+import hashlib
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlparse
@@ -26,7 +27,9 @@ def download(url: str) -> Path:
     name = Path(unquote(urlparse(url).path)).name
     if not name:
         raise ValueError(f"download: expected the address of a file, got {url}")
-    target = Path(torch.hub.get_dir()) / "checkpoints" / name
+    # Every address has a folder of its own: model.safetensors is the name of many files.
+    folder = hashlib.sha256(url.encode()).hexdigest()[:12]
+    target = Path(torch.hub.get_dir()) / "checkpoints" / folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):  # the first rank downloads, the others find the file
         if not target.is_file():

@@ -140,31 +140,27 @@ def test_a_mistake_is_named(arguments: str, message: str, yaml_path: Path, monke
     assert message in str(caught.value)
 
 
-def test_a_downloaded_checkpoint_is_a_file_in_the_cache(yaml_path: Path, monkeypatch, tmp_path):
-    cached = tmp_path / "hub" / "checkpoints" / "w eights.pth"
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(b"x")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    address = "https://127.0.0.1:9/a/w%20eights.pth?download=true"
-    config, _ = parse_arguments(["--cfg", str(yaml_path), "--resume", address])
-    assert config.MODEL.RESUME == str(cached)
-
-
 def test_a_checkpoint_is_downloaded_once(yaml_path: Path, monkeypatch, tmp_path):
     served = tmp_path / "served"
-    served.mkdir()
-    (served / "w.pth").write_bytes(b"weights")
+    (served / "b").mkdir(parents=True)
+    (served / "w eights.pth").write_bytes(b"weights")
+    (served / "b" / "w eights.pth").write_bytes(b"others of the same name")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(served))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         typed = ["--cfg", str(yaml_path), "--pretrained"]
-        typed.append(f"http://127.0.0.1:{server.server_port}/w.pth")
-        config, _ = parse_arguments(typed)
-        (served / "w.pth").unlink()
-        assert parse_arguments(typed)[0].MODEL.PRETRAINED == config.MODEL.PRETRAINED
+        host = f"http://127.0.0.1:{server.server_port}"
+        typed.append(f"{host}/w%20eights.pth?download=true")
+        path = Path(parse_arguments(typed)[0].MODEL.PRETRAINED)
+        (served / "w eights.pth").unlink()
+        assert parse_arguments(typed)[0].MODEL.PRETRAINED == str(path)
+        typed[-1] = f"{host}/b/w%20eights.pth"
+        other = Path(parse_arguments(typed)[0].MODEL.PRETRAINED)
         server.shutdown()
-    assert Path(config.MODEL.PRETRAINED).read_bytes() == b"weights"
+    assert path.read_bytes() == b"weights"
+    assert other.read_bytes() == b"others of the same name"
+    assert path.name == other.name == "w eights.pth"
 
 
 def test_a_strategy_that_shares_states_anyway_takes_a_recipe_with_use_zero(yaml_path: Path):
