@@ -33,6 +33,7 @@ from classification.strategies.base import StepOutcome, Strategy
 from classification.strategies.compiling import compile_blocks
 from classification.strategies.deepspeed_config import deepspeed_config
 from classification.strategies.precision import Precision, in_memory_format
+from classification.strategies.process_group import ensure_process_group
 from classification.strategies.states import (
     STATE_KEYS,
     check_model_state,
@@ -265,10 +266,7 @@ class ZeroStrategy(Strategy):
 def build_zero(config: CfgNode, model: InternImage, ranks: Ranks, *, factor: float) -> ZeroStrategy:
     """Builds the strategy "deepspeed"; see ``build_strategy``."""
     deepspeed = _import_deepspeed(ranks)
-    if not dist.is_initialized():
-        # A process without a launcher is a group of its own.
-        backend = "nccl" if ranks.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    ensure_process_group(ranks)
     os.environ.setdefault("LOCAL_RANK", str(ranks.device.index or 0))  # DeepSpeed insists on it
     precision = Precision(config, ranks.device)
     # On the model's own method: the engine switches off an autocast that it finds around itself.

@@ -11,9 +11,8 @@ import contextlib
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from yacs.config import CfgNode
@@ -22,6 +21,7 @@ from classification.distributed import Ranks
 from classification.optim import build_optimizer
 from classification.strategies.compiling import compile_blocks
 from classification.strategies.precision import Precision
+from classification.strategies.process_group import ensure_process_group
 from classification.strategies.torch_native import TorchStrategy
 from internimage import InternImage
 from internimage.blocks import InternImageBlock
@@ -65,7 +65,8 @@ def build_fully_sharded(
     config: CfgNode, model: InternImage, ranks: Ranks, *, factor: float
 ) -> FullySharded:
     """Builds the strategy "fsdp"; see ``build_strategy``."""
-    mesh = _mesh(ranks)
+    ensure_process_group(ranks)
+    mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     offload = config.TRAIN.OFFLOAD_PARAM == "cpu"
     policy = (
         CPUOffloadPolicy(pin_memory=ranks.device.type == "cuda") if offload else OffloadPolicy()
@@ -90,11 +91,3 @@ def build_fully_sharded(
         ),
         ranks=ranks,
     )
-
-
-def _mesh(ranks: Ranks) -> DeviceMesh:
-    """Returns all ranks in one row; a process without a launcher is a group of its own."""
-    if not dist.is_initialized():
-        backend = "nccl" if ranks.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    return init_device_mesh(ranks.device.type, (ranks.world_size,))

@@ -1,4 +1,4 @@
-"""Strategies on one process: states that are refused, settings that cannot be, optional libraries."""
+"""Strategies on one process: states and settings that are refused, optional libraries."""
 
 import subprocess
 import sys
