@@ -109,7 +109,8 @@ class SettingsParser(Parser):
             for flag in FLAGS
             if getattr(args, flag.key) is not None
         }
-        options = [*_as_list(launcher), *_as_list(_implied(given)), *_as_list(given), *args.opts]
+        implied = _implied(launcher | given)
+        options = [*_as_list(launcher | implied | given), *args.opts]
         draft = merge_config(args.cfg, options)
         for key, source in (
             ("MODEL.RESUME", draft.MODEL.RESUME),
@@ -156,13 +157,13 @@ def _take_local_rank(text: str | None) -> None:
     os.environ.setdefault("LOCAL_RANK", text)
 
 
-def _implied(given: dict[str, str]) -> dict[str, str]:
-    """Returns what a flag says about other settings of the YAML file.
+def _implied(chosen: dict[str, str]) -> dict[str, str]:
+    """Returns what the flags and the launcher say about other settings of the YAML file.
 
     fsdp and deepspeed share the optimiser's states anyway: a recipe with USE_ZERO, which is ddp's
     way to do so, takes ``--strategy`` without a second flag.
     """
-    shares_states = given.get("TRAIN.STRATEGY", "ddp") != "ddp"
+    shares_states = chosen.get("TRAIN.STRATEGY", "ddp").lower() != "ddp"
     return {"TRAIN.OPTIMIZER.USE_ZERO": "False"} if shares_states else {}
 
 

@@ -13,9 +13,9 @@ from yacs.config import CfgNode
 from classification.strategies.precision import Precision
 from classification.strategies.torch_native import in_memory_format
 from internimage import InternImage, load_checkpoint
+from internimage.checkpoint import load_weights
 from internimage.checkpoint_file import open_checkpoint
-from internimage.checkpoint_layouts import EMA_CONTAINERS
-from internimage.hub import find_release
+from internimage.checkpoint_layouts import EMA_CONTAINERS, select_state_dict
 from internimage.imagenet22k import imagenet_1k_rows
 
 Forward = Callable[[Tensor | tuple[Tensor, ...]], Tensor]
@@ -42,9 +42,15 @@ def load_weights_to_evaluate(
         OSError: There is no such file, or no network to download a released name.
     """
     source = config.MODEL.RESUME or config.MODEL.PRETRAINED
-    if use_ema is None:
-        use_ema = config.TRAIN.EMA.ENABLE and _has_average(source)
-    report = load_checkpoint(model, source, use_ema=use_ema)
+    if Path(source).exists():
+        content, _ = open_checkpoint(source)
+        if use_ema is None:
+            has_average = any(content.get(name) for name in EMA_CONTAINERS)
+            use_ema = config.TRAIN.EMA.ENABLE and has_average
+        weights = select_state_dict(content, use_ema=use_ema)
+        report = load_weights(model, weights, origin=source)
+    else:
+        report = load_checkpoint(model, source, use_ema=bool(use_ema))  # a released name
     which = "averaged weights of " if use_ema else ""
     return "; ".join((f"{which}{source}", *report.adaptations))
 
@@ -89,11 +95,3 @@ def build_forward(
         return logits if rows is None else logits[:, rows]
 
     return forward
-
-
-def _has_average(source: str) -> bool:
-    """Returns whether a file holds averaged weights beside those in training."""
-    if find_release(source) is not None and not Path(source).is_file():
-        return False
-    content, _ = open_checkpoint(source)
-    return any(content.get(name) for name in EMA_CONTAINERS)

@@ -163,12 +163,18 @@ def test_a_checkpoint_is_downloaded_once(yaml_path: Path, monkeypatch, tmp_path)
     assert path.name == other.name == "w eights.pth"
 
 
-def test_a_strategy_that_shares_states_anyway_takes_a_recipe_with_use_zero(yaml_path: Path):
+def test_a_strategy_that_shares_states_anyway_takes_a_recipe_with_use_zero(
+    yaml_path: Path, monkeypatch
+):
     yaml_path.write_text("TRAIN: {OPTIMIZER: {USE_ZERO: True}}\n")
+    assert changes("--strategy DDP", yaml_path) == {}
     assert changes("--strategy fsdp", yaml_path) == {
         "TRAIN.STRATEGY": "fsdp",
         "TRAIN.OPTIMIZER.USE_ZERO": False,
     }
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    config, _ = parse_arguments(["--cfg", str(yaml_path)])
+    assert config.TRAIN.OPTIMIZER.USE_ZERO is False
 
 
 # ------------------------------------------------------------------------------------------------
