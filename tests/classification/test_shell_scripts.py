@@ -145,6 +145,46 @@ def test_dist_train_trains_on_two_ranks(tmp_path: Path):
     assert '"world_size": 2' in summary.read_text()
 
 
+SRUN = """#!/usr/bin/env bash
+# Starts two tasks here, as srun would on a machine called localhost.
+while [ "$1" != python ]; do shift; done
+shift
+export SLURM_JOB_ID=$$ SLURM_STEP_ID=0 SLURM_NTASKS=2 SLURM_JOB_NODELIST=localhost
+for task in 0 1; do
+    SLURM_PROCID=$task SLURM_LOCALID=$task {python} "$@" &
+    tasks+=($!)
+done
+code=0
+for task in "${{tasks[@]}}"; do wait "$task" || code=$?; done
+exit $code
+"""
+
+
+@pytest.mark.slow
+def test_slurm_train_trains_on_two_tasks(tmp_path: Path):
+    """With an srun that starts them; no torchrun is there."""
+    srun = tmp_path / "srun"
+    srun.write_text(SRUN.format(python=sys.executable))
+    srun.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(tmp_path),
+    }
+    arguments = ["part", "job", FOLDER / CONFIG, "--output", tmp_path / "out", "--opts"]
+    arguments += ["TRAIN.EPOCHS", "1", "MODEL.ARCH", "internimage_test_t", "LOGGER", "none"]
+    done = subprocess.run(
+        [FOLDER / "slurm_train.sh", *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = tmp_path / "out" / "internimage_n_digits_32" / "summary.json"
+    assert '"world_size": 2' in summary.read_text()
+
+
 # ------------------------------------------------------------------------------------------------
 # the ranks of srun
 
