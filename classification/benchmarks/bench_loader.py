@@ -13,10 +13,12 @@ over ours in the same round.
 """
 
 import argparse
+import io
 import os
 import platform
 import statistics
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -49,6 +51,7 @@ STORAGES: dict[str, dict[str, object]] = {
     "folder": {},
     "folder, in memory": {"IMG_ON_MEMORY": True},
     "zip": {"STORAGE": "zip"},
+    "shards": {"STORAGE": "shards"},
 }
 
 
@@ -70,16 +73,23 @@ def photo(seed: int) -> Image.Image:
 
 
 def write_images(root: Path, count: int) -> float:
-    """Writes class folders and zip archives of them; returns the mean size of a file in kB."""
+    """Writes class folders, zip archives and shards; returns the mean size of a file in kB."""
     sizes = []
     for half, number in (("train", count), ("val", 2)):
-        with zipfile.ZipFile(root / f"{half}.zip", "w") as archive:
+        with (
+            zipfile.ZipFile(root / f"{half}.zip", "w") as archive,
+            tarfile.open(root / f"{half}-0000.tar", "w") as shard,
+        ):
             for index in range(number):
                 name = f"{'ab'[index % 2]}/{index}.jpg"
                 path = root / half / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 photo(index).save(path, quality=QUALITY)
                 archive.write(path, name)
+                shard.add(path, f"{index}.jpg")
+                label = tarfile.TarInfo(f"{index}.cls")
+                label.size = 1
+                shard.addfile(label, io.BytesIO(b"%d" % (index % 2)))
                 sizes.append(path.stat().st_size / 1000)
     return statistics.mean(sizes)
 
@@ -141,6 +151,14 @@ def their_pass(root: Path, config: CfgNode) -> Callable[[int], int]:
     return load
 
 
+def processor() -> str:
+    """Returns what the processor calls itself."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def measure(passes: dict[str, Callable[[int], int]], rounds: int) -> dict[str, list[float]]:
     """Returns the CPU seconds an image of each contender in each round, taken in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in passes}
@@ -183,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         size = write_images(Path(folder), count)
         print(
-            f"{platform.processor() or platform.machine()}, one core; Python "
+            f"{processor()}, one core; Python "
             f"{platform.python_version()}, torch {torch.__version__}, torchvision "
             f"{torchvision.__version__}, timm {timm.__version__}, Pillow {PIL.__version__}; "
             f"{count} JPEGs of {WIDTH}x{HEIGHT}, {size:.0f} kB each, batches of {BATCH_SIZE}, "
