@@ -293,8 +293,8 @@ def frozen_stages(ranks: Ranks) -> dict[str, Any]:
         training.run(2)
         state = training.state()
         found[kind] = {
-            "changed": {k for k in before if not torch.equal(before[k], state["model"][k])},
-            "with_state": set(state["optimizer"]["optimizer"]),
+            "changed": [k for k in before if not torch.equal(before[k], state["model"][k])],
+            "with_state": list(state["optimizer"]["optimizer"]),
         }
         training.end()
     return found
@@ -302,7 +302,7 @@ def frozen_stages(ranks: Ranks) -> dict[str, Any]:
 
 def without_launcher(folder: Path, ranks: Ranks) -> dict[str, Any]:
     """One process takes up what two have saved, and trains on."""
-    saved = torch.load(folder / "2_ranks.pt")["states"]
+    saved = torch.load(folder / "2_ranks.pt", weights_only=True)["states"]
     found = {}
     for kind, settings in KINDS.items():
         state = saved[kind]["saved"]
@@ -327,7 +327,7 @@ def compiled(ranks: Ranks) -> dict[str, Any]:
             training.strategy.model.eval()
             with torch.no_grad():
                 logits = training.strategy.forward(images)
-            keys = set(training.strategy.model_state())
+            keys = list(training.strategy.model_state())
             found[kind, compiles] = {"losses": training.losses, "logits": logits, "keys": keys}
             training.end()
     return found
