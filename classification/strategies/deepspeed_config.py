@@ -25,6 +25,19 @@ REFUSED = {
     "torch_autocast": "AMP_TYPE",
 }
 
+# What the 16-bit sections may say beside what the settings take from them: what is done in any case.
+# loss_scale 0 and 1 are TRAIN.GRAD_SCALER; the rest are the values of GradScaler.
+PRECISION_SECTIONS: dict[str, dict[str, tuple[object, ...]]] = {
+    "fp16": {
+        "enabled": (True, False),
+        "auto_cast": (True,),
+        "loss_scale": (0, 1),
+        "initial_scale_power": (16,),
+        "loss_scale_window": (2000,),
+    },
+    "bf16": {"enabled": (True, False)},
+}
+
 
 def deepspeed_config(config: CfgNode, world_size: int, *, device: torch.device) -> dict[str, Any]:
     """Returns the dictionary that ``deepspeed.initialize`` takes.
@@ -63,8 +76,13 @@ def deepspeed_config(config: CfgNode, world_size: int, *, device: torch.device) 
         given = zero.pop(section, {})
         if target != "none":
             zero[section] = {"pin_memory": device.type == "cuda", **given, "device": target}
-    for section in ("fp16", "bf16"):
-        content.pop(section, None)
+    for section, allowed in PRECISION_SECTIONS.items():
+        for key, value in content.pop(section, {}).items():
+            if value not in allowed.get(key, ()):
+                raise ValueError(
+                    f"deepspeed_config: expected in section {section} of {train.DEEPSPEED_CONFIG} "
+                    f"values of {allowed}, got {key} {value!r}"
+                )
     return content | {
         "train_batch_size": images,
         "train_micro_batch_size_per_gpu": config.DATA.BATCH_SIZE,

@@ -10,6 +10,8 @@ import torch
 from classification.config import get_default_config
 from classification.strategies.deepspeed_config import deepspeed_config
 
+CONFIGS = Path(__file__).resolve().parents[2] / "classification" / "configs"
+
 
 def told(path: Path, content: object, *options: object) -> dict[str, Any]:
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -56,6 +58,8 @@ def test_offloading_takes_the_details_of_the_file_and_the_target_of_the_settings
         ({"optimizer": {"type": "Adam"}}, "no section optimizer .*TRAIN.OPTIMIZER decides"),
         ({"scheduler": {"type": "OneCycle"}}, "no section scheduler .*LR_SCHEDULER decides"),
         ({"torch_autocast": {"enabled": True}}, "no section torch_autocast .*AMP_TYPE decides"),
+        ({"fp16": {"initial_scale_power": 20}}, "in section fp16 .* got initial_scale_power 20"),
+        ({"bf16": {"immediate_grad_update": True}}, "section bf16 .* got immediate_grad_update"),
         ([1], r"expected a JSON object in .*a.json, got \[1\]"),
     ],
 )
@@ -67,3 +71,10 @@ def test_what_the_file_cannot_decide_is_refused(tmp_path: Path, content: object,
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match=r"missing.json"):
         told(tmp_path / "a.json", {}, "TRAIN.DEEPSPEED_CONFIG", str(tmp_path / "missing.json"))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.json")), ids=lambda path: path.stem)
+def test_the_files_that_come_along_are_taken(path: Path):
+    config = get_default_config()
+    config.TRAIN.DEEPSPEED_CONFIG = str(path)
+    assert deepspeed_config(config, 1, device=torch.device("cpu"))["train_batch_size"] == 128
