@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from classification.data.file_list import number_names
 from classification.data.open_files import OpenFiles
@@ -207,7 +209,12 @@ def _stamp(path: Path) -> str:
 
 
 def _build_index(paths: Sequence[Path], stamps: np.ndarray) -> ShardIndex:
-    shards = [scan_shard(path) for path in paths]
+    is_first = os.environ.get("RANK", "0") == "0"
+    bar = Console(stderr=True)
+    shards = [
+        scan_shard(path)
+        for path in track(paths, "looking through shards", console=bar, disable=not is_first)
+    ]
     samples = [sample for shard in shards for sample in shard]
     if not samples:
         raise ValueError(f"open_shards: expected samples in {paths[0]} ..., got none")
