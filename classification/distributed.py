@@ -71,7 +71,8 @@ def start_ranks() -> Ranks:
     if "WORLD_SIZE" not in os.environ:
         return Ranks(rank=0, world_size=1, device=device)
     _die_with_the_launcher()
-    dist.init_process_group("nccl" if use_cuda else "gloo")
+    # gloo beside nccl for what is kept in main memory, such as offloaded weights.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo")
     return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
 
 
