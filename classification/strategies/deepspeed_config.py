@@ -25,8 +25,8 @@ REFUSED = {
     "torch_autocast": "AMP_TYPE",
 }
 
-# What the 16-bit sections may say beside what the settings take from them: what is done in any case.
-# loss_scale 0 and 1 are TRAIN.GRAD_SCALER; the rest are the values of GradScaler.
+# What the 16-bit sections may say: what the settings take from them (loss_scale 0 and 1 are
+# TRAIN.GRAD_SCALER), and what is done in any case, which are the values of GradScaler.
 PRECISION_SECTIONS: dict[str, dict[str, tuple[object, ...]]] = {
     "fp16": {
         "enabled": (True, False),
