@@ -91,8 +91,8 @@ def test_the_same_images_and_seed_give_the_same_bytes(make, tmp_path):
 
 @pytest.mark.slow
 def test_several_processes_write_what_one_writes(make, tmp_path):
-    make(out="one")
-    assert make("--workers", 2, out="two")[0] == 0
+    make("--halves", "train", out="one")
+    assert make("--halves", "train", "--workers", 2, out="two")[0] == 0
     assert shard_bytes(tmp_path / "one") == shard_bytes(tmp_path / "two")
 
 

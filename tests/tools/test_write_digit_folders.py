@@ -10,7 +10,6 @@ from classification.data.digits import Digits
 from tools.write_digit_folders import main
 
 
-@pytest.mark.slow
 def test_the_files_are_the_digits_in_their_split(tmp_path: Path, capsys):
     assert main(["--out", str(tmp_path / "digits")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'digits'}: 1797 images in 10 classes\n"
