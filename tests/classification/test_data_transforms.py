@@ -104,6 +104,13 @@ def test_a_policy_is_timms_with_the_same_random_numbers(policy: str):
     assert changed > 10
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_every_filter_goes_with_every_operation_of_a_policy(interpolation: str):
+    config = config_with({"AUTO_AUGMENT": "rand-m9-mstd2-n6-inc1"}, INTERPOLATION=interpolation)
+    results = [augmented(config, picture(seed), seed) for seed in range(40)]
+    assert {result.shape for result in results} == {(SIZE, SIZE, 3)}
+
+
 @pytest.mark.parametrize("num_bits", [0, 1, 4, 8])
 def test_posterizing_keeps_that_many_bits(num_bits: int):
     (step,) = build_colours(config_with({}))
