@@ -182,7 +182,7 @@ def test_every_recipe_of_the_original_has_its_name():
 REDUCTIONS = {"n": "t", "t": "t", "s": "s", "b": "s", "l": "s", "xl": "s", "h": "h", "g": "g"}
 
 # Data sets that are no smaller than an image a class: fewer steps.
-LARGER_BATCHES = {"digits": 512, "places365": 128, "places205": 64}
+LARGER_BATCHES = {"digits": 512, "places205": 64}
 
 
 @pytest.mark.parametrize("file", ALL)

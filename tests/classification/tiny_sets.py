@@ -18,8 +18,10 @@ def write_data_set(dataset: str, folder: Path) -> None:
         _write_cifar(int(dataset.removeprefix("cifar")), folder)
     elif dataset == "inat18":
         _write_inat(folder)
-    elif dataset.startswith("places"):
-        names = [f"place_{index:03}" for index in range(int(dataset.removeprefix("places")))]
+    elif dataset == "places365":
+        _write_places365(folder)
+    elif dataset == "places205":
+        names = [f"place_{index:03}" for index in range(205)]
         _write_folders(folder, names, names)
     elif dataset == "imagenet":
         _write_lists(folder, num_classes=1000)
@@ -58,6 +60,20 @@ def _write_lists(folder: Path, num_classes: int) -> None:
             _put(folder / half / f"a/{index}.jpg")
         (folder / "meta_data").mkdir(exist_ok=True)
         (folder / "meta_data" / f"{half}.txt").write_text("\n".join(lines))
+
+
+def _write_places365(folder: Path) -> None:
+    lines = [f"/p/place_{index} {index}" for index in range(365)]
+    folder.mkdir()
+    (folder / "categories_places365.txt").write_text("\n".join(lines))
+    train = [f"/p/place_{index}/x.jpg {index}" for index in range(NUM_TRAIN)]
+    val = [f"Places365_val_{index}.jpg {index}" for index in range(NUM_TEST)]
+    (folder / "places365_train_standard.txt").write_text("\n".join(train))
+    (folder / "places365_val.txt").write_text("\n".join(val))
+    for line in train:
+        _put(folder / "data_256" / line.split()[0].lstrip("/"))
+    for line in val:
+        _put(folder / "val_256" / line.split()[0])
 
 
 def _write_inat(folder: Path) -> None:
