@@ -7,7 +7,8 @@ weights and of the optimiser's states that a rank keeps between two steps. ZeRO 
 its share of the weights, which counts as the optimiser's.
 
 Gradient checkpointing: one process a contender, in turns; the peak is that of the process's memory
-while it steps, above what it holds with the model built and before any step. Times are medians.
+while it steps, above what it holds with the model built and before any step: activations,
+gradients, states. Times are medians.
 """
 
 import argparse
@@ -35,6 +36,9 @@ from classification.distributed import Ranks, end_ranks, start_ranks
 from classification.strategies import Strategy, build_strategy
 
 MIB = 2**20
+# Each tensor above a megabyte has pages of its own, which go when it goes. Otherwise the C library
+# keeps the holes between tensors, and the peak is that of its heap.
+OWN_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(10**6)}
 NUM_CLASSES = 1000
 ZERO = ["TRAIN.STRATEGY", "deepspeed", "TRAIN.ZERO_STAGE"]
 # Name -> settings, and the expected share of weights and of states in bytes of the whole weights.
@@ -108,7 +112,7 @@ def run(args: argparse.Namespace, *command: str) -> str:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": str(args.threads)},
+        env=os.environ | {"OMP_NUM_THREADS": str(args.threads)} | OWN_PAGES,
     )
     return result.stdout
 
