@@ -3,9 +3,9 @@ r"""Evaluates saved weights on the test images of a data set.
     torchrun --nproc_per_node 2 classification/evaluate.py \
         --cfg classification/configs/NAME.yaml --checkpoint OUTPUT/NAME/model.safetensors
 
-Prints one JSON object: the weights, top1 and top5 in percent, the loss, the number of images. Every number of
-ranks gives the same figures, since each image is evaluated once. ``train.py --eval --resume PTH``
-does the same with the weights that the training evaluated.
+Prints one JSON object: the weights, top1 and top5 in percent, the loss, the number of images. Every
+number of ranks gives the same figures, since each image is evaluated once.
+``train.py --eval --resume PTH`` does the same with the weights that the training evaluated.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from classification.startup import exit_on_ctrl_c
+from classification.launch.startup import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c("evaluate.py")
 
 from yacs.config import CfgNode
 
-from classification.arguments import SettingsParser
-from classification.command_line import run_script
 from classification.data import build_data
 from classification.distributed import Ranks, leave, start_ranks
 from classification.evaluation import Scores, evaluate
 from classification.inference import build_forward, load_weights_to_evaluate
+from classification.launch.arguments import SettingsParser
+from classification.launch.command_line import run_script
 from classification.models import build_model
 
 NAME = "evaluate.py"

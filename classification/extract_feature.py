@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from classification.startup import exit_on_ctrl_c
+from classification.launch.startup import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c("extract_feature.py")
@@ -23,12 +23,12 @@ import torch
 from torchvision.transforms.functional import pil_to_tensor
 from yacs.config import CfgNode
 
-from classification.arguments import SettingsParser
-from classification.command_line import run_script
 from classification.data.transforms import build_preprocessing
 from classification.distributed import leave, start_ranks
 from classification.feature_maps import draw_feature_maps, extract_features, list_keys
 from classification.inference import load_weights_to_evaluate
+from classification.launch.arguments import SettingsParser
+from classification.launch.command_line import run_script
 from classification.models import build_model
 from internimage import InternImage, InternImageMetaFormer, read_checkpoint, save_checkpoint
 from internimage.checkpoint_layouts import count_classes

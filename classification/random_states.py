@@ -25,16 +25,10 @@ def seed_everything(seed: int, ranks: Ranks, *, epoch: int = 0) -> None:
 def get_random_states(device: torch.device) -> dict[str, Any]:
     """Returns the states of Python, NumPy and PyTorch (CPU and ``device``), as plain values."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    keys = torch.from_numpy(np.asarray(keys).astype(np.int64))  # uint32 is hardly a dtype there
+    words = torch.from_numpy(np.asarray(keys).astype(np.int64))  # uint32 is hardly a dtype there
     return {
         "python": random.getstate(),
-        "numpy": (
-            name,
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            position,
-            has_gauss,
-            gauss,
-        ),
+        "numpy": (name, words, position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }

@@ -10,7 +10,7 @@ weights of two runs on a CPU are equal bit by bit, interrupted or not.
 The same command again goes on where the run broke off (TRAIN.AUTO_RESUME). SIGTERM and SIGUSR1 save
 the state and end the run with 128 plus the signal's number; exit code 0 says that it is complete.
 ``--overwrite`` trains anew. A run goes on with the settings that it was saved with, but for those
-that ``classification/checkpoint.py`` lists in MAY_CHANGE.
+that ``classification/runs/checkpoint.py`` lists in MAY_CHANGE.
 
 A user's mistake ends a run with one line and exit code 2; torchrun shows the line and ends with 1.
 """
@@ -21,16 +21,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from classification.startup import exit_on_ctrl_c
+from classification.launch.startup import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c("train.py")
 
-from classification.arguments import parse_arguments
-from classification.command_line import run_script
 from classification.distributed import leave, start_ranks
 from classification.evaluate import evaluate_weights
-from classification.run import prepare
+from classification.launch.arguments import parse_arguments
+from classification.launch.command_line import run_script
+from classification.runs.run import prepare
 from classification.throughput import measure
 
 NAME = "train.py"

@@ -29,12 +29,12 @@ from classification.config import get_default_config
 from classification.data.batch import Batch, Data
 from classification.distributed import Ranks
 from classification.engine import Engine
-from classification.logs import close_log, open_log
 from classification.models import build_model
 from classification.optim import build_optimizer
-from classification.progress import Progress
-from classification.run import Run
-from classification.trackers import open_tracker
+from classification.runs.logs import close_log, open_log
+from classification.runs.progress import Progress
+from classification.runs.run import Run
+from classification.runs.trackers import open_tracker
 
 NUM_CLASSES = 10
 

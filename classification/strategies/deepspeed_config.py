@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from classification.accelerate_launch import AUTO, find_json
+from classification.launch.accelerate_launch import AUTO, find_json
 
 ZERO_DEFAULTS = {
     # The most that ZeRO sends at once. DeepSpeed's own 5e8 values are two gigabytes, which it

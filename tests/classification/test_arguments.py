@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from classification.accelerate_launch import json_options, launcher_options
-from classification.arguments import FLAGS, SettingsParser, parse_arguments
 from classification.config import flatten, get_default_config
+from classification.launch.accelerate_launch import json_options, launcher_options
+from classification.launch.arguments import FLAGS, SettingsParser, parse_arguments
 
 # Flag as typed -> (key, value).
 EFFECTS = {

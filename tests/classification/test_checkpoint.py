@@ -10,7 +10,9 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
-from classification.checkpoint import (
+from classification.config import flatten, get_default_config
+from classification.distributed import StoppedError
+from classification.runs.checkpoint import (
     BEST,
     KEYS,
     MAY_CHANGE,
@@ -25,8 +27,6 @@ from classification.checkpoint import (
     prune_checkpoints,
     save_state,
 )
-from classification.config import flatten, get_default_config
-from classification.distributed import StoppedError
 
 
 def state(**values: object) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from classification.arguments import parse_arguments
+from classification.launch.arguments import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "custom_data.md").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from classification.evaluation import evaluate
 from classification.optim import build_optimizer, build_scheduler
 from classification.random_states import seed_everything
 from classification.results import BadFilesError, DivergedError, StepResult
-from classification.run import prepare
+from classification.runs.run import prepare
 from internimage import create_model
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))

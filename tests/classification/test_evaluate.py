@@ -18,7 +18,7 @@ from classification.data import build_data
 from classification.distributed import Ranks
 from classification.inference import build_forward
 from classification.models import build_model
-from classification.run import prepare
+from classification.runs.run import prepare
 from classification.throughput import measure
 from tests.classification.tiny_sets import write_data_set
 

@@ -7,8 +7,8 @@ import torch
 from rich.console import Console
 
 from classification.distributed import Ranks
-from classification.progress import Progress, describe, peak_memory, step_figures
 from classification.results import StepResult
+from classification.runs.progress import Progress, describe, peak_memory, step_figures
 
 
 def step(number: int, **values: object) -> StepResult:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classification.checkpoint import KEYS, load_state, save_state
 from classification.distributed import Ranks
 from classification.random_states import get_random_states, seed_everything, set_random_states
+from classification.runs.checkpoint import KEYS, load_state, save_state
 
 CPU = torch.device("cpu")
 

@@ -17,12 +17,12 @@ import pytest
 import torch
 import yaml
 
-from classification.accelerate_launch import json_options
-from classification.arguments import FLAGS
 from classification.config import flatten, get_config, get_default_config
 from classification.distributed import Ranks
+from classification.launch.accelerate_launch import json_options
+from classification.launch.arguments import FLAGS
 from classification.models import build_model
-from classification.run import prepare
+from classification.runs.run import prepare
 from internimage.hub import RELEASED
 from tests.classification.tiny_sets import write_data_set
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from classification.records import (
+from classification.runs.records import (
     COLUMNS,
     draw_curves,
     weights_sha256,

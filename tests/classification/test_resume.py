@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from classification.checkpoint import BEST, list_checkpoints, load_state, save_state
 from classification.distributed import Ranks
-from classification.run import prepare
-from classification.run_folder import lock_run_folder
+from classification.runs.checkpoint import BEST, list_checkpoints, load_state, save_state
+from classification.runs.run import prepare
+from classification.runs.run_folder import lock_run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "classification" / "train.py"
@@ -160,7 +160,7 @@ class CutError(Exception):
 
 def cut_after(monkeypatch: pytest.MonkeyPatch, num_saves: int) -> None:
     """Lets the run end right behind a save."""
-    from classification import run as module
+    from classification.runs import run as module
 
     real, calls = module.save_state, []
 
@@ -249,7 +249,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path):
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from classification.run_folder import lock_run_folder
+from classification.runs.run_folder import lock_run_folder
 lock = lock_run_folder(Path({str(tmp_path)!r}))
 print("locked", flush=True)
 sys.stdin.read()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from classification.distributed import Ranks
-from classification.run import Run, prepare
+from classification.runs.run import Run, prepare
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 

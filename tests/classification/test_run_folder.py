@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from classification.distributed import Ranks
-from classification.run import prepare
-from classification.run_folder import LOCK, make_run_folder
+from classification.runs.run import prepare
+from classification.runs.run_folder import LOCK, make_run_folder
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 COARSE = ("DATA.BATCH_SIZE", 700)  # two steps an epoch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from classification.slurm import first_host, name_ranks
+from classification.launch.slurm import first_host, name_ranks
 
 FOLDER = Path(__file__).resolve().parents[2] / "classification"
 CONFIG = "configs/digits/internimage_n_digits_32.yaml"

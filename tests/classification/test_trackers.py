@@ -9,8 +9,8 @@ import torch
 
 from classification.config import get_default_config
 from classification.distributed import Ranks
-from classification.run import prepare
-from classification.trackers import open_tracker
+from classification.runs.run import prepare
+from classification.runs.trackers import open_tracker
 
 COARSE = ("DATA.BATCH_SIZE", 700, "TRAIN.EPOCHS", 3, "PRINT_FREQ", 1, "LOGGER", "tensorboard")
 

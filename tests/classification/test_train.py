@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from yacs.config import CfgNode
 
-from classification.checkpoint import list_checkpoints, load_state
 from classification.data import build_data
 from classification.distributed import Ranks
 from classification.evaluation import evaluate
-from classification.records import COLUMNS, weights_sha256
-from classification.run import prepare
+from classification.runs.checkpoint import list_checkpoints, load_state
+from classification.runs.records import COLUMNS, weights_sha256
+from classification.runs.run import prepare
 from classification.train import parse_arguments
 from internimage.predict import build_predictor
 
@@ -228,8 +228,8 @@ def test_a_disk_that_fails_before_the_training_is_one_line_and_exit_code_2(
     def fail(path: Path, write: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("classification.run.make_run_folder", lambda folder: folder)
-    monkeypatch.setattr("classification.run.write_atomically", fail)
+    monkeypatch.setattr("classification.runs.run.make_run_folder", lambda folder: folder)
+    monkeypatch.setattr("classification.runs.run.write_atomically", fail)
     assert exit_code_here("--cfg", small_yaml, "--output", tmp_path) == 2
     printed = capsys.readouterr().err
     assert "No space left on device" in printed and printed.count("\n") == 1

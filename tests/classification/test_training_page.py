@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from classification.checkpoint import BEST, MAY_CHANGE
 from classification.config import flatten, get_default_config
 from classification.evaluate import main as evaluate
-from classification.logs import LOG
-from classification.run_folder import CONFIG, CURVES, EVENTS, METRICS, SUMMARY, WEIGHTS
+from classification.runs.checkpoint import BEST, MAY_CHANGE
+from classification.runs.logs import LOG
+from classification.runs.run_folder import CONFIG, CURVES, EVENTS, METRICS, SUMMARY, WEIGHTS
 from classification.train import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def test_the_evaluation_command_fails_only_for_want_of_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 ):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("classification.command_line.raise_on_stop_signals", lambda: None)
+    monkeypatch.setattr("classification.launch.command_line.raise_on_stop_signals", lambda: None)
     (command,) = (text for text in commands() if "classification/evaluate.py" in text)
     arguments = shlex.split(command.partition("classification/evaluate.py")[2])
     arguments[-1] = str(tmp_path / "model.safetensors")

@@ -14,12 +14,6 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 import internimage
-from classification.checkpoint import (
-    checkpoint_name,
-    keep_as_best,
-    prune_checkpoints,
-    save_state,
-)
 from classification.data import Data, build_data
 from classification.distributed import (
     Ranks,
@@ -30,14 +24,20 @@ from classification.distributed import (
 )
 from classification.engine import Engine
 from classification.evaluation import Scores
-from classification.logs import LOGGER, close_log, open_log
 from classification.models import build_metadata, build_model
 from classification.pretrained import load_pretrained
-from classification.progress import Progress, describe
-from classification.records import draw_curves, weights_sha256, write_json, write_metrics
 from classification.results import BadFilesError, EpochResult, StepResult
-from classification.resume import choose_start, take_up
-from classification.run_folder import (
+from classification.runs.checkpoint import (
+    checkpoint_name,
+    keep_as_best,
+    prune_checkpoints,
+    save_state,
+)
+from classification.runs.logs import LOGGER, close_log, open_log
+from classification.runs.progress import Progress, describe
+from classification.runs.records import draw_curves, weights_sha256, write_json, write_metrics
+from classification.runs.resume import choose_start, take_up
+from classification.runs.run_folder import (
     CONFIG,
     CURVES,
     METRICS,
@@ -50,7 +50,7 @@ from classification.run_folder import (
     run_folder,
     writing,
 )
-from classification.trackers import NoTracker, Tracker, open_tracker
+from classification.runs.trackers import NoTracker, Tracker, open_tracker
 from internimage import CheckpointMetadata
 from internimage.checkpoint_file import METADATA_KEY
 from internimage.complexity import count_parameters

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from yacs.config import CfgNode
 
-from classification.run_folder import EVENTS
+from classification.runs.run_folder import EVENTS
 
 
 class Tracker(Protocol):

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from yacs.config import CfgNode
 
-from classification.checkpoint import (
+from classification.distributed import Ranks
+from classification.runs.checkpoint import (
     check_same_run,
     list_checkpoints,
     load_state,
     newest_valid,
     place_of,
 )
-from classification.distributed import Ranks
-from classification.logs import note
-from classification.run_folder import SUMMARY, check_is_free, is_in
+from classification.runs.logs import note
+from classification.runs.run_folder import SUMMARY, check_is_free, is_in
 
 if TYPE_CHECKING:
-    from classification.run import Run
+    from classification.runs.run import Run
 
 
 class Start(NamedTuple):

@@ -15,7 +15,7 @@ import yaml
 from yacs.config import CfgNode
 
 from classification.config import flatten, get_default_config
-from classification.logs import note
+from classification.runs.logs import note
 from internimage.checkpoint_file import open_checkpoint, write_pickle
 from internimage.files import write_atomically
 

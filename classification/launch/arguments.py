@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
-from classification.accelerate_launch import asks_for_cpu, json_options, launcher_options
-from classification.command_line import Parser
 from classification.config import get_config, merge_config
 from classification.downloads import download, is_url
-from classification.slurm import name_ranks
+from classification.launch.accelerate_launch import asks_for_cpu, json_options, launcher_options
+from classification.launch.command_line import Parser
+from classification.launch.slurm import name_ranks
 
 
 class Flag(NamedTuple):

@@ -9,8 +9,8 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from yacs.config import CfgNode
 
-from classification.checkpoint import BEST, list_checkpoints, place_of
-from classification.logs import LOG
+from classification.runs.checkpoint import BEST, list_checkpoints, place_of
+from classification.runs.logs import LOG
 from internimage.files import write_atomically
 
 METRICS, CURVES, WEIGHTS, SUMMARY = "metrics.csv", "curves.png", "model.safetensors", "summary.json"

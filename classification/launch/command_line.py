@@ -19,8 +19,8 @@ from classification.distributed import (
     raise_on_stop_signals,
     report_to_launcher,
 )
-from classification.logs import LOGGER
 from classification.results import BadFilesError, DivergedError
+from classification.runs.logs import LOGGER
 
 BAD_INPUT = 2
 
