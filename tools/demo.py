@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from classification.startup import exit_on_ctrl_c
+from classification.launch.startup import exit_on_ctrl_c
 
 if __name__ == "__main__":
     exit_on_ctrl_c("demo")
@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 
 from classification.data.digits import Digits
-from classification.records import write_json
+from classification.runs.records import write_json
 from internimage.image import preprocess
 from internimage.predict import Predictor, build_predictor
 from tools.command_line import to_picture
