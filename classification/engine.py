@@ -58,6 +58,7 @@ class Engine:
         self.step_in_epoch = 0
         self.sums = Sums()
         self.skipped_steps = 0  # in a row
+        self.random_states: dict[str, Any] | None = None  # to begin with, in place of a seed
         factor = learning_rate_factor(config, ranks.world_size)
         self.strategy = build_strategy(config, model, ranks, factor=factor)
         self.scheduler = build_scheduler(
@@ -98,7 +99,10 @@ class Engine:
             BadFilesError: More files than DATA.MAX_BAD_SHARE cannot be read.
             DivergedError: The gradient is not finite; the weights are as before the step.
         """
-        if self.step_in_epoch == 0:
+        if self.random_states is not None:
+            set_random_states(self.random_states, self.ranks.device)
+            self.random_states = None
+        elif self.step_in_epoch == 0:
             seed_everything(self.config.SEED, self.ranks, epoch=self.epoch + 1)  # 0: the weights
         self.model.train()
         first = self.step_in_epoch * self.accumulation_steps
@@ -210,7 +214,7 @@ class Engine:
         if self.average is not None:
             with self.average.in_place():
                 self._set_buffers(local["average_buffers"])
-        set_random_states(local["random"], self.ranks.device)
+        self.random_states = local["random"]
 
     def _load_others(self, state: dict[str, Any]) -> None:
         """Takes up the end of an epoch that another number of ranks has made."""

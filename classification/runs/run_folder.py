@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from classification.runs.checkpoint import BEST, list_checkpoints, place_of
-from classification.runs.logs import LOG
+from classification.runs.logs import LOG, note
 from internimage.files import write_atomically
 
 METRICS, CURVES, WEIGHTS, SUMMARY = "metrics.csv", "curves.png", "model.safetensors", "summary.json"
@@ -20,6 +20,8 @@ EVENTS = "tensorboard"  # a folder
 
 LOCK_SECONDS = 60.0
 """How long a run waits for the folder: the ranks of a command that was killed end within that."""
+
+SECONDS_WITHOUT_A_WORD = 2.0
 
 
 def run_folder(config: CfgNode) -> Path:
@@ -56,13 +58,20 @@ def lock_run_folder(folder: Path, *, timeout: float = LOCK_SECONDS) -> FileLock:
         ValueError: Another process trains in there.
     """
     lock = FileLock(folder / LOCK)
+    with contextlib.suppress(Timeout):
+        return _acquire(lock, min(timeout, SECONDS_WITHOUT_A_WORD))
+    note(f"waiting for the process that trains in {folder}")
     try:
-        lock.acquire(timeout=timeout)
+        return _acquire(lock, timeout)
     except Timeout:
         raise ValueError(
             f"lock_run_folder: expected a folder in which nobody trains, got {folder}, in which "
             f"another process does (waited {timeout:g} s); choose another --output"
         ) from None
+
+
+def _acquire(lock: FileLock, timeout: float) -> FileLock:
+    lock.acquire(timeout=timeout)
     return lock
 
 

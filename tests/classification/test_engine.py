@@ -307,8 +307,8 @@ def test_a_state_that_is_taken_up_within_an_epoch_goes_on_bit_by_bit(steps: int)
     result = unbroken.train_epoch(on_step=keep)
     unbroken.end_epoch()
     resumed = make_engine(**options)
-    torch.rand(7)  # whatever was drawn before
     resumed.load_state_dict(states[0])
+    torch.rand(7)  # whatever is drawn before it goes on
     assert resumed.step == 6 + steps
     resumed_result = resumed.train_epoch()
     resumed.end_epoch()

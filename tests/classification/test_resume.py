@@ -258,7 +258,10 @@ sys.stdin.read()
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "locked\n"
-        with pytest.raises(ValueError, match="expected a folder in which nobody trains, got "):
+        with (
+            pytest.warns(UserWarning, match="waiting for the process that trains in"),
+            pytest.raises(ValueError, match="expected a folder in which nobody trains, got "),
+        ):
             lock_run_folder(tmp_path, timeout=0.1)
         process.kill()
     lock_run_folder(tmp_path, timeout=10).release()
