@@ -21,6 +21,7 @@ def test_the_quick_run_prints_all_ratios():
         "ours: folder",
         "ours: folder, in memory",
         "ours: zip",
+        "ours: shards",
         "ours: folder, up to finish_train",
     )
     assert [name for name, _ in rows] == ["torchvision + timm", *ours] * 2
