@@ -6,7 +6,6 @@ import dataclasses
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -20,11 +19,9 @@ from classification.data.batch import Batch, Data
 from classification.distributed import Ranks
 from classification.engine import Engine
 from classification.evaluation import evaluate
-from classification.optim import build_optimizer, build_scheduler
 from classification.random_states import seed_everything
 from classification.results import BadFilesError, DivergedError, StepResult
 from classification.runs.run import prepare
-from internimage import create_model
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 
@@ -388,58 +385,3 @@ def test_epochs_and_ranks_draw_different_numbers_and_the_same_ones_again():
     drawn = {draw(s, r, e) for s in range(3) for r in range(3) for e in range(3)}
     assert len(drawn) == 27
     assert draw(1, 2, 0) == draw(1, 2, 0)
-
-
-def schedule(make_config: Callable[..., CfgNode], *options: object) -> list[float]:
-    """The rates of a run of 10 epochs with 10 steps each, at factor 2."""
-    config = make_config("TRAIN.EPOCHS", 10, "TRAIN.BASE_LR", 1.0, "TRAIN.MIN_LR", 0.1, *options)
-    parameter = nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([parameter], lr=2.0)
-    scheduler = build_scheduler(config, optimizer, steps_per_epoch=10, factor=2.0)
-    rates = []
-    for step in range(100):
-        scheduler.step_update(step)
-        rates.append(optimizer.param_groups[0]["lr"])
-    return rates
-
-
-def test_the_rate_warms_up_and_falls_as_a_cosine(make_config):
-    rates = schedule(make_config, "TRAIN.WARMUP_EPOCHS", 2, "TRAIN.WARMUP_LR", 0.01)
-    assert rates[0] == pytest.approx(0.02)
-    assert rates[10] == pytest.approx((0.02 + 2) / 2)
-    assert rates[20:] == pytest.approx(
-        [0.2 + 1.8 * 0.5 * (1 + math.cos(math.pi * step / 100)) for step in range(20, 100)]
-    )
-
-
-def test_the_linear_rate_ends_at_one_percent(make_config):
-    rates = schedule(make_config, "TRAIN.LR_SCHEDULER.NAME", "linear")
-    assert rates == pytest.approx([0.02 + 1.98 * (1 - step / 100) for step in range(100)])
-
-
-def test_the_step_rate_falls_by_its_factor(make_config):
-    options = ["TRAIN.LR_SCHEDULER.NAME", "step", "TRAIN.LR_SCHEDULER.DECAY_EPOCHS", 4]
-    rates = schedule(make_config, *options, "TRAIN.LR_SCHEDULER.DECAY_RATE", 0.5)
-    assert rates == pytest.approx([2.0] * 40 + [1.0] * 40 + [0.5] * 20)
-
-
-def test_layer_decay_and_the_dcn_factor_scale_the_rate_once(make_config):
-    options = ["TRAIN.LR_LAYER_DECAY", True, "TRAIN.LR_LAYER_DECAY_RATIO", 0.5]
-    config = make_config(*options, "TRAIN.OPTIMIZER.DCN_LR_MUL", 0.1, "TRAIN.BASE_LR", 1.0)
-    model = create_model("internimage_test_t", num_classes=10)
-    optimizer = build_optimizer(config, model, factor=2.0)
-    scheduler = build_scheduler(config, optimizer, steps_per_epoch=10, factor=2.0)
-    scheduler.step_update(0)
-    rates = {
-        id(parameter): (group["lr"], group["weight_decay"])
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    assert len(rates) == len(list(model.parameters()))
-    last = model.levels[3].blocks[0]
-    assert rates[id(model.head.weight)] == (pytest.approx(2.0), 0.05)
-    assert rates[id(model.head.bias)] == (pytest.approx(2.0), 0.0)
-    assert rates[id(last.dcn.offset.weight)] == (pytest.approx(0.2), 0.05)
-    # Two blocks of stage 3 lie behind stage 2's one, and stage 4's behind those.
-    block = model.levels[1].blocks[0]
-    assert rates[id(block.mlp.fc1.weight)] == (pytest.approx(2.0 * 0.5**3), 0.05)
