@@ -8,6 +8,10 @@
 #   NODE_RANK    the number of this one, from 0 (0)
 #   MASTER_ADDR  the name of the first one
 #   MASTER_PORT  a free port there (29500)
+# The folder of the run must be one that all machines see.
+#
+#   TORCH_ELASTIC_SHUTDOWN_TIMEOUT  seconds that ranks have for saving when they are asked to stop
+#                                   (600); torchrun kills them afterwards, by itself after 30
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -28,6 +32,8 @@ else
     where=(--nnodes "$nnodes" --node_rank "${NODE_RANK:-0}"
         --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}")
 fi
+
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-600}
 
 # SIGUSR1 as well as those that torchrun passes on by itself: the run saves and stops.
 exec torchrun "${where[@]}" --nproc_per_node "$gpus" \

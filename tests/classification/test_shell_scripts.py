@@ -1,11 +1,15 @@
 """The shell scripts start what they say; Slurm's variables name the ranks."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from torch.distributed.launcher.api import LaunchConfig
 
 from classification.launch.slurm import first_host, name_ranks
 
@@ -25,6 +29,7 @@ def fakes(tmp_path: Path) -> Path:
         script = folder / name
         script.write_text(
             f'#!/usr/bin/env bash\nprintf "%s\\n" "{name}" "$@" "" >> {tmp_path}/calls\n'
+            f'echo "${{TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-}}" > {tmp_path}/seconds_to_stop\n'
             f"code=$(head -n 1 {tmp_path}/{name}_codes 2>/dev/null)\n"
             f"sed -i 1d {tmp_path}/{name}_codes 2>/dev/null\n"
             "exit ${code:-0}\n"
@@ -62,6 +67,18 @@ def test_dist_train_joins_the_other_machines(fakes: Path):
     flags = ("--nnodes", "--node_rank", "--master_addr", "--master_port", "--nproc_per_node")
     assert [after(call, flag) for flag in flags] == ["3", "2", "first", "123", "8"]
     assert "--standalone" not in call
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"), [({}, 600), ({"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "77"}, 77)]
+)
+def test_ranks_have_time_to_save_when_torchrun_stops_them(
+    fakes: Path, monkeypatch, variables: dict[str, str], seconds: int
+):
+    run("dist_train.sh", "a.yaml", "8", fakes=fakes, **variables)
+    told = (fakes.parent / "seconds_to_stop").read_text().strip()
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", told)
+    assert LaunchConfig(1, 1, 1).shutdown_timeout == seconds  # as torchrun reads it
 
 
 @pytest.mark.parametrize(
@@ -115,6 +132,7 @@ def test_a_batch_job_that_slurm_stops_is_requeued(fakes: Path, tmp_path: Path):
     code, calls = run("slurm_train.sh", "part", "job", "a.yaml", fakes=fakes, SLURM_JOB_ID="77")
     assert code == 0
     assert [call[0] for call in calls] == ["srun", "scontrol"]
+    assert not any("--signal" in word for word in calls[0])  # the batch script asks for it
     assert calls[1] == ["scontrol", "requeue", "77"]
 
 
@@ -126,23 +144,40 @@ def test_any_other_end_is_handed_on(fakes: Path, tmp_path: Path, exit_code: int)
 
 
 @pytest.mark.slow
-def test_dist_train_trains_on_two_ranks(tmp_path: Path):
-    """With the real torchrun."""
+def test_dist_train_saves_at_sigusr1_and_goes_on(tmp_path: Path):
+    """With the real torchrun on two ranks, which gets the signal."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
     }
-    options = ["TRAIN.EPOCHS", "1", "MODEL.ARCH", "internimage_test_t", "LOGGER", "none"]
-    done = subprocess.run(
-        [FOLDER / "dist_train.sh", FOLDER / CONFIG, "2", "--output", tmp_path, "--opts", *options],
+    options = ["TRAIN.EPOCHS", "3", "MODEL.ARCH", "internimage_test_t", "LOGGER", "none"]
+    options += ["SAVE_FREQ", "100", "EVAL_FREQ", "100", "PRINT_FREQ", "1"]
+    command = [FOLDER / "dist_train.sh", FOLDER / CONFIG, "2", "--output", tmp_path]
+    folder = tmp_path / "internimage_n_digits_32"
+    log = folder / "log_rank1.txt"
+    with subprocess.Popen(
+        [*command, "--opts", *options],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
+    ) as process:
+        deadline = time.monotonic() + 100
+        while not (log.exists() and "loss" in log.read_text()):  # has made a step
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        assert not list(folder.glob("ckpt_*"))
+        process.send_signal(signal.SIGUSR1)
+        _, said = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "stopped by SIGUSR1" in said
+    assert len(list(folder.glob("ckpt_epoch_*.pth"))) == 1
+    done = subprocess.run(
+        [*command, "--opts", *options], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    summary = tmp_path / "internimage_n_digits_32" / "summary.json"
-    assert '"world_size": 2' in summary.read_text()
+    assert "goes on after step" in done.stdout
+    assert json.loads((folder / "summary.json").read_text())["world_size"] == 2
 
 
 SRUN = """#!/usr/bin/env bash
