@@ -18,6 +18,7 @@ from classification.average import WeightAverage
 from classification.data import build_mixup
 from classification.data.batch import Batch, Data
 from classification.distributed import (
+    REQUESTS,
     Ranks,
     gather_on_first_rank,
     start_sum_over_ranks,
@@ -87,13 +88,13 @@ class Engine:
     def train_epoch(
         self,
         on_step: Callable[[StepResult], object] = lambda result: None,
-        stop_requested: Callable[[], bool] = lambda: False,
+        stop_signal: Callable[[], int] = lambda: 0,
     ) -> EpochResult:
         """Trains on every image of the epoch once, or on those behind ``step_in_epoch``.
 
         Args:
             on_step: Called after each step, on every rank; the state may be saved in it.
-            stop_requested: Whether this rank is asked to stop.
+            stop_signal: The signal that asked this rank to stop; 0 while there is none.
 
         Raises:
             BadFilesError: More files than DATA.MAX_BAD_SHARE cannot be read.
@@ -112,8 +113,9 @@ class Engine:
             started = time.perf_counter()
             step_batches = [next(batches) for _ in range(self.accumulation_steps)]
             data_seconds = time.perf_counter() - started
-            result = self._train_step(step_batches, started, data_seconds, stop_requested())
+            result = self._train_step(step_batches, started, data_seconds, stop_signal())
             on_step(result)
+            self._check_bad_files(self.sums.num_bad_files, self.data.num_train_images, "training")
         return self._epoch_result()
 
     def end_epoch(self) -> None:
@@ -133,21 +135,27 @@ class Engine:
         self.step_in_epoch = 0
         self.sums = Sums()
 
-    def evaluate(self, check: Callable[[], object] = lambda: None) -> Scores:
+    def evaluate(self, on_batch: Callable[[tuple[str, ...]], object] = lambda _: None) -> Scores:
         """Evaluates the final weights on the test images; *collective*.
 
         Args:
-            check: Called after each batch, equally often on every rank; may raise.
+            on_batch: Called after each batch, equally often on every rank, with the files of it
+                that could not be read; may raise.
+
+        Raises:
+            BadFilesError: More files than DATA.MAX_BAD_SHARE cannot be read.
         """
         self.model.eval()
         with self.final_weights():
-            return evaluate(
+            scores = evaluate(
                 self.strategy.forward,
                 self.data,
                 self.ranks,
-                filler=self._filler() if self.strategy.forward_is_collective else None,
-                check=check,
+                filler=self._filler(1) if self.strategy.forward_is_collective else None,
+                on_batch=on_batch,
             )
+        self._check_bad_files(scores.num_bad_files, self.data.num_test_images, "test")
+        return scores
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that training goes on from; *collective*.
@@ -182,7 +190,8 @@ class Engine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up a state of ``state_dict``, of any strategy; *collective*.
 
-        One made by another number of ranks can be taken up at the end of an epoch alone.
+        One made by another number of ranks, or in other steps an epoch, can be taken up at the end
+        of an epoch alone.
 
         Raises:
             ValueError: The state is of another model or optimiser, within an epoch of other ranks,
@@ -194,6 +203,7 @@ class Engine:
                 f"{self.average is not None}, got a state with them "
                 f"{state['model_ema'] is not None}"
             )
+        self.strategy.settle(self._filler(self.config.DATA.BATCH_SIZE))
         if self.average is not None:
             self.strategy.load_model_state(state["model_ema"])
             self.average.restart()
@@ -202,10 +212,17 @@ class Engine:
             {"optimizer": state["optimizer"], "scaler": state["scaler"]}
         )
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
-        if len(state["ranks"]) == self.ranks.world_size:
-            self._load_own(state["ranks"][self.ranks.rank])
-        else:
+        if len(state["ranks"]) != self.ranks.world_size:
             self._load_others(state)
+        else:
+            self._load_own(state["ranks"][self.ranks.rank])
+        if state["step_in_epoch"] == state["steps_per_epoch"]:
+            self.step_in_epoch = self.steps_per_epoch  # which may be another number now
+        elif state["steps_per_epoch"] != self.steps_per_epoch:
+            raise ValueError(
+                f"Engine.load_state_dict: expected {state['steps_per_epoch']} steps an epoch for a "
+                f"state made within one, got {self.steps_per_epoch}"
+            )
 
     def _load_own(self, local: dict[str, Any]) -> None:
         """Takes up what differs between ranks."""
@@ -223,7 +240,6 @@ class Engine:
                 f"Engine.load_state_dict: expected {len(state['ranks'])} ranks for a state made "
                 f"within an epoch, got {self.ranks.world_size}; at the end of one they may change"
             )
-        self.step_in_epoch = self.steps_per_epoch
         sums = [local["sums"] for local in state["ranks"]]
         total = {key: sum(values[key] for values in sums) for key in sums[0]}
         images = {"loss": total["loss"], "num_images": total["num_images"]}
@@ -233,13 +249,13 @@ class Engine:
         )
 
     def _train_step(
-        self, batches: list[Batch], started: float, data_seconds: float, stop: bool
+        self, batches: list[Batch], started: float, data_seconds: float, stop_signal: int
     ) -> StepResult:
         """Makes one optimiser step."""
         self.scheduler.step_update(self.step)
         learning_rate = max(group["lr"] for group in self.strategy.optimizer.param_groups)
         bad_files = tuple(name for batch in batches for name in batch.bad_files)
-        messages = self._send(stop, len(bad_files))
+        messages = self._send(stop_signal, len(bad_files))
         loss_sum = torch.zeros((), device=self.ranks.device)
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
@@ -259,7 +275,7 @@ class Engine:
         if self.average is not None and not skipped:
             self.average.update()
         self.step_in_epoch += 1
-        num_stops, num_bad_files = messages()
+        stop, num_bad_files = messages()
         num_images = sum(len(batch.labels) for batch in batches)
         result = StepResult(
             epoch=self.epoch,
@@ -271,7 +287,7 @@ class Engine:
             seconds=time.perf_counter() - started,
             data_seconds=data_seconds,
             bad_files=bad_files,
-            stop=num_stops > 0,
+            stop=stop,
         )
         self._add(result, num_bad_files, skipped)
         return result
@@ -287,15 +303,28 @@ class Engine:
         logits = self.strategy.forward((images, *meta) if meta else images)
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
-    def _send(self, stop: bool, num_bad_files: int) -> Callable[[], list[int]]:
-        """Starts to add up a few numbers over the ranks; the result is waited for when called."""
-        values = torch.tensor([stop, num_bad_files], dtype=torch.int64, device=self.ranks.device)
-        wait = start_sum_over_ranks(values)
-        return lambda: wait().tolist()
+    def _send(self, stop_signal: int, num_bad_files: int) -> Callable[[], tuple[int, int]]:
+        """Starts to tell all ranks of a signal and to add up bad files; the result is waited for.
 
-    def _filler(self) -> Tensor | tuple[Tensor, ...]:
+        Returns:
+            What returns the signal, of whichever rank, and the sum.
+        """
+        values = [num_bad_files, *(stop_signal == number for number in REQUESTS)]
+        wait = start_sum_over_ranks(
+            torch.tensor(values, dtype=torch.int64, device=self.ranks.device)
+        )
+
+        def receive() -> tuple[int, int]:
+            total, *counts = wait().tolist()
+            received = [number for number, count in zip(REQUESTS, counts, strict=True) if count]
+            return (received[-1] if received else 0), total
+
+        return receive
+
+    def _filler(self, num_images: int) -> Tensor | tuple[Tensor, ...]:
+        """Returns what a forward pass takes, of zeros."""
         size = self.config.DATA.IMG_SIZE
-        images = torch.zeros(1, 3, size, size, device=self.ranks.device)
+        images = torch.zeros(num_images, 3, size, size, device=self.ranks.device)
         is_metaformer = isinstance(self.model, InternImageMetaFormer)
         return with_unknown_meta(images) if is_metaformer else images
 
@@ -310,12 +339,16 @@ class Engine:
         sums.data_seconds += result.data_seconds
         sums.num_bad_files += num_bad_files
         sums.learning_rate = result.learning_rate
-        # The shares of the ranks are disjoint, so in an epoch no file is counted twice.
-        most = self.config.DATA.MAX_BAD_SHARE * self.data.num_train_images
-        if sums.num_bad_files > most:
+
+    def _check_bad_files(self, count: float, num_images: int, kind: str) -> None:
+        """Checks the share of bad files; all ranks know the same count.
+
+        The shares of the ranks are disjoint, so in an epoch no file is counted twice.
+        """
+        if count > self.config.DATA.MAX_BAD_SHARE * num_images:
             raise BadFilesError(
-                f"{sums.num_bad_files} of {self.data.num_train_images} training files cannot be "
-                f"read, more than DATA.MAX_BAD_SHARE = {self.config.DATA.MAX_BAD_SHARE:g}"
+                f"{count:.0f} of {num_images} {kind} files cannot be read, more than "
+                f"DATA.MAX_BAD_SHARE = {self.config.DATA.MAX_BAD_SHARE:g}"
             )
 
     def _epoch_result(self) -> EpochResult:

@@ -42,7 +42,7 @@ def evaluate(
     ranks: Ranks,
     *,
     filler: Tensor | tuple[Tensor, ...] | None = None,
-    check: Callable[[], object] = lambda: None,
+    on_batch: Callable[[tuple[str, ...]], object] = lambda _: None,
 ) -> Scores:
     """Evaluates a classifier on the images of all ranks, each counted once.
 
@@ -53,7 +53,8 @@ def evaluate(
         ranks: This process among all.
         filler: Where ranks wait for each other in ``forward``: what a rank that has no batch left
             calls it with, so that all call it equally often.
-        check: Called after each batch, equally often on every rank; may raise.
+        on_batch: Called after each batch, equally often on every rank, with the files of it that
+            could not be read; may raise.
 
     Raises:
         ValueError: There is no image.
@@ -71,7 +72,7 @@ def evaluate(
             sums[:4] += _count(logits, batch.labels.to(ranks.device, non_blocking=True))
         elif filler is not None:
             forward(filler)
-        check()
+        on_batch(() if batch is None else batch.bad_files)
     if data.test_is_shared:
         sums = sum_over_ranks(sums)
     loss_sum, top1_hits, top5_hits, num_images, num_bad = sums.tolist()

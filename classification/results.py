@@ -25,7 +25,7 @@ class StepResult:
         seconds: Duration of the step, waiting for data included.
         data_seconds: Time that it waited for data.
         bad_files: Files that this rank could not read for it.
-        stop: Whether a rank asks to stop: the same on all ranks.
+        stop: The signal by which a rank was asked to stop, 0 if none was: the same on all ranks.
     """
 
     epoch: int
@@ -37,7 +37,7 @@ class StepResult:
     seconds: float
     data_seconds: float
     bad_files: tuple[str, ...]
-    stop: bool
+    stop: int
 
 
 @dataclass

@@ -25,7 +25,7 @@ BEST = "ckpt_epoch_best.pth"
 KEYS = {
     *("model", "model_ema", "optimizer", "scaler", "ranks"),
     *("epoch", "step_in_epoch", "seconds", "rows", "best"),
-    *("config", "steps_per_epoch"),
+    *("config", "steps_per_epoch", "resumed_from"),
 }
 
 # Settings that a run may go on with in another value than it was saved with, which then takes
@@ -178,70 +178,98 @@ def check_is_whole(path: Path) -> None:
     """Reads a checkpoint from end to end and compares its checksums.
 
     Raises:
+        OSError: The disk does not answer, which says nothing of the file.
         ValueError: The file is damaged or is no checkpoint of a run.
     """
-    load_state(path)
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"check_is_whole: expected a whole checkpoint, got {path}, cut off ({error})"
+        ) from error
     if damaged is not None:
         raise ValueError(
             f"check_is_whole: expected a whole checkpoint, got {path} with damaged bytes"
         )
+    load_state(path)
 
 
 def newest_valid(checkpoints: list[Path]) -> Path | None:
     """Returns the last of the checkpoints that is whole, and warns about later ones.
 
     Raises:
+        OSError: The disk does not answer.
         ValueError: There are checkpoints, and all are damaged.
     """
     for path in reversed(checkpoints):
         try:
             check_is_whole(path)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except ValueError as error:
             note(f"a damaged checkpoint is skipped: {error}")
         else:
             return path
     if checkpoints:
         raise ValueError(
             f"newest_valid: expected a whole checkpoint, got only damaged ones in "
-            f"{checkpoints[0].parent}; pass --overwrite to start anew"
+            f"{checkpoints[0].parent}; restore one, or pass --overwrite to remove them and train "
+            "anew"
         )
     return None
 
 
-def check_same_run(
-    state: dict[str, Any], config: CfgNode, *, world_size: int, steps_per_epoch: int
-) -> None:
-    """Checks that a saved state means with these settings what it meant when it was saved.
+def place_in(state: dict[str, Any]) -> Place:
+    """Returns the place of a state, whatever its file is called."""
+    is_end = state["step_in_epoch"] == state["steps_per_epoch"]
+    return Place(state["epoch"] + 1, float("inf") if is_end else state["step_in_epoch"])
+
+
+def needs_end_of_epoch(state: dict[str, Any], config: CfgNode, *, world_size: int) -> str:
+    """Returns why a state made within an epoch cannot be gone on with; "" if it can.
+
+    The order of the images within an epoch depends on ranks and batches.
 
     Args:
         state: What ``load_state`` returned.
         config: The settings to go on with.
         world_size: The number of ranks to go on with.
-        steps_per_epoch: Optimiser steps of an epoch of the run to go on with.
+    """
+    if place_in(state).is_end_of_epoch:
+        return ""
+    saved, given = _settings_of(state), _settings(config.dump())
+    saved["ranks"], given["ranks"] = len(state["ranks"]), world_size
+    differ = [f"{key} was {saved[key]} and is {given[key]}"
+              for key in ("ranks", *sorted(MAY_CHANGE_BETWEEN_EPOCHS))
+              if saved[key] != given[key]]  # fmt: skip
+    return f"made within an epoch, when {', '.join(differ)}" if differ else ""
+
+
+def check_same_run(state: dict[str, Any], config: CfgNode) -> None:
+    """Checks that a saved state means with these settings what it meant when it was saved.
+
+    Args:
+        state: What ``load_state`` returned.
+        config: The settings to go on with.
 
     Raises:
-        ValueError: A setting outside ``MAY_CHANGE`` has changed, or in the middle of an epoch one
-            that may change between epochs alone.
+        ValueError: A setting has changed that is not among ``MAY_CHANGE`` and
+            ``MAY_CHANGE_BETWEEN_EPOCHS``.
     """
-    is_end_of_epoch = state["step_in_epoch"] == state["steps_per_epoch"]
-    # All through YAML, which makes lists of tuples.
-    default, saved, given = (
-        dict(flatten(yaml.safe_load(text)))
-        for text in (get_default_config().dump(), state["config"], config.dump())
-    )
-    saved = default | saved  # a setting that is younger than the checkpoint had its default
-    may_change = MAY_CHANGE
-    if is_end_of_epoch:
-        may_change = MAY_CHANGE | MAY_CHANGE_BETWEEN_EPOCHS
-    else:
-        saved |= {"ranks": len(state["ranks"]), "steps an epoch": state["steps_per_epoch"]}
-        given |= {"ranks": world_size, "steps an epoch": steps_per_epoch}
+    saved, given = _settings_of(state), _settings(config.dump())
     for key in given:
-        if key not in may_change and given[key] != saved[key]:
-            within = "" if is_end_of_epoch else " (made within an epoch)"
+        may_change = key in MAY_CHANGE or key in MAY_CHANGE_BETWEEN_EPOCHS
+        if not may_change and given[key] != saved[key]:
             raise ValueError(
-                f"check_same_run: expected {key} = {saved[key]!r} as in the checkpoint{within}, "
+                f"check_same_run: expected {key} = {saved[key]!r} as in the checkpoint, "
                 f"got {given[key]!r}"
             )
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Returns dotted keys and values from YAML, which makes lists of tuples."""
+    return dict(flatten(yaml.safe_load(text)))
+
+
+def _settings_of(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a state; one younger than the checkpoint had its default."""
+    return _settings(get_default_config().dump()) | _settings(state["config"])

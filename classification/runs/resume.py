@@ -9,10 +9,13 @@ from yacs.config import CfgNode
 
 from classification.distributed import Ranks
 from classification.runs.checkpoint import (
+    BEST,
     check_same_run,
     list_checkpoints,
     load_state,
+    needs_end_of_epoch,
     newest_valid,
+    place_in,
     place_of,
 )
 from classification.runs.logs import note
@@ -54,55 +57,31 @@ def choose_start(config: CfgNode, folder: Path, ranks: Ranks, overwrite: bool) -
                 "choose_start: expected --resume or --overwrite, got both for a checkpoint in the "
                 f"folder to overwrite, {folder}"
             )
-        return Start(Path(resume) if resume else None, is_chosen=bool(resume))
+        return _checked(Start(Path(resume), is_chosen=True) if resume else Start(None), config)
+    found = list_checkpoints(folder)
+    if config.TRAIN.AUTO_RESUME and found:
+        newest = _newest_usable(folder, config, ranks)
+        # Of this command, interrupted before; or of another one, which a new --resume goes back in.
+        if not resume or load_state(newest)["resumed_from"] == _absolute(resume):
+            return _checked(Start(newest), config)
     if resume:
         if not is_in(folder, resume):
             check_is_free(folder)
-        return Start(Path(resume), is_chosen=True)
-    if not config.TRAIN.AUTO_RESUME or not list_checkpoints(folder):
-        check_is_free(folder)
-        return Start(None)
-    return Start(_newest_usable(folder, ranks))
+        return _checked(Start(Path(resume), is_chosen=True), config)
+    check_is_free(folder)
+    return Start(None)
 
 
-def _newest_usable(folder: Path, ranks: Ranks) -> Path:
-    """Returns the newest whole checkpoint that this number of ranks can go on from."""
-    checkpoints = list_checkpoints(folder)
-    while (newest := newest_valid(checkpoints)) is not None:
-        state = load_state(newest)
-        world_size = len(state["ranks"])
-        is_end_of_epoch = state["step_in_epoch"] == state["steps_per_epoch"]
-        if is_end_of_epoch or world_size == ranks.world_size:
-            return newest
-        note(
-            f"{newest.name} was made within an epoch by {world_size} ranks; {ranks.world_size} "
-            "ranks go on from the end of an epoch before"
-        )
-        checkpoints = checkpoints[: checkpoints.index(newest)]
-    raise ValueError(
-        f"choose_start: expected a checkpoint at the end of an epoch for {ranks.world_size} ranks, "
-        f"got none in {folder}; go on with the former number of ranks, or pass --overwrite"
-    )
+def _absolute(resume: str) -> str:
+    return str(Path(resume).resolve())
 
 
-def take_up(run: Run, start: Start) -> None:
-    """Lets a run go on from its start; *collective*.
-
-    Raises:
-        FileNotFoundError: The checkpoint is no file.
-        ValueError: It is damaged, of another run, or behind TRAIN.EPOCHS.
-    """
+def _checked(start: Start, config: CfgNode) -> Start:
+    """Returns the start, if its settings are those of this run: before anything slow is done."""
     if start.checkpoint is None:
-        return
-    config, engine = run.config, run.engine
-    state = load_state(start.checkpoint)
+        return start
     try:
-        check_same_run(
-            state,
-            config,
-            world_size=run.ranks.world_size,
-            steps_per_epoch=engine.steps_per_epoch,
-        )
+        check_same_run(load_state(start.checkpoint), config)
     except ValueError as error:
         if start.is_chosen:
             raise
@@ -110,22 +89,57 @@ def take_up(run: Run, start: Start) -> None:
             f"{error}; the folder holds a run with other settings: choose another --output, or "
             "pass --overwrite to remove it"
         ) from error
+    return start
+
+
+def _newest_usable(folder: Path, config: CfgNode, ranks: Ranks) -> Path:
+    """Returns the newest whole checkpoint that these ranks and batches can go on from.
+
+    The best one is the last resort: it may be older than others that are damaged.
+    """
+    best = folder / BEST
+    checkpoints = [*([best] if best.exists() else []), *list_checkpoints(folder)]
+    while (newest := newest_valid(checkpoints)) is not None:
+        reason = needs_end_of_epoch(load_state(newest), config, world_size=ranks.world_size)
+        if not reason:
+            return newest
+        note(f"{newest.name} is passed over, for an epoch before: {reason}")
+        checkpoints = checkpoints[: checkpoints.index(newest)]
+    raise ValueError(
+        f"choose_start: expected a checkpoint at the end of an epoch, got none in {folder}; go on "
+        "with the former ranks and batches, or pass --overwrite to remove the run"
+    )
+
+
+def take_up(run: Run, start: Start) -> None:
+    """Lets a run go on from its start; *collective*.
+
+    Raises:
+        FileNotFoundError: The checkpoint is no file that this rank sees.
+        ValueError: It is of another model or place, or behind TRAIN.EPOCHS.
+    """
+    if start.checkpoint is None:
+        return
+    config, engine = run.config, run.engine
+    state = load_state(start.checkpoint)
+    reason = needs_end_of_epoch(state, config, world_size=run.ranks.world_size)
+    if reason:
+        raise ValueError(f"take_up: expected the end of an epoch in {start.checkpoint}: {reason}")
     engine.load_state_dict(state)
     run.seconds, run.rows, run.best = state["seconds"], state["rows"], state["best"]
+    chosen = start.is_chosen
+    run.resumed_from = _absolute(str(start.checkpoint)) if chosen else state["resumed_from"]
     epochs_done = engine.epoch + (engine.step_in_epoch == engine.steps_per_epoch)
-    run.is_complete = (
-        epochs_done == config.TRAIN.EPOCHS
-        and is_in(run.folder, str(start.checkpoint))
-        and (run.folder / SUMMARY).exists()
-    )
-    if epochs_done > config.TRAIN.EPOCHS or (start.is_chosen and run.is_complete):
+    is_here = is_in(run.folder, str(start.checkpoint))
+    is_finished = is_here and (run.folder / SUMMARY).exists()
+    run.is_complete = epochs_done == config.TRAIN.EPOCHS and is_finished
+    if epochs_done > config.TRAIN.EPOCHS or (chosen and run.is_complete):
         raise ValueError(
             f"take_up: expected TRAIN.EPOCHS > epochs of the checkpoint = {epochs_done}, "
             f"got {config.TRAIN.EPOCHS}"
         )
-    if is_in(run.folder, str(start.checkpoint)):
-        reached = place_of(start.checkpoint)
+    if is_here:
+        reached = place_in(state)
         for path in list_checkpoints(run.folder):
             place = place_of(path)
-            is_later = reached is not None and place is not None and place > reached
-            (run.abandoned if is_later else run.checkpoints).append(path)
+            (run.abandoned if place and place > reached else run.checkpoints).append(path)

@@ -1,8 +1,8 @@
 """A training run from the first or the resumed step to the files that it leaves."""
 
 import contextlib
-import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from classification.distributed import (
     Ranks,
     StoppedError,
     StopRequest,
+    gather_on_first_rank,
     max_over_ranks,
     on_first_rank,
 )
@@ -75,6 +76,8 @@ class Run:
         seconds: Training time so far, evaluation and saving included.
         rows: The rows of metrics.csv so far.
         best: The best evaluation so far: ``top1`` and its ``epoch``, if there was one.
+        resumed_from: The file behind ``--resume`` that the run, or one that it goes on with, began
+            from; "" for none.
         checkpoints: The files in the run's folder from which it could go on, the newest at the
             end. Older ones than SAVE_CKPT_NUM are removed.
         abandoned: Files of later places, from which nobody is to go on once this run has saved.
@@ -91,6 +94,7 @@ class Run:
     seconds: float = 0.0
     rows: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
+    resumed_from: str = ""
     checkpoints: list[Path] = field(default_factory=list)
     abandoned: list[Path] = field(default_factory=list)
     num_parameters: int = 0
@@ -125,12 +129,14 @@ class Run:
         if self.ranks.is_main:
             self.tracker = open_tracker(config, self.folder, first_step=engine.step)
         self.started = time.perf_counter() - self.seconds
-        with self.request, bar as progress:
-            self._say(progress, self._headline())
-            scores = None
-            while engine.epoch < config.TRAIN.EPOCHS:
-                scores = self._train_epoch(progress)
-        self.tracker.close()
+        try:
+            with self.request, bar as progress:
+                self._say(progress, self._headline())
+                scores = None
+                while engine.epoch < config.TRAIN.EPOCHS:
+                    scores = self._train_epoch(progress)
+        finally:
+            self.tracker.close()
         if scores is not None:
             state = engine.final_state()
             on_first_rank(self.ranks, partial(self._finish, scores, state))
@@ -150,36 +156,39 @@ class Run:
         # A run that goes on from the end of this epoch has its checkpoint, and is to evaluate it.
         is_at_end = engine.step_in_epoch == engine.steps_per_epoch
         is_saved = is_at_end and self.folder / name in self.checkpoints
-        try:
+        with self._naming_bad_files():
             result = engine.train_epoch(
                 on_step=partial(self._after_step, progress),
-                stop_requested=lambda: self.request.signal_number != 0,
+                stop_signal=lambda: self.request.signal_number,
             )
-        except BadFilesError as error:
-            raise BadFilesError(f"{error}: {self._shown_bad_files()}") from None
         is_last = number == config.TRAIN.EPOCHS
+        is_evaluated = is_last or number % config.EVAL_FREQ == 0
         # Before the evaluation: whoever is killed in it goes on with it.
-        if not is_saved and (is_last or number % config.SAVE_FREQ == 0):
+        if not is_saved and (is_last or number % config.SAVE_FREQ == 0 or self._is_due()):
             self._save(name)
             is_saved = True
+        # For a stop in the evaluation, or a score that is the best.
+        state = engine.state_dict() if is_evaluated and not is_saved else {}
         engine.end_epoch()
         scores = None
-        if is_last or number % config.EVAL_FREQ == 0:
+        if is_evaluated:
             try:
-                scores = engine.evaluate(check=self._check_request)
+                with self._naming_bad_files():
+                    scores = engine.evaluate(on_batch=self._after_test_batch)
             except StoppedError:
                 if not is_saved:
-                    self._save(name)
+                    on_first_rank(self.ranks, partial(self._write_checkpoint, name, state))
                 raise
+        is_best = scores is not None and scores.top1 > self.best.get("top1", -1.0)
+        if is_best and not is_saved:
+            on_first_rank(self.ranks, partial(self._write_checkpoint, name, state))
         self.seconds = time.perf_counter() - self.started
         row = self._row(result, scores)
         self.rows.append(row)
         LOGGER.info(progress.epoch(row, config.TRAIN.EPOCHS))
         self.tracker.log({f"epoch/{key}": value for key, value in row.items()}, engine.step)
-        if scores is not None and scores.top1 > self.best.get("top1", -1.0):
+        if scores is not None and is_best:
             self.best = {"top1": scores.top1, "epoch": number}
-            if not is_saved:
-                self._save(name)
             on_first_rank(self.ranks, partial(self._keep_as_best, name))
         on_first_rank(self.ranks, self._write_metrics)
         engine.next_epoch()
@@ -195,18 +204,36 @@ class Run:
         if figures is not None:
             LOGGER.info("step %d  %s", result.step, describe(figures))
             self.tracker.log({f"train/{key}": value for key, value in figures.items()}, result.step)
-        every = self.config.SAVE_STEPS
         is_end = engine.step_in_epoch == engine.steps_per_epoch
-        if result.stop or (every and not is_end and result.step % every == 0):
+        if result.stop or (self._is_due() and not is_end):
             self._save(checkpoint_name(engine.epoch + 1, None if is_end else engine.step_in_epoch))
         if result.stop:
-            raise StoppedError(self.request.signal_number or signal.SIGTERM)
+            raise StoppedError(result.stop)
 
-    def _check_request(self) -> None:
-        """Leaves an evaluation on all ranks when one of them is asked to stop."""
+    def _is_due(self) -> bool:
+        """Whether SAVE_STEPS asks for a checkpoint after this step."""
+        every = self.config.SAVE_STEPS
+        return every > 0 and self.engine.step % every == 0
+
+    def _after_test_batch(self, bad_files: tuple[str, ...]) -> None:
+        """Names unreadable files; leaves on all ranks when one of them is asked to stop."""
+        for name in bad_files:
+            self.bad_files.append(name)
+            LOGGER.warning("unreadable, left out of the test: %s", name)
         signal_number = max_over_ranks(self.request.signal_number, self.ranks)
         if signal_number:
             raise StoppedError(signal_number)
+
+    @contextlib.contextmanager
+    def _naming_bad_files(self) -> Iterator[None]:
+        """Lets an error about too many bad files name some; all ranks raise it at once."""
+        try:
+            yield
+        except BadFilesError as error:
+            of_ranks = gather_on_first_rank(self.ranks, self.bad_files[-SHOWN_BAD_FILES:])
+            names = [name for of_rank in of_ranks for name in of_rank] or self.bad_files
+            shown = ", ".join(names[:SHOWN_BAD_FILES])
+            raise BadFilesError(f"{error}: {shown}, ... (the ranks' logs have all)") from None
 
     def _save(self, name: str) -> None:
         """Saves the state under a name of ``checkpoint_name``; *collective*."""
@@ -219,6 +246,7 @@ class Run:
             "seconds": self.seconds,
             "rows": self.rows,
             "best": self.best,
+            "resumed_from": self.resumed_from,
             "config": self.config.dump(),
             METADATA_KEY: self._metadata().to_json(),  # for internimage predict
         }
@@ -262,6 +290,7 @@ class Run:
             "best_top1": self.best["top1"],
             "best_epoch": self.best["epoch"],
             "num_test_images": scores.num_images,
+            "bad_test_files": scores.num_bad_files,
             "epochs": self.engine.epoch,
             "steps": self.engine.step,
             "train_seconds": round(self.seconds, 2),
@@ -283,11 +312,6 @@ class Run:
     def _say(self, progress: Progress, text: str) -> None:
         progress.line(text)
         LOGGER.info(text)
-
-    def _shown_bad_files(self) -> str:
-        shown = ", ".join(self.bad_files[:SHOWN_BAD_FILES])
-        more = len(self.bad_files) > SHOWN_BAD_FILES
-        return f"{shown}{', ...' * more} (the log of each rank has all)"
 
     def _headline(self) -> str:
         engine = self.engine
@@ -315,6 +339,7 @@ class Run:
         }
         if scores is not None:
             row |= {"test_loss": scores.loss, "top1": scores.top1, "top5": scores.top5}
+            row["bad_files"] += scores.num_bad_files
         return row
 
 

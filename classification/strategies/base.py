@@ -76,6 +76,16 @@ class Strategy(ABC):
             clip_grad: Total norm to clip to; 0 clips nothing.
         """
 
+    def settle(self, inputs: Tensor | tuple[Tensor, ...]) -> None:  # noqa: B027, most need nothing
+        """Brings the order in which gradients are summed to what it is after the first step.
+
+        *Collective*, before a state of a later step is taken up; weights, buffers and random states
+        are of no use afterwards.
+
+        Args:
+            inputs: What ``forward`` takes; the values do not matter.
+        """
+
     @abstractmethod
     def model_state(self) -> dict[str, Tensor]:
         """Returns the whole weights and buffers by the model's keys; *collective*.

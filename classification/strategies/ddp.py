@@ -30,6 +30,17 @@ class DataParallel(TorchStrategy):
             return self.wrapped.no_sync()
         return contextlib.nullcontext()
 
+    def settle(self, inputs: Tensor | tuple[Tensor, ...]) -> None:
+        """See ``Strategy``.
+
+        DistributedDataParallel deals the gradients out to buckets anew after its first backward
+        pass, and among three or more ranks a sum depends on the place in the bucket.
+        """
+        if isinstance(self.wrapped, DistributedDataParallel):
+            self.model.train()
+            self.backward(self.forward(inputs).sum(), is_last=True)
+            self.optimizer.zero_grad()
+
     def _whole(self, tensor: Tensor) -> Tensor:
         return tensor
 

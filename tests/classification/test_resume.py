@@ -1,5 +1,6 @@
 """Nothing is lost: killed at any step, stopped, on other ranks, the same command goes on."""
 
+import copy
 import json
 import os
 import signal
@@ -216,7 +217,9 @@ def test_fewer_ranks_go_on_from_the_end_of_an_epoch(make_config, monkeypatch):
     for path in list_checkpoints(folder):  # as if two ranks had made them
         state = load_state(path)
         save_state(path, state | {"ranks": state["ranks"] * 2})
-    with pytest.warns(UserWarning, match="was made within an epoch by 2 ranks; 1 ranks go on"):
+    with pytest.warns(
+        UserWarning, match="is passed over, for an epoch before: .*ranks was 2 and is 1"
+    ):
         done = train_here(make_config, "SAVE_STEPS", 3)
     assert (done["epochs"], done["steps"]) == (2, 14)
     rows = (folder / "metrics.csv").read_text().splitlines()
@@ -233,6 +236,83 @@ def test_a_checkpoint_to_go_on_from_makes_later_ones_void(make_config):
     run.close()
     names = [path.name for path in list_checkpoints(folder)]
     assert names == ["ckpt_epoch_1_step_3.pth", "ckpt_epoch_1.pth", "ckpt_epoch_2.pth"]
+
+
+def test_other_batches_go_on_from_the_end_of_an_epoch(make_config, monkeypatch):
+    with monkeypatch.context() as patch:
+        cut_after(patch, 4)
+        with pytest.raises(CutError):
+            train_here(make_config, "SAVE_STEPS", 3)
+    with pytest.warns(UserWarning, match="DATA.BATCH_SIZE was 200 and is 100"):
+        done = train_here(make_config, "SAVE_STEPS", 3, "DATA.BATCH_SIZE", 100)
+    assert done["steps"] == 28
+
+
+def test_a_command_with_resume_goes_on_from_what_it_saved_itself(make_config, monkeypatch):
+    train_here(make_config, "SAVE_STEPS", 3, "SAVE_CKPT_NUM", 9, "MODEL.NAME", "former")
+    former = Path(make_config().OUTPUT) / "former" / "ckpt_epoch_1_step_3.pth"
+    options = ("MODEL.RESUME", former, "SAVE_STEPS", 3, "SAVE_CKPT_NUM", 1)
+    expected = train_here(make_config, *options, "TAG", "unbroken")
+    with monkeypatch.context() as patch:
+        cut_after(patch, 2)
+        with pytest.raises(CutError):
+            train_here(make_config, *options)
+    run = prepare(make_config(*COARSE, *options), ONE_RANK)
+    assert run.engine.step == 7
+    run.close()
+    assert train_here(make_config, *options)["weights_sha256"] == expected["weights_sha256"]
+    # In the folder itself, where the file that it began from has been removed by now.
+    folder = run.folder
+    (folder / "summary.json").unlink()
+    state = load_state(folder / "ckpt_epoch_2.pth")
+    gone = folder / "ckpt_epoch_1.pth"
+    save_state(folder / "ckpt_epoch_2.pth", copy.deepcopy(state) | {"resumed_from": str(gone)})
+    gone.unlink(missing_ok=True)
+    again = prepare(make_config(*COARSE, *options[2:], "MODEL.RESUME", gone), ONE_RANK)
+    assert again.engine.step == 14
+    again.close()
+
+
+def test_the_best_checkpoint_is_a_place_to_go_back_to(make_config):
+    train_here(make_config, "SAVE_CKPT_NUM", 9, "TRAIN.EPOCHS", 3)
+    folder = Path(make_config().OUTPUT) / "small"
+    save_state(folder / BEST, copy.deepcopy(load_state(folder / "ckpt_epoch_1.pth")))
+    options = ("MODEL.RESUME", folder / BEST, "SAVE_CKPT_NUM", 9, "TRAIN.EPOCHS", 3)
+    run = prepare(make_config(*COARSE, *options), ONE_RANK)
+    assert {path.name for path in run.abandoned} == {"ckpt_epoch_2.pth", "ckpt_epoch_3.pth"}
+    run.close()
+
+
+def test_the_best_checkpoint_is_the_last_resort(make_config):
+    train_here(make_config)
+    folder = Path(make_config().OUTPUT) / "small"
+    save_state(folder / BEST, copy.deepcopy(load_state(folder / BEST)))  # a file of its own
+    (folder / "ckpt_epoch_2.pth").write_bytes(b"PK")
+    (folder / "summary.json").unlink()
+    with pytest.warns(UserWarning, match="a damaged checkpoint is skipped: .*ckpt_epoch_2.pth"):
+        done = train_here(make_config)
+    assert done["epochs"] == 2
+
+
+def test_steps_are_saved_at_the_end_of_an_epoch_as_well(make_config):
+    options = ("SAVE_STEPS", 7, "SAVE_FREQ", 99, "EVAL_FREQ", 99, "SAVE_CKPT_NUM", 9)
+    train_here(make_config, *options, "TRAIN.EPOCHS", 3)
+    folder = Path(make_config().OUTPUT) / "small"
+    names = [path.name for path in list_checkpoints(folder)]
+    assert names == [f"ckpt_epoch_{epoch}.pth" for epoch in (1, 2, 3)]
+
+
+def test_a_state_saved_for_its_score_is_evaluated_again_and_has_one_row(make_config, monkeypatch):
+    options = ("SAVE_FREQ", 9, "TRAIN.EPOCHS", 3)
+    with monkeypatch.context() as patch:
+        cut_after(patch, 1)
+        with pytest.raises(CutError):
+            train_here(make_config, *options)
+    train_here(make_config, *options)
+    folder = Path(make_config().OUTPUT) / "small"
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
+    assert (folder / BEST).exists()
 
 
 def test_a_folder_with_a_run_of_other_settings_is_not_touched(make_config):

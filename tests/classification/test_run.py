@@ -48,6 +48,10 @@ def test_a_run_does_not_go_on_as_another_one(make_config, saved: Path, options, 
 
 
 def test_a_run_may_go_on_with_other_batches_at_the_end_of_an_epoch(make_config, saved: Path):
+    options = (*COARSE, "DATA.BATCH_SIZE", 350)
+    ready = prepare(make_config("MODEL.NAME", "b", "MODEL.RESUME", saved, *options), ONE_RANK)
+    assert (ready.engine.epoch, ready.engine.step_in_epoch) == (0, 4)  # nothing of it is left
+    ready.close()
     run = resumed(make_config, saved, "DATA.BATCH_SIZE", 350)
     assert [row["step"] for row in run.rows] == [4, 8, 12]  # the schedule's, of four steps an epoch
 

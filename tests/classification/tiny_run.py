@@ -114,8 +114,8 @@ def tiny_engine(config: CfgNode, ranks: Ranks, *, batch_norm: bool) -> Engine:
 
 
 def keep_middle(engine: Engine, middle: dict, result: StepResult) -> None:
-    """Takes the state after the second step of the second epoch."""
-    if (engine.epoch, engine.step_in_epoch) == (1, 2):
+    """Takes the state after the first step of the second epoch."""
+    if (engine.epoch, engine.step_in_epoch) == (1, 1):
         middle.update(copy.deepcopy(engine.state_dict()))
 
 
