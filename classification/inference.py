@@ -3,13 +3,13 @@
 Shape legend: N images of a batch on one rank, H W pixels, K classes.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from classification.evaluation import Forward
 from classification.strategies.precision import Precision
 from classification.strategies.torch_native import in_memory_format
 from internimage import InternImage, load_checkpoint
@@ -17,8 +17,6 @@ from internimage.checkpoint import load_weights
 from internimage.checkpoint_file import open_checkpoint
 from internimage.checkpoint_layouts import EMA_CONTAINERS, select_state_dict
 from internimage.imagenet22k import imagenet_1k_rows
-
-Forward = Callable[[Tensor | tuple[Tensor, ...]], Tensor]
 
 NUM_1K_CLASSES = 1000
 

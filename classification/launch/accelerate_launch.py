@@ -1,29 +1,41 @@
-"""What ``accelerate launch`` and DeepSpeed's JSON files say, as settings of ours.
+"""What ``accelerate launch`` says, as settings of ours.
 
 accelerate's launcher passes its YAML file on as environment variables. Here they become options
 like those behind ``--opts``, so that one train.py serves torchrun and accelerate alike; flags and
-``--opts`` win over both. Written for accelerate 1.15; other values than those below are refused,
-for they would have no effect.
+``--opts`` win over both. Written for accelerate 1.15; a variable that asks for something else than
+what is done here is refused.
 """
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from classification.strategies.deepspeed_json import AUTO, PRECISIONS, find_json
 
-# What JSON files write for "whatever the program decides".
-AUTO = "auto"
-
-# Value of ACCELERATE_MIXED_PRECISION -> options.
-PRECISIONS = {
-    "no": {"AMP_OPT_LEVEL": "O0"},
-    "fp16": {"AMP_OPT_LEVEL": "O1", "AMP_TYPE": "float16"},
-    "bf16": {"AMP_OPT_LEVEL": "O1", "AMP_TYPE": "bfloat16"},
-}
 # Launchers' features that nothing here answers to.
 REFUSED = ("ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG")
+
+# What is done under ``--strategy fsdp`` in the launcher's words: variable -> values, in lower case.
+# The launcher sets most of them always, to its defaults, which are among these. Not here is what
+# has no consequence: the model is built whole on each rank and initialised alike, and states have
+# one form (FSDP_STATE_DICT_TYPE, _SYNC_MODULE_STATES, _CPU_RAM_EFFICIENT_LOADING, ...).
+DONE_BY_FSDP = {
+    "FSDP_VERSION": ("1", "2"),  # the words differ, sharding does not
+    "FSDP_SHARDING_STRATEGY": ("full_shard", "1"),
+    # "full_shard" is what the launcher's version 1 writes here as well.
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "full_shard", "1"),
+    "FSDP_FORWARD_PREFETCH": ("false",),
+    "FSDP_BACKWARD_PREFETCH": ("backward_pre", "1"),
+    "FSDP_ACTIVATION_CHECKPOINTING_OFFLOAD": ("false",),
+    "FSDP_IGNORED_MODULES": (),
+    "FSDP_AUTO_WRAP_POLICY": ("transformer_based_wrap",),  # block by block
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": ("internimageblock",),
+}
+# Likewise for torch.compile.
+DONE_BY_COMPILE = {
+    "ACCELERATE_DYNAMO_MODE": ("default",),
+    "ACCELERATE_DYNAMO_USE_FULLGRAPH": ("false",),
+    "ACCELERATE_DYNAMO_USE_DYNAMIC": ("false",),
+    "ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION": ("false",),
+}
 
 
 def launcher_options(environment: Mapping[str, str]) -> dict[str, str]:
@@ -60,6 +72,7 @@ def launcher_options(environment: Mapping[str, str]) -> dict[str, str]:
             if environment.get(name, AUTO) not in (AUTO, "none"):
                 options[key] = environment[name]
     if _is_true(environment.get("ACCELERATE_USE_FSDP")):
+        _check_is_done(environment, DONE_BY_FSDP)
         options["TRAIN.STRATEGY"] = "fsdp"
         if _is_true(environment.get("FSDP_OFFLOAD_PARAMS")):
             options["TRAIN.OFFLOAD_PARAM"] = "cpu"
@@ -69,6 +82,7 @@ def launcher_options(environment: Mapping[str, str]) -> dict[str, str]:
     if backend not in ("NO", "INDUCTOR"):
         raise _refusal("ACCELERATE_DYNAMO_BACKEND", backend, "one of ('NO', 'INDUCTOR')")
     if backend == "INDUCTOR":
+        _check_is_done(environment, DONE_BY_COMPILE)
         options["TRAIN.COMPILE"] = "True"
     return options
 
@@ -78,54 +92,11 @@ def asks_for_cpu(environment: Mapping[str, str]) -> bool:
     return _is_true(environment.get("ACCELERATE_USE_CPU"))
 
 
-def json_options(path: str) -> dict[str, str]:
-    """Returns the options that a JSON file of DeepSpeed decides; ``"auto"`` decides nothing.
-
-    What the file holds beyond them is for DeepSpeed itself (``TRAIN.DEEPSPEED_CONFIG``).
-
-    Raises:
-        ValueError: There is no such file, or it holds no JSON object.
-    """
-    file = find_json(path)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"json_options: expected JSON in {path}, got {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"json_options: expected a JSON object in {path}, got {content!r}")
-    zero = _group(content, "zero_optimization")
-    found = {
-        "TRAIN.ZERO_STAGE": zero.get("stage"),
-        "TRAIN.OFFLOAD_OPTIMIZER": _group(zero, "offload_optimizer").get("device"),
-        "TRAIN.OFFLOAD_PARAM": _group(zero, "offload_param").get("device"),
-        "TRAIN.ACCUMULATION_STEPS": content.get("gradient_accumulation_steps"),
-        "TRAIN.CLIP_GRAD": content.get("gradient_clipping"),
-        "DATA.BATCH_SIZE": content.get("train_micro_batch_size_per_gpu"),
-    }
-    options = {key: str(value) for key, value in found.items() if value not in (None, AUTO)}
-    enabled = {name: _group(content, name).get("enabled") for name in ("fp16", "bf16")}
-    chosen = [name for name, value in enabled.items() if value is True]
-    if chosen:
-        options |= PRECISIONS[chosen[0]]
-    elif False in enabled.values() and AUTO not in enabled.values():
-        options |= PRECISIONS["no"]
-    # 0 is dynamic scaling; 1 multiplies by one.
-    if _group(content, "fp16").get("loss_scale") == 1:
-        options["TRAIN.GRAD_SCALER"] = "False"
-    return options
-
-
-def find_json(path: str) -> Path:
-    """Returns the file, looked for from here and from the project's root."""
-    for file in (Path(path), ROOT / path):
-        if file.is_file():
-            return file
-    raise ValueError(f"json_options: expected an existing JSON file for DeepSpeed, got {path}")
-
-
-def _group(content: dict[str, Any], name: str) -> dict[str, Any]:
-    group = content.get(name, {})
-    return group if isinstance(group, dict) else {}
+def _check_is_done(environment: Mapping[str, str], done: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuses variables that ask for something else than what is done."""
+    for name, values in done.items():
+        if name in environment and environment[name].lower() not in values:
+            raise _refusal(name, environment[name], f"one of {values}" if values else "unset")
 
 
 def _is_true(text: str | None) -> bool:

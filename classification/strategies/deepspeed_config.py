@@ -1,12 +1,11 @@
 """What DeepSpeed is told: TRAIN.DEEPSPEED_CONFIG, with our settings on top."""
 
-import json
 from typing import Any
 
 import torch
 from yacs.config import CfgNode
 
-from classification.launch.accelerate_launch import AUTO, find_json
+from classification.strategies.deepspeed_json import read_json, without_auto
 
 ZERO_DEFAULTS = {
     # The most that ZeRO sends at once. DeepSpeed's own 5e8 values are two gigabytes, which it
@@ -54,7 +53,7 @@ def deepspeed_config(config: CfgNode, world_size: int, *, device: torch.device) 
             decide.
     """
     train = config.TRAIN
-    content = _read(train.DEEPSPEED_CONFIG) if train.DEEPSPEED_CONFIG else {}
+    content = without_auto(read_json(train.DEEPSPEED_CONFIG)) if train.DEEPSPEED_CONFIG else {}
     images = config.DATA.BATCH_SIZE * train.ACCUMULATION_STEPS * world_size
     for section, setting in REFUSED.items():
         if section in content:
@@ -92,20 +91,4 @@ def deepspeed_config(config: CfgNode, world_size: int, *, device: torch.device) 
         # Ours is of torch.optim on every device, so that all strategies make the same steps.
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
-    }
-
-
-def _read(path: str) -> dict[str, Any]:
-    """Returns a JSON object without its ``"auto"`` values, for which DeepSpeed has a default."""
-    content = json.loads(find_json(path).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"deepspeed_config: expected a JSON object in {path}, got {content!r}")
-    return _without_auto(content)
-
-
-def _without_auto(content: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_auto(value) if isinstance(value, dict) else value
-        for key, value in content.items()
-        if value != AUTO
     }

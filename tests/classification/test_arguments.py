@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from classification.config import flatten, get_default_config
-from classification.launch.accelerate_launch import json_options, launcher_options
+from classification.launch.accelerate_launch import launcher_options
 from classification.launch.arguments import FLAGS, SettingsParser, parse_arguments
+from classification.strategies.deepspeed_json import json_options
 
 # Flag as typed -> (key, value).
 EFFECTS = {
@@ -232,9 +233,47 @@ def test_the_launchers_variables_become_options(environment, options):
     assert launcher_options(environment) == options
 
 
+# What the launcher sets by itself under --use_fsdp and --dynamo_backend inductor.
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "1",
+    "FSDP_SHARDING_STRATEGY": "FULL_SHARD",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_MIN_NUM_PARAMS": "100000000",
+    "FSDP_FORWARD_PREFETCH": "false",
+    "FSDP_USE_ORIG_PARAMS": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    "FSDP_SYNC_MODULE_STATES": "true",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING_OFFLOAD": "false",
+}
+DYNAMO = {
+    "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR",
+    "ACCELERATE_DYNAMO_MODE": "default",
+    "ACCELERATE_DYNAMO_USE_FULLGRAPH": "False",
+    "ACCELERATE_DYNAMO_USE_DYNAMIC": "False",
+    "ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION": "False",
+}
+
+
+def test_the_launchers_own_defaults_are_what_is_done():
+    options = {"TRAIN.STRATEGY": "fsdp", "TRAIN.COMPILE": "True"}
+    assert launcher_options(FSDP | DYNAMO) == options
+    # without fsdp and compilation nobody looks at how they would be done
+    idle = {"FSDP_SHARDING_STRATEGY": "NO_SHARD", "ACCELERATE_DYNAMO_MODE": "max-autotune"}
+    assert launcher_options(idle) == {}
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
+        (FSDP | {"FSDP_SHARDING_STRATEGY": "NO_SHARD"}, "FSDP_SHARDING_STRATEGY one of .*NO_SHARD"),
+        (FSDP | {"FSDP_RESHARD_AFTER_FORWARD": "false"}, "FSDP_RESHARD_AFTER_FORWARD one of"),
+        (FSDP | {"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, "FSDP_AUTO_WRAP_POLICY one of"),
+        (FSDP | {"FSDP_IGNORED_MODULES": "head"}, "expected FSDP_IGNORED_MODULES unset, got head"),
+        (DYNAMO | {"ACCELERATE_DYNAMO_MODE": "max-autotune"}, "ACCELERATE_DYNAMO_MODE one of"),
+        (DYNAMO | {"ACCELERATE_DYNAMO_USE_FULLGRAPH": "True"}, "DYNAMO_USE_FULLGRAPH one of"),
         ({"ACCELERATE_MIXED_PRECISION": "fp8"}, "expected ACCELERATE_MIXED_PRECISION one of"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "ACCELERATE_USE_MEGATRON_LM false, got true"),
         ({"ACCELERATE_DYNAMO_BACKEND": "EAGER"}, "expected ACCELERATE_DYNAMO_BACKEND one of"),

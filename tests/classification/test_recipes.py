@@ -19,10 +19,10 @@ import yaml
 
 from classification.config import flatten, get_config, get_default_config
 from classification.distributed import Ranks
-from classification.launch.accelerate_launch import json_options
 from classification.launch.arguments import FLAGS
 from classification.models import build_model
 from classification.runs.run import prepare
+from classification.strategies.deepspeed_json import json_options
 from internimage.hub import RELEASED
 from tests.classification.tiny_sets import write_data_set
 
