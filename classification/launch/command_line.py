@@ -109,16 +109,29 @@ def _fail(name: str, reason: str) -> int:
     LOGGER.error("%s", text)
     report_to_launcher(text)  # whichever rank torchrun notices first
     _say(name, text)
-    if os.environ.get("RANK", "0") != "0":
+    if _rank() != 0:
+        if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+            # Under srun nobody else shows what befell this rank alone, such as its own disk.
+            _print(f"{name}: rank {_rank()}: {text}")
         # torchrun stops the other ranks when one has left: the first one is to have its say before.
         time.sleep(SECONDS_FOR_A_WORD)
     return BAD_INPUT
 
 
 def _say(name: str, text: str) -> None:
-    """Prints a line on the first rank: the others make the same mistakes."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"{name}: {text}", file=sys.stderr)
+    """Prints a line on the first rank: the others would say the same."""
+    if _rank() == 0:
+        _print(f"{name}: {text}")
+
+
+def _print(text: str) -> None:
+    # In one piece: the lines of several ranks may meet.
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
 
 
 def _show_warning(
