@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch.distributed as dist
 from timm.data import Mixup
 from yacs.config import CfgNode
 
@@ -24,7 +25,7 @@ from classification.data.transforms import (
     build_test_transform,
     build_train_transform,
 )
-from classification.distributed import Ranks
+from classification.distributed import Ranks, on_first_rank
 
 __all__ = ["DATASETS", "Batch", "Data", "EvalSampler", "build_data", "build_mixup", "build_sets"]
 
@@ -46,11 +47,15 @@ def build_data(config: CfgNode, ranks: Ranks) -> Data:
     """Builds the data sets and loaders of DATA.DATASET.
 
     Raises:
-        ValueError: No data set has that name, nothing of it is at DATA.DATA_PATH, settings
-            contradict each other, or a rank's share is smaller than one step.
+        ValueError: No data set has that name, nothing of it is at DATA.DATA_PATH, it has one class
+            alone, settings contradict each other, or a rank's share is smaller than one step.
     """
     keep = _keeps_in_memory(config)
-    sets = build_sets(config)
+    sets = _build_on_first_rank(config, ranks)
+    if len(sets.class_names) < 2:
+        raise ValueError(
+            f"build_data: expected 2 or more classes of images, got {list(sets.class_names)}"
+        )
     order = TrainOrder(
         len(sets.train),
         ranks,
@@ -63,15 +68,14 @@ def build_data(config: CfgNode, ranks: Ranks) -> Data:
     if len(order) < images_a_step and not only_tests:
         raise ValueError(
             "build_data: expected training images of a rank >= DATA.BATCH_SIZE * "
-            f"TRAIN.ACCUMULATION_STEPS = {images_a_step}, got {len(order)} "
-            f"({len(sets.train)} images on {ranks.world_size} ranks)"
+            f"TRAIN.ACCUMULATION_STEPS = {images_a_step}, got {len(order)} ({len(sets.train)} "
+            f"images, ranks: {ranks.world_size}); lower --batch-size or --accumulation-steps"
         )
     train, test = sets.train, sets.test
     all_of_test = range(len(test))
     share = all_of_test if config.TEST.SEQUENTIAL else EvalSampler(len(test), ranks).indices
-    if keep != "no":
-        if not only_tests:
-            train = _cached(train, order.share if keep == "part" else np.arange(len(train)), ranks)
+    if keep != "no" and not only_tests:  # which look at an image once: memory would save nothing
+        train = _cached(train, order.share if keep == "part" else np.arange(len(train)), ranks)
         test = _cached(test, np.asarray(share), ranks)  # the same in each evaluation
     pin_memory = config.DATA.PIN_MEMORY and ranks.device.type == "cuda"
     return Data(
@@ -85,6 +89,7 @@ def build_data(config: CfgNode, ranks: Ranks) -> Data:
             size=config.DATA.IMG_SIZE,
             seed=config.SEED,
             batch_size=config.DATA.BATCH_SIZE,
+            batches_a_step=config.TRAIN.ACCUMULATION_STEPS,
             num_workers=config.DATA.NUM_WORKERS,
             pin_memory=pin_memory,
         ),
@@ -117,6 +122,16 @@ def build_sets(config: CfgNode) -> ImageSets:
             f"{nearest_hint(name, list(DATASETS))}"
         )
     return DATASETS[name](config)
+
+
+def _build_on_first_rank(config: CfgNode, ranks: Ranks) -> ImageSets:
+    """Lets one rank look through the storage and tell the others what is where.
+
+    All at once they would be a load on a cluster's storage. Every rank reads from the same paths.
+    """
+    if not dist.is_initialized():
+        return build_sets(config)
+    return on_first_rank(ranks, lambda: build_sets(config))
 
 
 def build_mixup(config: CfgNode, *, num_classes: int) -> Mixup | None:

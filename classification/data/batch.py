@@ -60,8 +60,8 @@ class Data:
         class_names: The name of each class.
         num_train_images: Training images of all ranks together.
         num_test_images: Test images of all ranks together.
-        train_loader: Training batches. The last, smaller batch is left out, so that all ranks make
-            equally many steps.
+        train_loader: Training batches, of whole steps: what is left over is left out, so that all
+            ranks make equally many.
         test_loader: Test batches.
         finish_train: Ends the augmentation of training images on the device of its argument: uint8
             (N, 3, H, W) to normalised float32, partly erased. Draws from the random states of

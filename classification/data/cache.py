@@ -29,13 +29,14 @@ class CachedSource(Source):
         super().__init__(source.labels, source.class_names, meta=source.meta, groups=source.groups)
         self.source = source
         contents = _read_all(source, indices)
+        console = Console(stderr=True)
         self.contents = PackedBytes(
             track(
                 contents,
                 description="reading images",
                 total=len(indices),
-                disable=not show_progress,
-                console=Console(stderr=True),
+                disable=not (show_progress and console.is_terminal),
+                console=console,
             )
         )
         self.place = np.full(len(source), -1, dtype=np.int64)  # in the cache; -1: not there

@@ -32,8 +32,10 @@ MAX_BAD_IN_A_ROW = 50
 TEST_EPOCH = -1
 """What stands for the epoch where test images draw random numbers."""
 
-SECONDS_AFTER_SIGNAL = 30
-"""How long a worker outlives SIGTERM: the training process makes a checkpoint meanwhile."""
+SECONDS_AFTER_SIGNAL = 600
+"""How long a worker outlives SIGTERM at most: the training process makes a checkpoint meanwhile.
+
+It leaves sooner if that process does. torchrun has such a time as well: ``--shutdown-timeout``."""
 
 Item = tuple[int, int]  # epoch, index of an image
 
@@ -86,7 +88,7 @@ class ImageReader(Dataset):
             images=self._stack(images),
             labels=torch.from_numpy(self.source.labels[chosen]),
             meta=tuple(torch.from_numpy(values[chosen]) for values in self.source.meta),
-            bad_files=tuple(dict.fromkeys(bad)),
+            bad_files=tuple(bad),
         )
 
     def _find_readable(self, index: int, bad: list[str]) -> tuple[int, Any] | None:
@@ -97,7 +99,9 @@ class ImageReader(Dataset):
             try:
                 return candidate, self.decode(self.source.read(candidate), name=name)
             except (OSError, ValueError):
-                bad.append(name)
+                # Those behind it are named where the epoch has them: each is counted once.
+                if step == 0:
+                    bad.append(name)
         return None
 
     def _stack(self, images: list[Tensor]) -> Tensor:
@@ -189,6 +193,7 @@ class ShuffledLoader:
         size: S, pixels.
         seed: SEED.
         batch_size: N.
+        batches_a_step: An epoch has a multiple of so many batches: none is loaded in vain.
         num_workers: Processes that load; 0 loads here.
         pin_memory: Puts batches where CUDA copies them from faster.
     """
@@ -202,6 +207,7 @@ class ShuffledLoader:
         size: int,
         seed: int,
         batch_size: int,
+        batches_a_step: int,
         num_workers: int,
         pin_memory: bool,
     ) -> None:
@@ -210,11 +216,13 @@ class ShuffledLoader:
         )
         self.order = order
         self.batch_size = batch_size
+        self.batches_a_step = batches_a_step
         self.workers = _Workers(reader, num_workers=num_workers, pin_memory=pin_memory)
 
     def __len__(self) -> int:
         """Returns the number of batches of an epoch, the same on every rank."""
-        return len(self.order) // self.batch_size
+        num_batches = len(self.order) // self.batch_size
+        return num_batches - num_batches % self.batches_a_step
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Returns the batches of an epoch from the ``first`` one on."""

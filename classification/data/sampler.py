@@ -75,23 +75,26 @@ class TrainOrder:
         if self.keep_share:
             # A generator for each rank: with one for all, the ranks' images would be neighbours in
             # the data set, of one class.
-            seeds = np.random.SeedSequence((self.seed, epoch, self.ranks.rank))
-            order = _permutation(len(self.share), int(seeds.generate_state(1)[0]))
+            generator = _generator(self.seed, epoch, self.ranks.rank)
+            order = torch.randperm(len(self.share), generator=generator).numpy()
             return self.share[order][: len(self)]
         if self.groups is not None:
             rank = self.ranks.rank
             return self._by_shards(epoch)[rank * len(self) : (rank + 1) * len(self)]
-        order = _permutation(self.num_images, self.seed + epoch)
+        generator = _generator(self.seed, epoch)
+        order = torch.randperm(self.num_images, generator=generator).numpy()
         return order[: len(self) * self.ranks.world_size][self.ranks.rank :: self.ranks.world_size]
 
     def _by_shards(self, epoch: int) -> np.ndarray:
         """Returns all images: shards in a random order, mixed ``SHARDS_AT_A_TIME`` at a time."""
         assert self.groups is not None
-        generator = torch.Generator().manual_seed(self.seed + epoch)
+        generator = _generator(self.seed, epoch)
         place = torch.randperm(int(self.groups[-1]) + 1, generator=generator).numpy()
         keys = torch.rand(self.num_images, generator=generator, dtype=torch.float64).numpy()
         return np.lexsort((keys, place[self.groups] // SHARDS_AT_A_TIME))
 
 
-def _permutation(count: int, seed: int) -> np.ndarray:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
+def _generator(*numbers: int) -> torch.Generator:
+    """Returns a generator that neighbouring numbers do not share: their sum would be one."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    return torch.Generator().manual_seed(seed)

@@ -101,6 +101,16 @@ def test_ranks_share_the_training_images_anew_in_each_epoch(world_size: int, opt
         assert world_size == 1 or (np.ptp(steps, axis=1) > world_size).mean() > 0.9
 
 
+@pytest.mark.parametrize("options", [{}, {"keep_share": True}, {"groups": GROUPS}])
+def test_neighbouring_seeds_and_epochs_have_orders_of_their_own(options):
+    orders = [
+        tuple(TrainOrder(700, Ranks(0, 2, CPU), seed=seed, **options).of_epoch(epoch))
+        for seed in range(3)
+        for epoch in range(3)
+    ]
+    assert len(set(orders)) == 9
+
+
 def test_an_epoch_reads_from_a_few_shards_at_a_time():
     order = TrainOrder(700, Ranks(1, 2, CPU), seed=0, groups=GROUPS)
     shards = GROUPS[order.of_epoch(0)]
@@ -115,9 +125,9 @@ def test_an_epoch_reads_from_a_few_shards_at_a_time():
 @pytest.mark.parametrize(
     ("options", "world_size", "message"),
     [
-        (["DATA.BATCH_SIZE", 719], 2, r"= 719, got 718 \(1437 images on 2 ranks\)"),
-        (["TRAIN.ACCUMULATION_STEPS", 12], 1, r"= 1536, got 1437 \(1437 images on 1 ranks\)"),
-        ([], 2000, r"got 0 \(1437 images on 2000 ranks\)"),
+        (["DATA.BATCH_SIZE", 719], 2, r"= 719, got 718 \(1437 images, ranks: 2\); low"),
+        (["TRAIN.ACCUMULATION_STEPS", 12], 1, r"= 1536, got 1437 \(1437 images, ranks: 1\); low"),
+        ([], 2000, r"got 0 \(1437 images, ranks: 2000\)"),
         (["DATA.DATASET", "digit"], 1, "one of .*, got 'digit'; did you mean digits?"),
         (
             ["DATA.IMG_ON_MEMORY", True, "DATA.CACHE_MODE", "no"],
@@ -141,6 +151,13 @@ def test_evaluation_alone_needs_no_whole_training_step(make_config):
     data = build_data(config, Ranks(0, 1, CPU))
     assert len(data.train_loader) == 0 and not list(data.train_loader.batches(0))
     assert sum(len(batch.labels) for batch in data.test_loader) == 360
+
+
+def test_an_epoch_has_no_batches_of_a_step_that_is_not_made(make_config):
+    config = make_config("DATA.BATCH_SIZE", 100, "TRAIN.ACCUMULATION_STEPS", 4, "DATA.IMG_SIZE", 8)
+    loader = build_data(config, Ranks(0, 1, CPU)).train_loader
+    assert len(loader) == 12  # of 14 whole batches
+    assert len(list(loader.batches(0, first=8))) == 4
 
 
 def test_mixup_gives_soft_labels_and_needs_pairs(make_config):

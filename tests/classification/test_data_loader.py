@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -170,6 +171,16 @@ def test_a_test_batch_of_bad_files_alone_is_empty(folders):
     assert data.finish_test(batch.images).shape == (0, 3, 16, 16)
 
 
+def test_bad_neighbours_are_named_once_each(folders):
+    paths = [folders / "train" / path for path, _, _ in each_file(folders, "train")]
+    data = data_of(folders, BATCH_SIZE=1)
+    for path in paths[5:8]:
+        path.write_bytes(b"")
+    for epoch in range(2):
+        bad = [path for batch in data.train_loader.batches(epoch) for path in batch.bad_files]
+        assert sorted(bad) == sorted(map(str, paths[5:8]))
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_too_many_bad_files_in_a_row_are_one_error(tmp_path: Path, num_workers: int):
     root = write_folders(tmp_path / "data", train=20)
@@ -254,10 +265,32 @@ def test_a_bad_file_in_memory_is_named_as_well(folders):
     assert sorted(bad) == [str(paths[3]), str(paths[8])]
 
 
-def test_progress_of_reading_is_shown_on_the_first_rank(folders, capsys):
-    for rank in range(2):
-        data_of(folders, rank=rank, world_size=2, IMG_ON_MEMORY=True)
-        assert ("reading images" in "".join(capsys.readouterr())) == (rank == 0)
+def test_progress_is_shown_in_the_terminal_of_the_first_rank(folders, capsys, monkeypatch):
+    for is_terminal in (True, False):
+        monkeypatch.setenv("FORCE_COLOR", "1" if is_terminal else "")  # of the rich package
+        for rank in range(2):
+            data_of(folders, rank=rank, world_size=2, IMG_ON_MEMORY=True)
+            shown = "reading images" in "".join(capsys.readouterr())
+            assert shown == (is_terminal and rank == 0)
+
+
+@pytest.mark.parametrize("mode", ["EVAL_MODE", "THROUGHPUT_MODE"])
+def test_what_is_looked_at_once_is_not_kept_in_memory(folders, mode: str, monkeypatch):
+    read = []
+    monkeypatch.setattr(FileSource, "read", lambda self, index: read.append(index))
+    config = config_of(folders, IMG_ON_MEMORY=True)
+    config[mode] = True
+    build_data(config, Ranks(0, 1, CPU))
+    assert not read
+
+
+def test_one_class_alone_is_an_error(tmp_path: Path):
+    root = write_folders(tmp_path / "data")
+    for half in ("train", "val"):
+        for name in ("cat", "dog"):
+            shutil.rmtree(root / half / name)
+    with pytest.raises(ValueError, match=r"expected 2 or more classes of images, got \['emu'\]"):
+        data_of(root)
 
 
 def test_meta_travels_with_its_image(folders, monkeypatch):
