@@ -42,12 +42,31 @@ def open_list(
             f"open_list: expected the files of {path} in {roots[0]} or {roots[1]}, got none of the "
             f"first {min(NUM_TRIED, len(paths))}, such as {paths[0]}"
         )
-    return FileSource(root, paths, labels, class_names or number_names(labels))
+    return FileSource(root, paths, labels, class_names or number_names(labels, half, where=path))
 
 
-def number_names(labels: np.ndarray) -> tuple[str, ...]:
-    """Returns "0", "1", ... as names of classes up to the highest label."""
-    return tuple(str(label) for label in range(int(labels.max()) + 1))
+def number_names(labels: np.ndarray, half: str, *, where: Path) -> tuple[str, ...]:
+    """Returns "0", "1", ... as names of classes up to the highest label.
+
+    Args:
+        labels: (I,) The class of each image.
+        half: "train" or "val"; in the training images each class has to be.
+        where: The list or archive, or the first of many.
+
+    Raises:
+        ValueError: A class has no training image: its label may be a slip of the pen, which makes
+            a head of a million classes.
+    """
+    highest = int(labels.max())
+    used = np.unique(labels[labels >= 0])
+    if half == "train" and len(used) <= highest:
+        missing = int(np.flatnonzero(used != np.arange(len(used)))[0])
+        raise ValueError(
+            f"open_storage: expected images of each class from 0 to {highest}, the highest label "
+            f"of {where}, got none of {highest + 1 - len(used):,} of them, such as {missing} "
+            "(name the classes in classes.txt if this is as it should be)"
+        )
+    return tuple(str(label) for label in range(highest + 1))
 
 
 def read_list(path: Path, *, num_classes: int | None = None) -> tuple[list[str], np.ndarray]:

@@ -20,7 +20,7 @@ class OpenFiles:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = list(paths)
-        self._descriptors: OrderedDict[int, int] = OrderedDict()
+        self._open: OrderedDict[int, _Descriptor] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, file: int, offset: int, size: int) -> bytes:
@@ -29,26 +29,36 @@ class OpenFiles:
         Raises:
             OSError: The file cannot be read or ends before.
         """
-        with self._lock:  # or another thread might close the file
-            data = os.pread(self._descriptor(file), size, offset)
+        with self._lock:
+            descriptor = self._descriptor(file)
+        # Threads wait for the storage together; none closes what another one holds.
+        data = os.pread(descriptor.number, size, offset)
         if len(data) < size:
             raise OSError(
                 f"read: expected {size} bytes at {offset} of {self.paths[file]}, got {len(data)}"
             )
         return data
 
-    def _descriptor(self, file: int) -> int:
-        if file in self._descriptors:
-            self._descriptors.move_to_end(file)
+    def _descriptor(self, file: int) -> "_Descriptor":
+        if file in self._open:
+            self._open.move_to_end(file)
         else:
-            if len(self._descriptors) >= MAX_OPEN:
-                os.close(self._descriptors.popitem(last=False)[1])
-            self._descriptors[file] = os.open(self.paths[file], os.O_RDONLY | os.O_CLOEXEC)
-        return self._descriptors[file]
+            if len(self._open) >= MAX_OPEN:
+                self._open.popitem(last=False)
+            self._open[file] = _Descriptor(self.paths[file])
+        return self._open[file]
 
     def __reduce__(self) -> tuple[type["OpenFiles"], tuple[list[str]]]:
         return OpenFiles, (self.paths,)  # another process opens them anew
 
+
+class _Descriptor:
+    """An open file, closed when nobody holds it any more."""
+
+    def __init__(self, path: str) -> None:
+        self.number = -1  # should opening fail
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
     def __del__(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
+        if self.number >= 0:
+            os.close(self.number)

@@ -122,7 +122,7 @@ def open_shards(
     if index is None:
         index = _build_index(paths, stamps)
         _save_index(index_path, index)
-    names = class_names or number_names(index.labels)
+    names = class_names or number_names(index.labels, half, where=paths[0])
     wrong = np.flatnonzero((index.labels < 0) | (index.labels >= len(names)))
     if len(wrong):
         shard, label = paths[index.shards[wrong[0]]], index.labels[wrong[0]]
@@ -209,12 +209,9 @@ def _stamp(path: Path) -> str:
 
 
 def _build_index(paths: Sequence[Path], stamps: np.ndarray) -> ShardIndex:
-    is_first = os.environ.get("RANK", "0") == "0"
-    bar = Console(stderr=True)
-    shards = [
-        scan_shard(path)
-        for path in track(paths, "looking through shards", console=bar, disable=not is_first)
-    ]
+    console = Console(stderr=True)
+    bar = track(paths, "looking through shards", console=console, disable=not console.is_terminal)
+    shards = [scan_shard(path) for path in bar]
     samples = [sample for shard in shards for sample in shard]
     if not samples:
         raise ValueError(f"open_shards: expected samples in {paths[0]} ..., got none")

@@ -97,11 +97,11 @@ def open_zip(path: Path, half: str, *, class_names: tuple[str, ...] | None) -> Z
             members = {member.filename: member for member in archive.infolist()}
     except zipfile.BadZipFile as error:
         raise ValueError(f"open_zip: expected a whole zip archive, got {path} ({error})") from error
-    prefix = f"{half}/" if all(name.startswith(f"{half}/") for name in members) else ""
+    visible = [name for name in members if not _is_hidden(name)]
+    prefix = f"{half}/" if all(name.startswith(f"{half}/") for name in visible) else ""
     list_path = path.with_name(f"{half}_map.txt")
     if not list_path.is_file():
-        inner = [name.removeprefix(prefix) for name in members]
-        inner = [name for name in inner if not _is_hidden(name)]
+        inner = [name.removeprefix(prefix) for name in visible]
         paths, labels, folders = group_by_class(
             (name for name in inner if "/" in name and is_image_name(name.rpartition("/")[2])),
             {name.partition("/")[0] for name in inner if "/" in name},
@@ -115,7 +115,8 @@ def open_zip(path: Path, half: str, *, class_names: tuple[str, ...] | None) -> Z
         missing = listed[chosen.index(None)]
         raise ValueError(f"open_zip: expected {missing} of {list_path} in {path}, got no such file")
     found = [member for member in chosen if member is not None]
-    return ZipSource(path, found, numbers, class_names or number_names(numbers))
+    names = class_names or number_names(numbers, half, where=list_path)
+    return ZipSource(path, found, numbers, names)
 
 
 def _is_hidden(name: str) -> bool:

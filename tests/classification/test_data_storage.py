@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,16 @@ def test_hidden_files_and_other_files_are_no_images(tmp_path: Path):
     names = [train.name(i) for i in range(len(train))]
     assert len(names) == 13 and sum(name.endswith("UPPER.JPEG") for name in names) == 1
     assert names == sorted(names)
+
+
+def test_what_macos_adds_to_an_archive_is_no_class(tmp_path: Path):
+    root = write_zips(tmp_path / "data", prefix=True)
+    for half in ("train", "val"):
+        with zipfile.ZipFile(root / f"{half}.zip", "a") as archive:
+            archive.writestr(f"__MACOSX/{half}/cat/._0.jpg", b"no image")
+            archive.writestr(f"{half}/.DS_Store", b"no image")
+    sets = build_sets(config_of(root))
+    assert sets.class_names == CLASSES and len(sets.train) == 12
 
 
 @pytest.mark.parametrize("half", ["train", "val"])
@@ -190,6 +201,22 @@ MISTAKES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str]
         line("meta_data/train.txt", "\ncat/x.jpg\n"),
         "expected a path and a whole number in .*train.txt, line 14, got 'cat/x.jpg'",
     ),
+    "a label far beyond the others": (
+        write_list,
+        line("meta_data/train.txt", "cat/deep er/0.jpg 1000000\n"),
+        "expected images of each class from 0 to 1000000, the highest label of .*train.txt, got "
+        "none of 999,997 of them, such as 3",
+    ),
+    "a zipped image's label far beyond the others": (
+        lambda root: write_zips(root, lists=True),
+        line("train_map.txt", "0.jpg\t5\n"),
+        "from 0 to 5, the highest label of .*train_map.txt, got none of 2 of them, such as 3",
+    ),
+    "a shard's label far beyond the others": (
+        write_shards,
+        rewrite_shard(a_jpg=b"x", a_cls=b"4"),
+        "from 0 to 4, the highest label of .*0000.tar, got none of ",
+    ),
     "an empty list": (
         write_list,
         lambda root: (root / "meta_data" / "train.txt").write_text("\n"),
@@ -292,6 +319,32 @@ def test_more_files_than_may_be_open_are_all_read(tmp_path: Path):
             assert files.read(number, len(path.name), len(path.name)) == path.name.encode()
     with pytest.raises(OSError, match="expected 9 bytes at 0 of .*0, got 3"):
         files.read(0, 0, 9)
+
+
+def test_threads_read_together_and_none_closes_the_file_of_another(tmp_path, monkeypatch):
+    paths = [tmp_path / str(number) for number in range(MAX_OPEN + 1)]
+    for path in paths:
+        path.write_text(f"{path.name:>4}")
+    files = OpenFiles([str(path) for path in paths])
+    pread = os.pread
+    is_first = [True]
+
+    def read_slowly(descriptor: int, size: int, offset: int) -> bytes:
+        assert not files._lock.locked()  # or the others would have to wait
+        if is_first:  # meanwhile another thread reads from so many files that one is closed
+            is_first.clear()
+            for other in range(1, len(paths)):
+                files.read(other, 0, 4)
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr("classification.data.open_files.os.pread", read_slowly)
+    assert files.read(0, 0, 4) == b"   0"
+    descriptors = [descriptor.number for descriptor in files._open.values()]
+    assert len(descriptors) == MAX_OPEN
+    files._open.clear()
+    for number in descriptors:  # what nobody holds is closed
+        with pytest.raises(OSError):
+            os.fstat(number)
 
 
 def test_names_are_kept_whatever_their_bytes_are():
