@@ -73,10 +73,11 @@ class Plan(NamedTuple):
         return range(start, min(start + self.shard_size, len(self.order)))
 
     def fingerprint(self) -> str:
-        """Returns a text that differs for other images, another order or another size."""
+        """Returns a text that differs for other images, classes, order or size."""
         digest = hashlib.sha256(f"{self.shard_size}\n".encode())
         digest.update(self.order.astype("<i8").tobytes())
         digest.update(self.source.labels.astype("<i8").tobytes())
+        digest.update("".join(f"{name}\n" for name in self.source.class_names).encode())
         for index in range(len(self.source)):
             digest.update(Path(self.source.name(index)).name.encode(errors="surrogateescape"))
         return digest.hexdigest()
@@ -145,6 +146,17 @@ def _check_same(path: Path, fingerprint: str) -> None:
             f"{NAME}: expected a new --out, or one with shards of the same images, --shard-size "
             f"and --seed, got {path.parent} with others"
         )
+
+
+def _write_classes(path: Path, names: Sequence[str]) -> None:
+    """Names the classes of all shards of a folder, or checks that they have these names."""
+    text = "".join(f"{name}\n" for name in names)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            f"{NAME}: expected a new --out, or one with these {len(names)} classes, got others in "
+            f"{path}; numbered classes of both halves are known where both are packed at once"
+        )
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -237,8 +249,7 @@ def _make(args: argparse.Namespace) -> None:
         source = open_half(config, args.halves[0])
         sources, names = {args.halves[0]: source}, source.class_names
     args.out.mkdir(parents=True, exist_ok=True)
-    text = "".join(f"{name}\n" for name in names)
-    write_atomically(args.out / "classes.txt", lambda file: file.write_text(text, encoding="utf-8"))
+    _write_classes(args.out / "classes.txt", names)
     for half, source in sources.items():
         count = make_shards(
             source,

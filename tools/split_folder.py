@@ -3,7 +3,8 @@
 python tools/split_folder.py photos --out data --val-share 0.2
 
 DIR/train/CLASS/ and DIR/val/CLASS/ then hold links to the images, or copies with --copy. Each
-class has its share in both; which images go where depends on their names and --seed alone.
+class has its share in both; which images go where depends on their names and --seed alone. Both
+appear when they are whole: after an interruption the same command begins anew.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from classification.data.class_folders import open_class_folders
 from tools.command_line import run_tool
 
 NAME = "split_folder"
+UNFINISHED = ".unfinished"
+"""What lies in it was left by an interrupted run."""
 
 
 def split(names: Sequence[str], *, val_share: float, seed: int) -> tuple[list[str], list[str]]:
@@ -61,23 +64,35 @@ def _split(args: argparse.Namespace) -> None:
         raise ValueError(f"{NAME}: expected 0 < --val-share < 1, got {args.val_share}")
     if not args.images.is_dir():
         raise ValueError(f"{NAME}: expected a folder of class folders, got no folder {args.images}")
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+    if args.out.exists() and not _is_free(args.out):
         raise ValueError(f"{NAME}: expected --out a new or empty folder, got {args.out}")
     source = open_class_folders(args.images)
     by_class: dict[str, list[str]] = {}
     for path in source.paths:
         by_class.setdefault(path.partition("/")[0], []).append(path)
     halves = [split(paths, val_share=args.val_share, seed=args.seed) for paths in by_class.values()]
-    for half, lists in zip(("train", "val"), zip(*halves, strict=True), strict=True):
+    unfinished = args.out / UNFINISHED
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    lists_of_half = dict(zip(("train", "val"), zip(*halves, strict=True), strict=True))
+    for half, lists in lists_of_half.items():
         for path in (path for paths in lists for path in paths):
-            target = args.out / half / path
+            target = unfinished / half / path
             target.parent.mkdir(parents=True, exist_ok=True)
             if args.copy:
                 shutil.copyfile(args.images / path, target)
             else:
                 target.symlink_to((args.images / path).resolve())
+    for half, lists in lists_of_half.items():
+        (unfinished / half).rename(args.out / half)
         count = sum(map(len, lists))
         print(f"{args.out / half}: {count:,} images in {len(by_class)} classes")
+    unfinished.rmdir()
+
+
+def _is_free(out: Path) -> bool:
+    """Whether a path is a folder that is empty but for what an interrupted run has left."""
+    return out.is_dir() and all(path.name == UNFINISHED for path in out.iterdir())
 
 
 if __name__ == "__main__":

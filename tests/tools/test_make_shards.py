@@ -145,6 +145,21 @@ def test_shards_of_something_else_are_not_mixed_in(make, folders, tmp_path):
     assert shard_bytes(tmp_path / "shards") == before
 
 
+def test_the_classes_of_other_shards_stay_as_they_are(make, folders, tmp_path):
+    classes = tmp_path / "shards" / "classes.txt"
+    assert make("--halves", "train")[0] == 0
+    before = classes.read_text()
+    for half in ("train", "val"):
+        (folders / half / "wasp nest").rename(folders / half / "hornet")
+    for halves in (["val"], ["train"], ["train", "val"]):
+        code, printed = make("--halves", *halves)
+        assert code == 2 and "expected a new --out, or one with these 3 classes" in printed
+    assert classes.read_text() == before
+    classes.unlink()
+    assert make("--halves", "train")[0] == 2  # the shards are still of the other classes
+    assert not list((tmp_path / "shards").glob("val-*"))
+
+
 def test_one_half_alone(make, tmp_path):
     assert make("--halves", "val")[0] == 0
     assert sorted(shard_bytes(tmp_path / "shards")) == ["val-000000.tar", "val-000001.tar"]

@@ -39,6 +39,30 @@ def test_each_class_has_its_share_of_both_halves(flags, photos, tmp_path, capsys
     assert is_link == {not flags}
 
 
+@pytest.mark.parametrize(("error", "code"), [(OSError(28, "full"), 2), (KeyboardInterrupt(), 130)])
+def test_after_an_interruption_the_same_command_begins_anew(
+    error, code, photos, tmp_path, monkeypatch
+):
+    copied = []
+
+    def copy_few(source: Path, target: Path) -> None:
+        if len(copied) == 30:  # in the second half
+            raise error
+        copied.append(target.write_bytes(source.read_bytes()))
+
+    out = tmp_path / "data"
+    arguments = [str(photos), "--out", str(out), "--copy"]
+    with monkeypatch.context() as patch:
+        patch.setattr("tools.split_folder.shutil.copyfile", copy_few)
+        assert main(arguments) == code
+    assert not (out / "train").exists() and not (out / "val").exists()
+    (photos / "cat" / "3.png").unlink()  # what is no longer there is not kept
+    assert main(arguments) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["train", "val"]
+    assert len(list(out.rglob("*.png"))) == 31
+    assert main(arguments) == 2  # whole: nothing is written over
+
+
 def test_the_split_depends_on_names_and_seed_alone():
     names = [f"cat/{index}.png" for index in range(100)]
     train, val = split(names, val_share=0.3, seed=0)
