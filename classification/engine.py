@@ -263,14 +263,16 @@ class Engine:
                 loss = self._loss(batch) / len(batches)
                 self.strategy.backward(loss, is_last=is_last)
             loss_sum += loss.detach().float()
-        norm, skipped = self.strategy.step(clip_grad=self.config.TRAIN.CLIP_GRAD)
+        clip = self.config.TRAIN.CLIP_GRAD
+        norm, skipped = self.strategy.step(clip_grad=clip)
         self.skipped_steps = self.skipped_steps + 1 if skipped else 0
         # The norm is of the gradient of all ranks, so all of them see the same and stop together.
         if (not skipped and not norm < float("inf")) or self.skipped_steps > MAX_SKIPPED_STEPS:
+            advice = "TRAIN.CLIP_GRAD" if clip else "a TRAIN.CLIP_GRAD above 0"
             raise DivergedError(
                 f"the training diverged: loss {loss_sum.item():.4g}, gradient norm {norm} in epoch "
                 f"{self.epoch + 1}, step {self.step + 1}, at learning rate {learning_rate:.3g}; "
-                "a lower TRAIN.BASE_LR or TRAIN.CLIP_GRAD may help"
+                f"a lower TRAIN.BASE_LR or {advice} may help"
             )
         if self.average is not None and not skipped:
             self.average.update()

@@ -39,10 +39,10 @@ NAME = "train.py"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     checkpoints: list[Path] = []  # the run itself must not live on: see run_script
-    is_automatic = False
+    is_prepared = is_automatic = False
 
     def train() -> None:
-        nonlocal checkpoints, is_automatic
+        nonlocal checkpoints, is_prepared, is_automatic
         config, overwrite = parse_arguments(arguments)
         ranks = start_ranks()
         if config.EVAL_MODE:
@@ -53,12 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return
         run = prepare(config, ranks, overwrite=overwrite)
         checkpoints, is_automatic = run.checkpoints, config.TRAIN.AUTO_RESUME
+        is_prepared = True
         run.train()
         run.close()
 
     def hint() -> str:
-        if not checkpoints:
+        if not is_prepared:
             return ""
+        if not checkpoints:
+            return "; nothing has been saved yet"
         how = "the same command goes on from it" if is_automatic else "go on with --resume and it"
         return f"; {checkpoints[-1]} is kept, {how}"
 

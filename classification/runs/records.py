@@ -81,8 +81,11 @@ def draw_curves(path: Path, rows: Sequence[dict[str, float]], *, title: str) -> 
     losses = [row["test_loss"] for row in evaluated]
     loss_axes.plot(evaluated_epochs, losses, color=orange, label="test", **look)
     loss_axes.set(title="Loss", ylabel="cross-entropy (nats an image)", yscale="log")
-    loss_axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    loss_axes.yaxis.set_minor_formatter(NullFormatter())
+    number = FuncFormatter(lambda value, _: f"{value:g}")
+    loss_axes.yaxis.set_major_formatter(number)
+    low, high = loss_axes.get_ylim()
+    # A range within a decade has no tick of the major kind.
+    loss_axes.yaxis.set_minor_formatter(number if high < 10 * low else NullFormatter())
     loss_axes.legend(frameon=False)
 
     # The error on a logarithmic scale, upside down and labelled as accuracy: 98 and 99 % differ.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yacs.config import CfgNode
 
 from classification.distributed import Ranks
 from classification.runs.checkpoint import (
     BEST,
+    check_is_whole,
     check_same_run,
     list_checkpoints,
     load_state,
@@ -20,6 +22,8 @@ from classification.runs.checkpoint import (
 )
 from classification.runs.logs import note
 from classification.runs.run_folder import SUMMARY, check_is_free, is_in
+from internimage import CheckpointMetadata
+from internimage.checkpoint_file import METADATA_KEY
 
 if TYPE_CHECKING:
     from classification.runs.run import Run
@@ -67,7 +71,9 @@ def choose_start(config: CfgNode, folder: Path, ranks: Ranks, overwrite: bool) -
     if resume:
         if not is_in(folder, resume):
             check_is_free(folder)
-        return _checked(Start(Path(resume), is_chosen=True), config)
+        start = _checked(Start(Path(resume), is_chosen=True), config)
+        check_is_whole(Path(resume))
+        return start
     check_is_free(folder)
     return Start(None)
 
@@ -90,6 +96,22 @@ def _checked(start: Start, config: CfgNode) -> Start:
             "pass --overwrite to remove it"
         ) from error
     return start
+
+
+def _check_classes(state: dict[str, Any], class_names: tuple[str, ...]) -> None:
+    """Checks that the labels mean what they meant.
+
+    Raises:
+        ValueError: The data have other classes, or the same in another order.
+    """
+    saved = CheckpointMetadata.from_json(state[METADATA_KEY]).class_names or ()
+    if saved != class_names:
+        pairs = zip_longest(saved, class_names, fillvalue="none")
+        label, (before, now) = next((i, pair) for i, pair in enumerate(pairs) if len({*pair}) > 1)
+        raise ValueError(
+            f"take_up: expected the {len(saved)} classes of the checkpoint in the data, got "
+            f"{len(class_names)}, of which class {label} is {now} and was {before}"
+        )
 
 
 def _newest_usable(folder: Path, config: CfgNode, ranks: Ranks) -> Path:
@@ -125,7 +147,13 @@ def take_up(run: Run, start: Start) -> None:
     reason = needs_end_of_epoch(state, config, world_size=run.ranks.world_size)
     if reason:
         raise ValueError(f"take_up: expected the end of an epoch in {start.checkpoint}: {reason}")
+    _check_classes(state, run.data.class_names)
     engine.load_state_dict(state)
+    if run.ranks.is_main and len(state["ranks"]) != run.ranks.world_size:
+        note(
+            f"{len(state['ranks'])} ranks before, {run.ranks.world_size} from here on: the images "
+            "a step, the learning rates and the number of steps follow"
+        )
     run.seconds, run.rows, run.best = state["seconds"], state["rows"], state["best"]
     chosen = start.is_chosen
     run.resumed_from = _absolute(str(start.checkpoint)) if chosen else state["resumed_from"]

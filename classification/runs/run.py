@@ -41,6 +41,7 @@ from classification.runs.resume import choose_start, take_up
 from classification.runs.run_folder import (
     CONFIG,
     CURVES,
+    LOCK_SECONDS,
     METRICS,
     SUMMARY,
     WEIGHTS,
@@ -56,6 +57,8 @@ from internimage import CheckpointMetadata
 from internimage.checkpoint_file import METADATA_KEY
 from internimage.complexity import count_parameters
 from internimage.files import write_atomically
+
+OVERWRITE_SECONDS = 2.0
 
 SECONDS_BETWEEN_CURVES = 300.0
 """Drawing takes half a second, so that the end of an epoch is not always worth it."""
@@ -360,7 +363,8 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
     with contextlib.ExitStack() as on_failure:
         lock = None
         if ranks.is_main:
-            lock = lock_run_folder(folder)
+            # What is to be overwritten is no run that is still going on.
+            lock = lock_run_folder(folder, timeout=OVERWRITE_SECONDS if overwrite else LOCK_SECONDS)
             on_failure.callback(lock.release)
         start = on_first_rank(ranks, partial(choose_start, config, folder, ranks, overwrite))
         data = build_data(config, ranks)

@@ -42,7 +42,8 @@ def make_run_folder(path: Path) -> Path:
         (path / "write_test").unlink()
     except OSError as error:
         raise ValueError(
-            f"make_run_folder: expected a writable folder {path}, got {error.strerror}"
+            f"make_run_folder: expected a writable folder for --output, got {path}, "
+            f"{error.strerror}"
         ) from error
     return path
 

@@ -65,5 +65,5 @@ def test_curves_are_drawn_for_short_and_long_runs(tmp_path: Path, num_epochs: in
     ]
     draw_curves(tmp_path / "curves.png", rows, title="a run")
     with Image.open(tmp_path / "curves.png") as image:
-        assert image.width > 1000
+        assert image.width > 1000  # pixels
         assert len(image.convert("RGB").getcolors(1 << 24)) > 50

@@ -324,6 +324,26 @@ def test_a_folder_with_a_run_of_other_settings_is_not_touched(make_config):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_run_does_not_go_on_with_other_classes(make_config, monkeypatch):
+    train_here(make_config)
+    names = tuple("1203456789")
+    with monkeypatch.context() as patch:
+        patch.setattr("classification.data.digits.CLASS_NAMES", names)
+        with pytest.raises(ValueError, match="10, of which class 0 is 1 and was 0"):
+            train_here(make_config, "TRAIN.EPOCHS", 3)
+
+
+def test_damaged_bytes_are_found_in_a_file_that_is_named(make_config):
+    train_here(make_config)
+    path = Path(make_config().OUTPUT) / "small" / "ckpt_epoch_1.pth"
+    path = path if path.exists() else path.with_name("ckpt_epoch_2.pth")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"expected a whole checkpoint, got {path} with damaged"):
+        train_here(make_config, "MODEL.RESUME", path, "MODEL.NAME", "other")
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path):
     script = f"""
 import sys, time

@@ -8,7 +8,7 @@ import torch
 
 from classification.distributed import Ranks
 from classification.runs.run import prepare
-from classification.runs.run_folder import LOCK, make_run_folder
+from classification.runs.run_folder import LOCK, lock_run_folder, make_run_folder
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 COARSE = ("DATA.BATCH_SIZE", 700)  # two steps an epoch
@@ -22,7 +22,7 @@ def test_a_run_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path):
 
 def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="expected a writable folder .*file/run, got Not a dir"):
+    with pytest.raises(ValueError, match="expected a writable folder for --output, got .*file/run, Not a"):
         make_run_folder(tmp_path / "file" / "run")
 
 
@@ -100,6 +100,16 @@ def test_a_mistake_beside_overwrite_removes_nothing(make_config, used: Path, opt
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         prepare(make_config(*options), ONE_RANK, overwrite=True)
     assert contents(used) == before  # but for the lock, which the failed process held
+
+
+def test_a_run_that_still_goes_on_is_not_overwritten(make_config, used: Path, monkeypatch):
+    before = contents(used)
+    monkeypatch.setattr("classification.runs.run.OVERWRITE_SECONDS", 0.1)
+    lock = lock_run_folder(used)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="in which nobody trains, got"):
+        prepare(make_config(*COARSE), ONE_RANK, overwrite=True)
+    lock.release()
+    assert contents(used) == before
 
 
 def test_a_checkpoint_to_resume_from_is_not_overwritten(make_config, used: Path):
