@@ -22,7 +22,7 @@ def test_a_run_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path):
 
 def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="expected a writable folder for --output, got .*file/run, Not a"):
+    with pytest.raises(ValueError, match="expected a writable folder for --output, .*/run, Not"):
         make_run_folder(tmp_path / "file" / "run")
 
 
