@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from classification.conflicts import check_conflicts
+from classification.conflicts import check_conflicts, warn_about_idle_settings
 from classification.rules import check_value, to_known_choice
 
 BASE_KEY = "BASE"  # a list of parent files, relative to the file that names them
@@ -82,6 +82,7 @@ def get_default_config() -> CfgNode:
     config.TRAIN.ACCUMULATION_STEPS = 1  # batches a step; 0 counts as 1
     config.TRAIN.LR_LAYER_DECAY = False
     config.TRAIN.LR_LAYER_DECAY_RATIO = 0.875
+    config.TRAIN.FINE_TUNE = False  # True: for weights of PRETRAINED; without them a warning
     config.TRAIN.RAND_INIT_FT_HEAD = False  # True: PRETRAINED's classifier starts afresh, small
     # Speed and memory.
     config.TRAIN.STRATEGY = "ddp"  # or fsdp, deepspeed: how ranks share the work and the memory
@@ -203,6 +204,8 @@ def merge_config(path: str | Path, options: Sequence[str] = ()) -> CfgNode:
 def check_config(config: CfgNode) -> None:
     """Checks every value against its rule, and all of them against each other.
 
+    A setting that has no effect beside the others is a warning.
+
     Raises:
         ValueError: A value breaks its rule, or two contradict each other.
     """
@@ -213,6 +216,7 @@ def check_config(config: CfgNode) -> None:
         elif defaults[key] is not None:
             raise ValueError(f"config: expected a value for {key}, got None")
     check_conflicts(config)
+    warn_about_idle_settings(config, defaults)
 
 
 def nearest_hint(word: str, known: Sequence[str]) -> str:

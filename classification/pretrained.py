@@ -23,7 +23,9 @@ _WIDTH_KEY = "patch_embed.conv2.weight"  # (C, C / 2, 3, 3)
 
 
 def load_pretrained(config: CfgNode, model: InternImage) -> str:
-    """Loads MODEL.PRETRAINED, a file or a released name.
+    """Loads MODEL.PRETRAINED, a file or a released name; for a run that does not resume.
+
+    Without one the weights stay random, with a warning where the settings are for fine-tuning.
 
     Of 21,841 classes the 1,000 of ImageNet-1k are taken where the model has those; a classifier of
     any other size starts afresh, as does every one with RAND_INIT_FT_HEAD, 0.001 times as large.
@@ -33,13 +35,23 @@ def load_pretrained(config: CfgNode, model: InternImage) -> str:
         model: The model; the weights are put in it.
 
     Returns:
-        What was done, a line.
+        What was done, a line; empty if nothing was.
 
     Raises:
         ValueError: The weights are of another model, or the file is broken.
         OSError: There is no such file, or no network to download a released name.
     """
     source = config.MODEL.PRETRAINED
+    if not source:
+        for key in ("FINE_TUNE", "RAND_INIT_FT_HEAD"):
+            if config.TRAIN[key]:
+                warnings.warn(
+                    f"TRAIN.{key} = True without MODEL.PRETRAINED: all weights start at random; "
+                    "--pretrained names those to start from",
+                    stacklevel=2,
+                )
+                break
+        return ""
     is_release = find_release(source) is not None and not Path(source).is_file()
     weights = read_checkpoint(download(source) if is_release else source).state_dict
     _check_size(weights, model, config)

@@ -371,7 +371,7 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
         torch.manual_seed(config.SEED)  # the same weights on every rank
         model = build_model(config, num_classes=len(data.class_names))
         report = ""
-        if config.MODEL.PRETRAINED and start.checkpoint is None:
+        if start.checkpoint is None:
             report = load_pretrained(config, model)
         num_parameters = count_parameters(model)  # before a strategy deals them out
         engine = Engine(config, model, data, ranks)

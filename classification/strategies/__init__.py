@@ -1,5 +1,7 @@
 """How ranks share a model: ``build_strategy`` makes what TRAIN.STRATEGY names."""
 
+import warnings
+
 from torch import nn
 from yacs.config import CfgNode
 
@@ -27,6 +29,7 @@ def build_strategy(config: CfgNode, model: InternImage, ranks: Ranks, *, factor:
         ValueError: The settings contradict each other or the device.
         ImportError: DeepSpeed is not installed.
     """
+    _warn_about_one_rank(config, ranks)
     freeze_stages(model, config.TRAIN.OPTIMIZER.FREEZE_BACKBONE or ())
     if config.TRAIN.SYNC_BN and ranks.world_size > 1:
         if ranks.device.type == "cpu":
@@ -42,3 +45,14 @@ def build_strategy(config: CfgNode, model: InternImage, ranks: Ranks, *, factor:
         "deepspeed": build_zero,
     }
     return builders[config.TRAIN.STRATEGY](config, model, ranks, factor=factor)
+
+
+def _warn_about_one_rank(config: CfgNode, ranks: Ranks) -> None:
+    """Warns of settings that are about other ranks where there are none."""
+    chosen = {
+        "TRAIN.SYNC_BN": config.TRAIN.SYNC_BN,
+        "TRAIN.OPTIMIZER.USE_ZERO": config.TRAIN.OPTIMIZER.USE_ZERO,
+    }
+    for key, value in chosen.items():
+        if value and ranks.world_size == 1:
+            warnings.warn(f"{key} = True has no effect on one rank", stacklevel=3)

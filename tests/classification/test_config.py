@@ -1,5 +1,7 @@
 """Settings: defaults, YAML files with inheritance, overrides, and mistakes as one clear line."""
 
+import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -217,8 +219,75 @@ def test_every_setting_without_a_default_value_has_a_rule(key: str):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_shipped_file_is_valid(path: Path):
-    assert get_config(path).MODEL.NAME == path.stem
+def test_every_shipped_file_is_valid_and_has_no_idle_setting(path: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert get_config(path).MODEL.NAME == path.stem
+
+
+# Setting that was chosen -> what it has no effect beside, and a setting under which it has one.
+IDLE = [
+    ("TRAIN.LR_LAYER_DECAY_RATIO 0.5", "TRAIN.LR_LAYER_DECAY = False", "TRAIN.LR_LAYER_DECAY True"),
+    ("TRAIN.EMA.DECAY 0.5", "TRAIN.EMA.ENABLE = False", "TRAIN.EMA.ENABLE True"),
+    ("AMP_OPT_LEVEL O0 AMP_TYPE bfloat16", "AMP_OPT_LEVEL = O0", "AMP_OPT_LEVEL O2"),
+    ("AMP_OPT_LEVEL O0 AMP_TYPE bfloat16", "AMP_OPT_LEVEL = O0", "THROUGHPUT_MODE True"),
+    ("AMP_OPT_LEVEL O0 TRAIN.GRAD_SCALER False", "AMP_OPT_LEVEL = O0", "AMP_OPT_LEVEL O1"),
+    ("AMP_TYPE bfloat16 TRAIN.GRAD_SCALER False", "AMP_TYPE = bfloat16", "AMP_TYPE float16"),
+    (
+        "TRAIN.OPTIMIZER.MOMENTUM 0.5",
+        "TRAIN.OPTIMIZER.NAME = adamw",
+        "TRAIN.OPTIMIZER.NAME sgd",
+    ),
+    (
+        "TRAIN.OPTIMIZER.NAME sgd TRAIN.OPTIMIZER.EPS 0.1",
+        "TRAIN.OPTIMIZER.NAME = sgd",
+        "TRAIN.OPTIMIZER.NAME adamw",
+    ),
+    (
+        "TRAIN.LR_SCHEDULER.DECAY_RATE 0.5",
+        "TRAIN.LR_SCHEDULER.NAME = cosine",
+        "TRAIN.LR_SCHEDULER.NAME step",
+    ),
+    (
+        "TRAIN.LR_SCHEDULER.NAME linear TRAIN.MIN_LR 0.5",
+        "TRAIN.LR_SCHEDULER.NAME = linear",
+        "TRAIN.LR_SCHEDULER.NAME cosine",
+    ),
+    (
+        "AUG.MIXUP 0 AUG.CUTMIX 0 AUG.MIXUP_PROB 0.5",
+        "AUG.MIXUP = AUG.CUTMIX = 0",
+        "AUG.CUTMIX_MINMAX [0.2,0.8]",
+    ),
+    (
+        "AUG.CUTMIX 0 AUG.MIXUP_SWITCH_PROB 0.3",
+        "AUG.MIXUP = 0 or AUG.CUTMIX = 0",
+        "AUG.CUTMIX 1",
+    ),
+    ("AUG.REPROB 0 AUG.REMODE const", "AUG.REPROB = 0", "AUG.REPROB 0.1"),
+    ("AUG.ROTATE 5", "DATA.DATASET = imagenet: they are for digits", "DATA.DATASET digits"),
+    ("DATA.DATASET digits DATA.STORAGE zip", "DATA.DATASET = digits", "DATA.DATASET folder"),
+    (
+        "MODEL.DROP_PATH_RATE 0 MODEL.DROP_PATH_TYPE uniform",
+        "MODEL.DROP_PATH_RATE = 0",
+        "MODEL.DROP_PATH_RATE 0.1",
+    ),
+    ("TEST.TIMED_STEPS 3", "THROUGHPUT_MODE = False", "THROUGHPUT_MODE True"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "beside", "switch"), IDLE)
+def test_a_setting_without_effect_is_a_warning(
+    tmp_path: Path, chosen: str, beside: str, switch: str
+):
+    path = write(tmp_path, "")
+    key, value = chosen.split()[-2:]
+    expected = rf"config: {key} = {value}(\.0)? has no effect beside {re.escape(beside)}"
+    with pytest.warns(UserWarning, match=expected) as caught:
+        get_config(path, chosen.split())
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        get_config(path, [*chosen.split(), *switch.split()])
 
 
 def test_there_are_shipped_files():

@@ -1,5 +1,6 @@
 """Weights to start from: heads that fit or start afresh, weights that are of another model."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from torch import nn
 
 import internimage
 from classification.config import get_default_config
+from classification.distributed import Ranks
 from classification.models import build_metadata, build_model
 from classification.pretrained import load_pretrained
+from classification.runs.run import prepare
 from internimage import InternImageMetaFormer
 from internimage.imagenet22k import imagenet_1k_rows
 from internimage.metaformer import with_unknown_meta
 from internimage.predict import build_predictor
+
+ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 
 
 def settings(source: object = "", **options: object):
@@ -43,6 +48,32 @@ def saved(tmp_path: Path) -> Callable[..., tuple[Path, nn.Module]]:
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a.detach(), b.detach())
+
+
+@pytest.mark.parametrize("key", ["FINE_TUNE", "RAND_INIT_FT_HEAD"])
+def test_fine_tuning_without_weights_warns(key: str):
+    config = settings(**{f"TRAIN__{key}": True})
+    with pytest.warns(UserWarning, match=f"TRAIN.{key} = True without MODEL.PRETRAINED") as caught:
+        assert load_pretrained(config, build_model(config, num_classes=3)) == ""
+    assert len(caught) == 1
+
+
+def test_training_from_scratch_and_fine_tuning_with_weights_do_not_warn(saved, recwarn):
+    path, _ = saved(3)
+    for config in (settings(), settings(path, TRAIN__FINE_TUNE=True)):
+        load_pretrained(config, build_model(config, num_classes=3))
+    assert not [warning for warning in recwarn if "PRETRAINED" in str(warning.message)]
+
+
+def test_only_a_run_that_begins_anew_warns_of_weights_that_it_does_not_have(make_config):
+    options = ("TRAIN.FINE_TUNE", True, "DATA.BATCH_SIZE", 700, "TRAIN.EPOCHS", 1)
+    with pytest.warns(UserWarning, match="without MODEL.PRETRAINED"):
+        run = prepare(make_config(*options), ONE_RANK)
+    run.train()
+    run.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare(make_config(*options, "TRAIN.EPOCHS", 2), ONE_RANK).close()
 
 
 def test_a_head_of_the_same_size_is_taken(saved):

@@ -91,6 +91,7 @@ def expected_settings(name: str, *, has_layer_decay: bool) -> dict[str, Any]:
         "TRAIN.USE_CHECKPOINT": is_finetune,
         "TRAIN.LR_LAYER_DECAY": is_finetune and has_layer_decay,
         "TRAIN.LR_LAYER_DECAY_RATIO": 0.9 if is_finetune and has_layer_decay else 0.875,
+        "TRAIN.FINE_TUNE": is_finetune,
         "TRAIN.RAND_INIT_FT_HEAD": False,
         "TRAIN.LR_SCHEDULER.NAME": "cosine",
         "TRAIN.OPTIMIZER.NAME": "adamw",

@@ -29,10 +29,10 @@ def test_inat18_has_the_published_settings():
         "TRAIN.BASE_LR": 2e-5,
         "TRAIN.WARMUP_LR": 0.0,
         "TRAIN.MIN_LR": 0.0,
+        "TRAIN.FINE_TUNE": True,
         "TRAIN.RAND_INIT_FT_HEAD": True,
         "TRAIN.USE_CHECKPOINT": True,
         "TRAIN.OPTIMIZER.DCN_LR_MUL": 0.1,
-        "TRAIN.EMA.DECAY": 0.9999,  # without effect: the average is off
         "AUG.MIXUP": 0.0,
         "AUG.CUTMIX": 0.0,
         "AUG.REPROB": 0.0,

@@ -33,6 +33,13 @@ def one_step(strategy: Strategy) -> None:
     strategy.step(clip_grad=0.0)
 
 
+@pytest.mark.parametrize("key", ["TRAIN.SYNC_BN", "TRAIN.OPTIMIZER.USE_ZERO"])
+def test_what_is_about_other_ranks_warns_on_one(key: str):
+    with pytest.warns(UserWarning, match=f"{key} = True has no effect on one rank") as caught:
+        small_strategy(key, True)
+    assert len(caught) == 1
+
+
 def drop_head(state: dict[str, Any]) -> None:
     del state["head.weight"]
 
