@@ -1,5 +1,6 @@
 """Data of a run: the two halves of a data set, their loaders and the mixing of batches."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -47,14 +48,15 @@ def build_data(config: CfgNode, ranks: Ranks) -> Data:
     """Builds the data sets and loaders of DATA.DATASET.
 
     Raises:
-        ValueError: No data set has that name, nothing of it is at DATA.DATA_PATH, it has one class
-            alone, settings contradict each other, or a rank's share is smaller than one step.
+        ValueError: No data set has that name, nothing of it is at DATA.DATA_PATH, settings
+            contradict each other, or a rank's share is smaller than one step.
     """
     keep = _keeps_in_memory(config)
     sets = _build_on_first_rank(config, ranks)
-    if len(sets.class_names) < 2:
-        raise ValueError(
-            f"build_data: expected 2 or more classes of images, got {list(sets.class_names)}"
+    if len(sets.class_names) == 1 and ranks.is_main:
+        warnings.warn(
+            f"the only class is {sets.class_names[0]}: there is nothing to tell it from",
+            stacklevel=2,
         )
     order = TrainOrder(
         len(sets.train),

@@ -17,8 +17,9 @@ class Batch(NamedTuple):
         images: (N, 3, H, W), uint8; ``Data.finish_train`` or ``finish_test`` makes floats of them.
         labels: (N,), int64.
         meta: What a model takes beside the images: times (N, 4) and places (N, 3) of iNaturalist.
-        bad_files: Files that were to be in the batch and could not be read. A training batch has
-            other images in their place, a test batch is smaller and may be empty.
+        bad_files: "PATH (reason)" of each file that was to be in the batch and could not be read. A
+            training batch has other images in their place, a test batch is smaller and may be
+            empty.
     """
 
     images: Tensor

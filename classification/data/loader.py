@@ -98,10 +98,10 @@ class ImageReader(Dataset):
             name = self.source.name(candidate)
             try:
                 return candidate, self.decode(self.source.read(candidate), name=name)
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
                 # Those behind it are named where the epoch has them: each is counted once.
                 if step == 0:
-                    bad.append(name)
+                    bad.append(f"{name} ({_reason(error, name)})")
         return None
 
     def _stack(self, images: list[Tensor]) -> Tensor:
@@ -270,6 +270,14 @@ class OrderedLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Returns all batches."""
         return self.workers.load(TEST_EPOCH, self.batches)
+
+
+def _reason(error: OSError | ValueError, name: str) -> str:
+    """Returns what is wrong with an image, from errors that say "expected ..., got NAME ..."."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    return (text.partition(", got ")[2] or text).replace(name, "").strip(" ,")
 
 
 def _as_it_is(batch: Any) -> Any:
