@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 
 import numpy as np
 import torch.distributed as dist
@@ -29,6 +30,9 @@ from classification.data.transforms import (
 from classification.distributed import Ranks, on_first_rank
 
 __all__ = ["DATASETS", "Batch", "Data", "EvalSampler", "build_data", "build_mixup", "build_sets"]
+
+LONGEST_SEARCH = timedelta(hours=12)
+"""So long may one rank look through a storage, say the headers of ten million images in shards."""
 
 # Name in DATA.DATASET -> builder of both halves.
 DATASETS: dict[str, Callable[[CfgNode], ImageSets]] = {
@@ -133,7 +137,18 @@ def _build_on_first_rank(config: CfgNode, ranks: Ranks) -> ImageSets:
     """
     if not dist.is_initialized():
         return build_sets(config)
-    return on_first_rank(ranks, lambda: build_sets(config))
+    # The others wait by another way than NCCL, which takes 10 minutes for a sign of death.
+    waiting = dist.new_group(backend="gloo", timeout=LONGEST_SEARCH)
+
+    def build() -> ImageSets:
+        try:
+            return build_sets(config)
+        finally:
+            dist.barrier(waiting)
+
+    if not ranks.is_main:
+        dist.barrier(waiting)
+    return on_first_rank(ranks, build)
 
 
 def build_mixup(config: CfgNode, *, num_classes: int) -> Mixup | None:

@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,14 +16,21 @@ from classification.distributed import Ranks
 from tests.classification.image_files import write_shards
 
 
-def build_on_rank(rank: int, root: Path) -> None:
+def build_on_rank(rank: int, root: Path, seconds_a_shard: float) -> None:
     """Builds the data of one of two ranks; leaves what it has seen in a file."""
     torch.set_num_threads(1)  # a forked process has none of its parent's
     store = f"file://{root.parent}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    patience = timedelta(seconds=3)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=patience)
     scanned = []
     scan = shards.scan_shard
-    shards.scan_shard = lambda path: (scanned.append(path), scan(path))[1]
+
+    def scan_slowly(path: Path) -> list[shards.Sample]:
+        threading.Event().wait(seconds_a_shard)
+        scanned.append(path)
+        return scan(path)
+
+    shards.scan_shard = scan_slowly
     config = get_default_config()
     config.DATA.update({"DATASET": "folder", "DATA_PATH": str(root), "BATCH_SIZE": 3})
     config.DATA.update({"IMG_SIZE": 8, "NUM_WORKERS": 0})
@@ -36,9 +45,10 @@ def build_on_rank(rank: int, root: Path) -> None:
     dist.destroy_process_group()
 
 
-def build_on_two_ranks(root: Path) -> list[dict]:
+def build_on_two_ranks(root: Path, *, seconds_a_shard: float = 0.0) -> list[dict]:
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=build_on_rank, args=(rank, root)) for rank in range(2)]
+    arguments = [(rank, root, seconds_a_shard) for rank in range(2)]
+    processes = [context.Process(target=build_on_rank, args=each) for each in arguments]
     for process in processes:
         process.start()
     for process in processes:
@@ -56,6 +66,11 @@ def test_one_rank_looks_through_the_shards_and_all_have_them(tmp_path, may_write
     assert [result["num_scanned"] for result in results] == [5, 0]
     assert [len(result["train"]) for result in results] == [6, 6]
     assert sorted(results[0]["test"] + results[1]["test"]) == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_others_wait_longer_for_a_slow_storage_than_for_a_lost_rank(tmp_path):
+    results = build_on_two_ranks(write_shards(tmp_path / "data"), seconds_a_shard=1.0)
+    assert [result["num_scanned"] for result in results] == [5, 0]
 
 
 def test_a_mistake_in_the_data_is_told_to_all_ranks(tmp_path):
