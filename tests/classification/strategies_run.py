@@ -6,156 +6,147 @@ python strategies_run.py FOLDER                           takes that up, leaves 
 Each function's result is compared with what it should be in test_strategies.py.
 """
 
+import copy
 import sys
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor
-from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from classification.config import get_default_config
-from classification.distributed import Ranks, end_ranks, start_ranks
-from classification.strategies import Strategy, build_strategy
-from internimage import InternImage, create_model
-
-ZERO = {"TRAIN.STRATEGY": "deepspeed"}
-KINDS: dict[str, dict[str, Any]] = {
-    "ddp": {},
-    "ddp_zero": {"TRAIN.OPTIMIZER.USE_ZERO": True},
-    "fsdp": {"TRAIN.STRATEGY": "fsdp"},
-    "zero1": ZERO,
-    "zero2": ZERO | {"TRAIN.ZERO_STAGE": 2},
-    "zero3": ZERO | {"TRAIN.ZERO_STAGE": 3},
-}
-OFFLOADED = {
-    "fsdp": {"TRAIN.OFFLOAD_PARAM": "cpu"},
-    "zero2": {"TRAIN.OFFLOAD_OPTIMIZER": "cpu"},
-    "zero3": {"TRAIN.OFFLOAD_OPTIMIZER": "cpu", "TRAIN.OFFLOAD_PARAM": "cpu"},
-}
-FLOAT16 = {"AMP_OPT_LEVEL": "O1", "AMP_TYPE": "float16"}
-TINY_RATE = {"TRAIN.BASE_LR": 5e-3}  # three steps are to change the losses
-BATCH_SIZE = 8
-NUM_STEPS = 20
-
-State = dict[str, Any]
+from classification.data.batch import Batch, Data
+from classification.distributed import Ranks, end_ranks, on_first_rank, start_ranks, sum_over_ranks
+from classification.engine import Engine
+from classification.results import StepResult
+from internimage import InternImage
+from tests.classification.strategies_parts import (
+    BATCH_SIZE,
+    FLOAT16,
+    KINDS,
+    NUM_STEPS,
+    OFFLOADED,
+    State,
+    Training,
+    digits,
+    digits_model,
+    is_same,
+    make_config,
+    tiny_model,
+)
 
 
-def make_config(settings: Mapping[str, Any]) -> CfgNode:
-    config = get_default_config()
-    settings = {"AMP_OPT_LEVEL": "O0", "DATA.BATCH_SIZE": BATCH_SIZE, **TINY_RATE, **settings}
-    config.merge_from_list([part for setting in settings.items() for part in setting])
-    return config
+class DigitsLoader:
+    """Batches of the digits in one order; see ``TrainLoader``."""
+
+    def __init__(self, num_batches: int, ranks: Ranks) -> None:
+        self.num_batches, self.ranks = num_batches, ranks
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        for step in range(first, len(self)):
+            yield Batch(*digits(step, self.ranks))
 
 
-def tiny_model(stages: int = 2) -> InternImage:
-    """Stages of one block each; batch norm in the head."""
-    torch.manual_seed(0)
-    depths, groups = (1,) * stages, (1, 2)[:stages]
-    return InternImage(channels=16, depths=depths, groups=groups, num_classes=10, drop_path_rate=0)
+def erase(images: Tensor) -> Tensor:
+    """Stands in for random erasing: draws from PyTorch's random state."""
+    return images * (torch.rand_like(images) > 0.1)
 
 
-def digits_model() -> InternImage:
-    torch.manual_seed(0)
-    return create_model("internimage_n", num_classes=10, drop_path_rate=0.0)
-
-
-def digits(step: int, ranks: Ranks) -> tuple[Tensor, Tensor]:
-    """This rank's images (N, 3, 32, 32) and labels (N,) of a step."""
-    data = load_digits()
-    size = BATCH_SIZE * ranks.world_size
-    first = size * step + BATCH_SIZE * ranks.rank
-    images = torch.from_numpy(data.images[first : first + BATCH_SIZE]).float() / 16
-    images = F.interpolate(images[:, None].expand(-1, 3, -1, -1), size=(32, 32))
-    return images, torch.from_numpy(data.target[first : first + BATCH_SIZE])
-
-
-class Training:
-    """A model under a strategy, step by step."""
-
-    def __init__(self, settings: Mapping[str, Any], ranks: Ranks, model: InternImage) -> None:
-        self.ranks = ranks
-        self.strategy: Strategy = build_strategy(make_config(settings), model, ranks, factor=2.0)
-        self.losses: list[float] = []  # mean of all ranks
-        self.norms: list[float] = []
-        self.step = 0
-
-    def run(self, steps: int, *, parts: int = 1, loss_factor: float = 1.0) -> list[bool]:
-        """Makes steps, each of ``parts`` batches; returns which were skipped."""
-        skipped = []
-        for _ in range(steps):
-            images, labels = digits(self.step, self.ranks)
-            total = torch.zeros(())
-            chunks = list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
-            for index, (x, y) in enumerate(chunks):
-                is_last = index == len(chunks) - 1
-                with self.strategy.batch_of_step(is_last=is_last):
-                    loss = F.cross_entropy(self.strategy.forward(x), y) / parts
-                    self.strategy.backward(loss * loss_factor, is_last=is_last)
-                total += loss.detach()
-            if dist.is_initialized():
-                dist.all_reduce(total)
-            outcome = self.strategy.step(clip_grad=1.0)
-            self.losses.append(total.item() / self.ranks.world_size)
-            self.norms.append(outcome.gradient_norm)
-            skipped.append(outcome.skipped)
-            self.step += 1
-        return skipped
-
-    def state(self) -> State:
-        """The whole state, on every rank; the buffers are this rank's own."""
-        whole = [(self.strategy.model_state(), self.strategy.optimizer_state())]
-        if dist.is_initialized():
-            dist.broadcast_object_list(whole)
-        buffers = {name: buffer.clone() for name, buffer in self.strategy.buffers()}
-        model, optimizer = whole[0]
-        return {"model": model, "optimizer": optimizer, "buffers": buffers, "step": self.step}
-
-    def load(self, state: State) -> "Training":
-        self.strategy.load_model_state(state["model"])
-        self.strategy.load_optimizer_state(state["optimizer"])
-        with torch.no_grad():
-            for name, buffer in self.strategy.buffers():
-                buffer.copy_(state["buffers"][name])
-        self.step = state["step"]
-        return self
-
-    def end(self) -> None:
-        self.strategy.close()
-
-
-def tensors_of(state: State) -> dict[str, Tensor]:
-    """All tensors of weights and optimiser, by name."""
-    states = state["optimizer"]["optimizer"]
-    of_optimizer = {f"{name} {key}": v for name in states for key, v in states[name].items()}
-    return state["model"] | of_optimizer
-
-
-def is_same(a: State, b: State, *, besides: Collection[str] = ()) -> bool:
-    """Whether all tensors are the same bits, ``besides`` some keys."""
-    a, b = tensors_of(a), tensors_of(b)
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a if k not in besides)
+def make_engine(
+    settings: Mapping[str, Any], ranks: Ranks, model: InternImage, *, steps: int, erases: bool
+) -> Engine:
+    """The engine that trains a run, on the digits."""
+    whole = {"MODEL.LABEL_SMOOTHING": 0.0, "TRAIN.CLIP_GRAD": 1.0, "DATA.IMG_SIZE": 32}
+    whole |= {"AUG.MIXUP": 0.0, "AUG.CUTMIX": 0.0, "TRAIN.WARMUP_EPOCHS": 0, "TRAIN.EPOCHS": 2}
+    data = Data(
+        class_names=tuple("0123456789"),
+        num_train_images=steps * BATCH_SIZE * ranks.world_size,
+        num_test_images=0,
+        train_loader=DigitsLoader(steps, ranks),
+        test_loader=[],
+        finish_train=erase if erases else lambda images: images,
+        finish_test=lambda images: images,
+    )
+    return Engine(make_config(whole | settings), model, data, ranks)
 
 
 def losses_and_bytes(ranks: Ranks) -> dict[str, Any]:
-    """The first steps of the digits' model under every strategy."""
+    """The first steps of the digits' model under every strategy, as a run makes them."""
     found = {}
     for kind, settings in KINDS.items():
-        training = Training({**settings, "TRAIN.BASE_LR": 5e-4}, ranks, digits_model())
-        training.run(NUM_STEPS)
+        extra = {"TRAIN.BASE_LR": 1.6e-2}  # for 512 images: 5e-4 for the 16 of a step
+        model = digits_model()
+        engine = make_engine(settings | extra, ranks, model, steps=NUM_STEPS, erases=False)
+        made: list[StepResult] = []
+        engine.train_epoch(on_step=made.append)
+        losses = sum_over_ranks(torch.tensor([result.loss for result in made])) / ranks.world_size
         found[kind] = {
-            "losses": training.losses,
-            "norms": training.norms,
-            "bytes": training.strategy.bytes_held(),
+            "losses": losses.tolist(),
+            "norms": [result.gradient_norm for result in made],
+            "bytes": engine.strategy.bytes_held(),
         }
-        training.end()
+        engine.strategy.close()
+    return found
+
+
+def is_same_engine(a: State, b: State) -> bool:
+    """Whether two states of the engine are the same bits: weights, optimiser, loss scale."""
+    a, b = ({"model": s["model"], "optimizer": s, "scaler": s["scaler"]} for s in (a, b))
+    return is_same(a, b) and a["scaler"] == b["scaler"]
+
+
+def interruptions(ranks: Ranks) -> dict[str, Any]:
+    """The engine's state within an epoch; another engine ends the epoch from it.
+
+    With random numbers in every part, an average and float16's loss scale.
+    """
+    extra = FLOAT16 | {"TRAIN.EMA.ENABLE": True, "TRAIN.EMA.DECAY": 0.5}
+    extra |= {"AUG.MIXUP": 0.8, "AUG.CUTMIX": 1.0}
+    found = {}
+    for kind, settings in KINDS.items():
+
+        def engine(settings: Mapping[str, Any] = settings) -> Engine:
+            model = InternImage(
+                channels=16, depths=(1, 1), groups=(1, 2), num_classes=10, drop_path_rate=0.3
+            )
+            return make_engine(settings | extra, ranks, model, steps=5, erases=True)
+
+        middle: dict[str, Any] = {}
+
+        def keep(result: StepResult, of: Engine, middle: dict[str, Any] = middle) -> None:
+            if result.step == 2:
+                state = of.state_dict()  # collective
+                middle.update(copy.deepcopy(on_first_rank(ranks, lambda: state)))
+
+        torch.manual_seed(0)
+        unbroken = engine()
+        sums = [unbroken.train_epoch(on_step=lambda result, of=unbroken: keep(result, of))]
+        torch.manual_seed(1)  # all that matters is in the state
+        resumed = engine()
+        resumed.load_state_dict(middle)
+        sums.append(resumed.train_epoch())
+        ends = []
+        for each in (unbroken, resumed):
+            each.end_epoch()
+            ends.append((each.state_dict(), each.final_state()))
+        (state, final), (resumed_state, resumed_final) = ends
+        found[kind] = {
+            "step_in_epoch": middle["step_in_epoch"],
+            "has_moved": ranks.is_main and not is_same_engine(middle, state),
+            "is_same": ranks.is_main and is_same_engine(state, resumed_state),
+            "is_same_average": all(torch.equal(final[k], resumed_final[k]) for k in final),
+            "num_final": len(final),
+            "losses": [result.train_loss for result in sums],
+        }
+        for each in (unbroken, resumed):
+            each.strategy.close()
     return found
 
 
@@ -340,7 +331,15 @@ def main(folder: Path, names: list[str]) -> None:
     if names:
         found = {name: globals()[name](ranks) for name in names}
     elif dist.is_initialized():
-        functions = (losses_and_bytes, states, variants, accumulation, overflows, exchanges)
+        functions = (
+            losses_and_bytes,
+            interruptions,
+            states,
+            variants,
+            accumulation,
+            overflows,
+            exchanges,
+        )
         found = {function.__name__: function(ranks) for function in (*functions, frozen_stages)}
     else:
         found = {"without_launcher": without_launcher(folder, ranks)}

@@ -82,6 +82,18 @@ def test_20_losses_and_gradient_norms_are_those_of_ddp(found: dict[str, Any], ki
 
 
 @every_kind
+def test_an_epoch_that_is_interrupted_ends_with_the_same_bits(found: dict[str, Any], kind: str):
+    """Through the engine: weights, their average, optimiser, statistics, random states, sums."""
+    result = found["interruptions"][kind]
+    assert result["step_in_epoch"] == 2
+    assert result["has_moved"]
+    assert result["is_same"]
+    assert result["is_same_average"]
+    assert result["num_final"] > 50
+    assert result["losses"][0] == result["losses"][1]
+
+
+@every_kind
 def test_a_rank_of_two_holds_the_share_of_bytes_that_the_strategy_promises(
     found: dict[str, Any], kind: str
 ):

@@ -115,6 +115,7 @@ def test_before_the_first_step_there_is_no_state_and_it_can_be_taken_up():
     assert strategy.optimizer_state() == fresh
 
 
+@pytest.mark.filterwarnings("ignore:TRAIN.SYNC_BN")
 def test_batch_norm_over_all_ranks_needs_cuda_and_more_than_one_rank():
     strategy = small_strategy("TRAIN.SYNC_BN", True)
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in strategy.model.modules())
