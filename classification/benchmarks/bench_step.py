@@ -5,8 +5,9 @@ r"""What the engine and the records of a run cost, beside a bare PyTorch loop.
 All train the same model on the same batches in memory, on one rank in float32. The bare loop is
 forward, loss, backward, clipping, AdamW. ``engine`` adds the schedule, the checks, the sums;
 ``run`` adds to that the average of the weights, the progress bar, the log, the event file and one
-checkpoint a turn. Contenders take turns; a ratio is the median over the turns of the seconds of one
-over those of the other in the same turn.
+checkpoint a turn. Contenders take turns; a ratio is the median over the turns of the CPU time of
+one over that of the other in the same turn. CPU time leaves out what else the machine does, and
+waiting for the disk; the wall-clock time stands beside it.
 """
 
 import argparse
@@ -140,15 +141,17 @@ def run_turn(config: CfgNode, data: Data, ranks: Ranks) -> Callable[[int], None]
     return turn
 
 
-def measure(turns: dict[str, Callable[[int], None]], count: int) -> dict[str, list[float]]:
-    """Returns the seconds of each contender's turns, behind one to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
+def measure(
+    turns: dict[str, Callable[[int], None]], count: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Returns CPU and wall-clock seconds of each contender's turns, behind one to warm up."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
     for index in range(count + 1):
         for name, turn in turns.items():
-            started = time.perf_counter()
+            cpu, wall = time.process_time(), time.perf_counter()
             turn(index)
             if index:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append((time.process_time() - cpu, time.perf_counter() - wall))
     return seconds
 
 
@@ -181,11 +184,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{args.turns} turns, {args.threads} thread(s); PyTorch {torch.__version__}, "
         f"Python {platform.python_version()}, {os.cpu_count()} x {platform.processor()}\n"
     )
-    print("| contender | ms a step | beside | ratio |\n|---|---|---|---|")
+    print(
+        "| contender | CPU ms a step | wall-clock ms a step | beside | ratio | lowest | highest |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for name, beside in (("bare", "bare"), ("engine", "bare"), ("run", "engine")):
-        ratios = [a / b for a, b in zip(seconds[name], seconds[beside], strict=True)]
-        step = 1e3 * statistics.median(seconds[name]) / args.steps
-        print(f"| {name} | {step:.2f} | {beside} | {statistics.median(ratios):.4f} |")
+        pairs = zip(seconds[name], seconds[beside], strict=True)
+        ratios = [own / other for (own, _), (other, _) in pairs]
+        cpu, wall = (
+            1e3 * statistics.median(values) / args.steps
+            for values in zip(*seconds[name], strict=True)
+        )
+        print(
+            f"| {name} | {cpu:.2f} | {wall:.2f} | {beside} | {statistics.median(ratios):.3f} | "
+            f"{min(ratios):.3f} | {max(ratios):.3f} |"
+        )
 
 
 if __name__ == "__main__":
