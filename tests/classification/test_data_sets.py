@@ -1,7 +1,6 @@
 """The named data sets: each official layout, made small; and what is wrong with some."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +16,7 @@ from classification.config import get_default_config
 from classification.data import build_sets
 from classification.data.class_lists import class_words, wordnet_ids
 from classification.data.imagenet import build_imagenet, build_imagenet22k
-from classification.data.inat import build_inat18, encode_place, encode_time
+from classification.data.inat import build_inat18
 from classification.data.places import build_places205, build_places365
 from internimage.imagenet22k import imagenet_1k_rows
 
@@ -194,37 +193,6 @@ def test_inat18_without_the_meta_head_reads_no_locations(inat, settings, tmp_pat
     config.MODEL.TYPE = "intern_image_meta_former"
     with pytest.raises(ValueError, match="expected the file train2018_locations.json in DATA.DATA"):
         build_inat18(config)
-
-
-@pytest.mark.parametrize("month", range(1, 13))
-def test_months_are_twelfths_of_a_turn(month: int):
-    angle = math.radians(30 * month)
-    expected = (math.sin(angle), math.cos(angle), 0, 0)
-    assert encode_time(f"2018-{month:02}-15") == pytest.approx(expected, abs=1e-12)
-    assert encode_time(f" 2018-{month}-15 23:59:59") == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("date", [None, "", "2018", "yesterday", 20180101])
-def test_an_unknown_date_is_zeros(date: Any):
-    assert encode_time(date) == (0, 0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("latitude", "longitude", "expected"),
-    [
-        (90, 12, (0, 0, 1)),
-        (-90, 0, (0, 0, -1)),
-        (0, 0, (1, 0, 0)),
-        (0, 180, (-1, 0, 0)),
-        (45, -90, (0, -math.sqrt(0.5), math.sqrt(0.5))),
-        (None, 3, (0, 0, 0)),
-        (3, None, (0, 0, 0)),
-        (math.nan, 3, (0, 0, 0)),
-        ("3", 3, (0, 0, 0)),
-    ],
-)
-def test_places_lie_on_the_unit_sphere(latitude, longitude, expected):
-    assert encode_place(latitude, longitude) == pytest.approx(expected, abs=1e-12)
 
 
 def _without(key: str) -> dict[str, Any]:
