@@ -43,13 +43,15 @@ def evaluate_weights(config: CfgNode, ranks: Ranks, *, use_ema: bool | None = No
         use_ema: See ``load_weights_to_evaluate``.
 
     Raises:
-        ValueError: The weights are of another model, the file is broken, or there are no images.
+        ValueError: The weights are of another model or of other classes, the file is broken, or
+            there are no images.
         OSError: There is no such file.
     """
     data = build_data(config, ranks)
     num_classes = len(data.class_names)
     model = build_model(config, num_classes=num_classes)
-    loaded = load_weights_to_evaluate(config, model, use_ema=use_ema)
+    names = () if config.EVAL_22K_TO_1K else data.class_names
+    loaded = load_weights_to_evaluate(config, model, use_ema=use_ema, class_names=names)
     forward = build_forward(config, model, ranks.device, num_classes=num_classes)
     scores = evaluate(forward, data, ranks)
     if ranks.is_main:

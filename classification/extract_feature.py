@@ -20,6 +20,7 @@ if __name__ == "__main__":
     exit_on_ctrl_c("extract_feature.py")
 
 import torch
+from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from yacs.config import CfgNode
 
@@ -30,6 +31,7 @@ from classification.inference import load_weights_to_evaluate
 from classification.launch.arguments import SettingsParser
 from classification.launch.command_line import run_script
 from classification.models import build_model
+from classification.pretrained import check_is_there
 from internimage import InternImage, InternImageMetaFormer, read_checkpoint, save_checkpoint
 from internimage.checkpoint_layouts import count_classes
 from internimage.heads import NUM_CLASSES
@@ -78,14 +80,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target = Path(args.save or args.img).with_suffix(".safetensors")
         if not target.parent.is_dir():
             raise ValueError(f"expected --save in an existing folder, got {target.parent}")
-        save_checkpoint(features, target)
-        print(target)
-        if any(tensor.ndim == 4 for tensor in features.values()):
-            picture = target.with_name(f"{target.stem}_pca.png")
-            draw_feature_maps(picture, pixels, features)
-            print(picture)
+        try:
+            _save(target, pixels, features)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(
+                f"expected --save in a writable folder, got {target}: {reason}"
+            ) from error
 
     return run_script(NAME, script)
+
+
+def _save(target: Path, pixels: Tensor, features: dict[str, Tensor]) -> None:
+    save_checkpoint(features, target)
+    print(target)
+    if any(tensor.ndim == 4 for tensor in features.values()):
+        picture = target.with_name(f"{target.stem}_pca.png")
+        draw_feature_maps(picture, pixels, features)
+        print(picture)
 
 
 def _build(config: CfgNode, *, use_ema: bool) -> InternImage:
@@ -100,6 +112,7 @@ def _build(config: CfgNode, *, use_ema: bool) -> InternImage:
     if release is not None:
         num_classes = release.num_classes
     else:
+        check_is_there(source, "MODEL.RESUME" if config.MODEL.RESUME else "MODEL.PRETRAINED")
         weights = read_checkpoint(source, use_ema=use_ema).state_dict
         num_classes = count_classes(weights) or num_classes
     model = build_model(config, num_classes=num_classes)

@@ -95,7 +95,7 @@ def draw_feature_maps(path: Path, image: Tensor, features: dict[str, Tensor]) ->
         )
     panels = {"image": image.permute(1, 2, 0)}
     panels |= {
-        f"{name}\n{x.shape[0]}x{x.shape[1]}, {x.shape[2]} channels": principal_colors(x)
+        f"{name}\n{x.shape[0]}x{x.shape[1]}, {x.shape[2]} channels{_remark(x)}": principal_colors(x)
         for name, x in maps.items()
     }
     columns = min(COLUMNS, len(panels))
@@ -111,6 +111,11 @@ def draw_feature_maps(path: Path, image: Tensor, features: dict[str, Tensor]) ->
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
+def _remark(x: Tensor) -> str:
+    """Says why a map (H, W, C) of one point is grey."""
+    return "" if x.shape[0] * x.shape[1] > 1 else "\na single point varies in nothing"
+
+
 def to_map(tensor: Tensor) -> Tensor:
     """Returns the map (H, W, C) of the first image.
 
@@ -123,8 +128,13 @@ def to_map(tensor: Tensor) -> Tensor:
 
 
 def principal_colors(x: Tensor) -> Tensor:
-    """Returns the colours (H, W, 3), 0-1, of a map (H, W, C): its first principal components."""
+    """Returns the colours (H, W, 3), 0-1, of a map (H, W, C): its first principal components.
+
+    A single point has none and is grey.
+    """
     height, width, channels = x.shape
+    if height * width == 1:
+        return torch.full((1, 1, 3), 0.5, dtype=torch.float64)
     pixels = x.reshape(-1, channels).double()
     pixels = pixels - pixels.mean(dim=0)
     u, s, vh = torch.linalg.svd(pixels, full_matrices=False)

@@ -3,6 +3,7 @@
 Shape legend: N images of a batch on one rank, H W pixels, K classes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,25 +11,33 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from classification.evaluation import Forward
+from classification.pretrained import check_is_there, check_size
 from classification.strategies.precision import Precision
 from classification.strategies.torch_native import in_memory_format
-from internimage import InternImage, load_checkpoint
+from internimage import CheckpointMetadata, InternImage, load_checkpoint
 from internimage.checkpoint import load_weights
 from internimage.checkpoint_file import open_checkpoint
-from internimage.checkpoint_layouts import EMA_CONTAINERS, select_state_dict
-from internimage.imagenet22k import imagenet_1k_rows
+from internimage.checkpoint_layouts import EMA_CONTAINERS, count_classes, select_state_dict
+from internimage.hub import find_release
+from internimage.imagenet22k import NUM_22K_CLASSES, imagenet_1k_rows
 
 NUM_1K_CLASSES = 1000
 
 
 def load_weights_to_evaluate(
-    config: CfgNode, model: InternImage, *, use_ema: bool | None = None
+    config: CfgNode,
+    model: InternImage,
+    *,
+    use_ema: bool | None = None,
+    class_names: Sequence[str] = (),
 ) -> str:
     """Loads MODEL.RESUME, or else MODEL.PRETRAINED, whole: nothing may be missing.
 
     Args:
         config: The settings.
         model: The model; the weights are put in it.
+        class_names: Those of the data, which the file's must be where it has any; empty if no
+            labels are compared.
         use_ema: Whether to take the averaged weights of a training checkpoint. None takes them
             with TRAIN.EMA.ENABLE, where there are any: those that the training evaluated.
 
@@ -36,21 +45,46 @@ def load_weights_to_evaluate(
         What was loaded, a line.
 
     Raises:
-        ValueError: The weights are of another model or the file is broken.
+        ValueError: The weights are of another model or other classes, or the file is broken.
         OSError: There is no such file, or no network to download a released name.
     """
     source = config.MODEL.RESUME or config.MODEL.PRETRAINED
-    if Path(source).exists():
-        content, _ = open_checkpoint(source)
+    if find_release(source) is None or Path(source).exists():
+        check_is_there(source, "MODEL.RESUME" if config.MODEL.RESUME else "MODEL.PRETRAINED")
+        content, metadata = open_checkpoint(source)
         if use_ema is None:
             has_average = any(content.get(name) for name in EMA_CONTAINERS)
             use_ema = config.TRAIN.EMA.ENABLE and has_average
         weights = select_state_dict(content, use_ema=use_ema)
+        check_size(weights, model, config, source=source)
+        _check_classes(count_classes(weights), model, source)
+        if metadata is not None:
+            _check_names(CheckpointMetadata.from_json(metadata).class_names, class_names, source)
         report = load_weights(model, weights, origin=source)
     else:
         report = load_checkpoint(model, source, use_ema=bool(use_ema))  # a released name
     which = "averaged weights of " if use_ema else ""
     return "; ".join((f"{which}{source}", *report.adaptations))
+
+
+def _check_classes(num_classes: int | None, model: InternImage, source: str) -> None:
+    """Checks the number of classes, before it is a shape of a tensor."""
+    selects = (num_classes, model.num_classes) == (NUM_22K_CLASSES, NUM_1K_CLASSES)
+    if num_classes not in (None, model.num_classes) and not selects:
+        raise ValueError(
+            f"load_weights_to_evaluate: expected weights of {model.num_classes} classes, as the "
+            f"data has (or MODEL.NUM_CLASSES), got {num_classes} in {source}"
+        )
+
+
+def _check_names(saved: Sequence[str], names: Sequence[str], source: str) -> None:
+    """Checks that labels mean what they meant; the file may have classes beyond the data's."""
+    for label, (before, now) in enumerate(zip(saved, names, strict=False)):
+        if before != now:
+            raise ValueError(
+                f"load_weights_to_evaluate: expected the classes of {source} in the data, got "
+                f"class {label} = {now}, which is {before} there"
+            )
 
 
 def build_forward(

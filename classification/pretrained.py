@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from classification.config import nearest_hint
 from internimage import InternImage, read_checkpoint
 from internimage.checkpoint import CLASSIFIER_PREFIXES, META_PREFIXES, load_weights
-from internimage.hub import download, find_release
+from internimage.checkpoint_layouts import to_model_keys
+from internimage.hub import RELEASED, download, find_release
 from internimage.variants import VARIANTS
 
 # Factor of a fresh classifier's weights with RAND_INIT_FT_HEAD: its first gradients stay small.
@@ -53,8 +55,15 @@ def load_pretrained(config: CfgNode, model: InternImage) -> str:
                 break
         return ""
     is_release = find_release(source) is not None and not Path(source).is_file()
+    if not is_release:
+        check_is_there(source, "MODEL.PRETRAINED")
     weights = read_checkpoint(download(source) if is_release else source).state_dict
-    _check_size(weights, model, config)
+    check_size(weights, model, config, source=source)
+    if to_model_keys(weights).keys().isdisjoint(model.state_dict()):
+        raise ValueError(
+            f"load_pretrained: expected weights of {config.MODEL.ARCH} for MODEL.PRETRAINED, got "
+            f"{source} with other keys: {', '.join(list(weights)[:3])}"
+        )
     resets = config.TRAIN.RAND_INIT_FT_HEAD
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the differences that are judged below
@@ -80,15 +89,42 @@ def load_pretrained(config: CfgNode, model: InternImage) -> str:
     return f"weights from {source}: {'; '.join(done)}"
 
 
-def _check_size(weights: Mapping[str, Tensor], model: InternImage, config: CfgNode) -> None:
-    """Checks width and depths, so that a wrong size is one line and not thousands of shapes."""
+def check_is_there(source: str, key: str) -> None:
+    """Checks that weights are a file, where they are no released name.
+
+    Args:
+        source: What the setting says.
+        key: The setting.
+
+    Raises:
+        FileNotFoundError: They are not.
+    """
+    if not Path(source).exists():
+        hint = nearest_hint(source, list(RELEASED))
+        raise FileNotFoundError(f"expected a file or a released name for {key}, got {source}{hint}")
+
+
+def check_size(
+    weights: Mapping[str, Tensor], model: InternImage, config: CfgNode, *, source: str
+) -> None:
+    """Checks width and depths, so that a wrong size is one line and not thousands of shapes.
+
+    Args:
+        weights: By the model's keys, or of another kind of model, on which nothing is said.
+        model: What they are for.
+        config: The settings; MODEL.ARCH is read.
+        source: Where they come from.
+
+    Raises:
+        ValueError: They are of another size.
+    """
     found, wanted = _size_of(weights), _size_of(model.state_dict())
     if found is not None and found != wanted:
         assert wanted is not None
         raise ValueError(
-            f"load_pretrained: expected weights of {config.MODEL.ARCH} ({_describe(*wanted)}) for "
-            f"MODEL.PRETRAINED, got those of {_name_of(*found)} ({_describe(*found)}) in "
-            f"{config.MODEL.PRETRAINED}"
+            f"check_size: expected weights of MODEL.ARCH = {config.MODEL.ARCH} "
+            f"({_describe(*wanted)}), got those of {_name_of(*found)} ({_describe(*found)}) in "
+            f"{source}"
         )
 
 

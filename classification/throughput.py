@@ -1,4 +1,4 @@
-"""Speed of the forward pass: ``train.py --throughput``."""
+"""Speed of the forward pass; no script: ``train.py --throughput`` measures it."""
 
 import json
 import time

@@ -142,7 +142,11 @@ def _open_pickle(path: Path) -> tuple[Mapping[str, Any], str | None]:
         ValueError,
         AttributeError,
     ) as error:
-        raise ValueError(_unreadable(path, error)) from error
+        # Not PyTorch's own text, which is about its reader of zip files.
+        raise ValueError(
+            f"open_checkpoint: expected a whole checkpoint, got {path}, truncated or of another "
+            f"format ({type(error).__name__})"
+        ) from error
     if not isinstance(content, Mapping):
         raise ValueError(
             f"open_checkpoint: expected a mapping of names to tensors, got "
@@ -155,14 +159,6 @@ def _open_pickle(path: Path) -> tuple[Mapping[str, Any], str | None]:
 def _can_map(path: Path) -> bool:
     """Whether the file is PyTorch's zip format, which can be mapped instead of read."""
     return zipfile.is_zipfile(path)
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-    return (
-        f"open_checkpoint: expected a whole checkpoint, got {path}, "
-        f"truncated or of another format ({reason})"
-    )
 
 
 def write_checkpoint(

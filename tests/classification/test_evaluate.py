@@ -14,10 +14,11 @@ import torch
 
 import internimage
 from classification import evaluate, train
+from classification.config import get_config
 from classification.data import build_data
 from classification.distributed import Ranks
 from classification.inference import build_forward
-from classification.models import build_model
+from classification.models import build_metadata, build_model
 from classification.runs.run import prepare
 from classification.throughput import measure
 from tests.classification.tiny_sets import write_data_set
@@ -121,10 +122,16 @@ def test_22k_logits_need_data_of_1000_classes(make_config):
     ("arguments", "message"),
     [
         (["--cfg", "YAML"], "required: --checkpoint"),
-        (["--cfg", "YAML", "--checkpoint", "no.pth"], "no.pth"),
+        (
+            ["--cfg", "YAML", "--checkpoint", "no.pth"],
+            "expected a file or a released name for MODEL.RESUME, got no.pth",
+        ),
         (["--cfg", "YAML", "--checkpoint", "YAML"], "small.yaml"),
         (["--cfg", "YAML", "--checkpoint", "x", "--use-em"], "did you mean --use-ema?"),
         (["--cfg", "YAML", "--checkpoint", "WEIGHTS"], "expected the keys and shapes of the model"),
+        (["--cfg", "YAML", "--checkpoint", "SIZE"], "got those of internimage_n (32 channels, "),
+        (["--cfg", "YAML", "--checkpoint", "OTHERS"], "expected weights of 10 classes, as the"),
+        (["--cfg", "YAML", "--checkpoint", "NAMES"], "got class 3 = 3, which is three there"),
         (["--cfg", "YAML", "--checkpoint", "WEIGHTS", *BAD_SIZE], "multiples of 32"),
         (["--cfg", "YAML", "--checkpoint", "x", "--throughput"], "EVAL_MODE or THROUGHPUT_MODE"),
     ],
@@ -135,6 +142,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     weights = tmp_path / "weights.safetensors"
     internimage.save_checkpoint(internimage.create_model("test_h", num_classes=10), weights)
     paths = {"YAML": str(small_yaml), "WEIGHTS": str(weights)}
+    for name, arch, num_classes in (
+        ("SIZE", "internimage_n", 10),
+        ("OTHERS", "test_t", 7),
+        ("NAMES", "test_t", 10),
+    ):
+        names = [{3: "three"}.get(label, str(label)) for label in range(num_classes)]
+        path = tmp_path / f"{name}.safetensors"
+        model = internimage.create_model(arch, num_classes=num_classes)
+        metadata = build_metadata(get_config(small_yaml), class_names=names)
+        internimage.save_checkpoint(model, path, metadata=metadata)
+        paths[name] = str(path)
     assert evaluate.main([paths.get(text, text) for text in arguments]) == 2
     printed = capsys.readouterr().err
     assert message in printed
@@ -190,7 +208,8 @@ def test_throughput_times_the_first_test_batch(small_yaml: Path, capsys):
 
 
 def test_throughput_makes_as_many_passes_as_it_says(make_config, monkeypatch):
-    config = make_config("TEST.WARMUP_STEPS", 3, "TEST.TIMED_STEPS", 5, "DATA.BATCH_SIZE", 8)
+    steps = ("TEST.WARMUP_STEPS", 3, "TEST.TIMED_STEPS", 5)
+    config = make_config("THROUGHPUT_MODE", True, "DATA.BATCH_SIZE", 8, *steps)
     batches: list[int] = []
 
     def count(config, model, device, *, num_classes):

@@ -99,6 +99,10 @@ def test_the_keys_are_listed_without_an_image(small_yaml: Path, capsys):
         (["--img", "no.jpg", "--keys", "head"], "no.jpg"),
         (["--img", "PHOTO", "--keys", "head", "--resume", "no.pth"], "no.pth"),
         (["--img", "PHOTO", "--keys", "head", "--save", "no/where"], "an existing folder, got no"),
+        (
+            ["--img", "PHOTO", "--keys", "head", "--save", "/proc/x"],
+            "expected --save in a writable",
+        ),
         (["--img", "PHOTO", "--key", "head"], "did you mean --keys?"),
     ],
 )
@@ -173,6 +177,19 @@ def test_a_map_with_fewer_than_three_directions_has_colours(shape):
     colors = principal_colors(torch.rand(shape))
     assert colors.shape == (*shape[:2], 3)
     assert colors.isfinite().all() and 0 <= colors.min() and colors.max() <= 1
+
+
+def test_a_single_point_is_grey_and_says_why(tmp_path: Path, monkeypatch):
+    assert torch.equal(principal_colors(torch.randn(1, 1, 6)), torch.full((1, 1, 3), 0.5))
+    titles: list[str] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _, text, **__: titles.append(text))
+    features = {"a": torch.randn(1, 1, 1, 6), "b": torch.randn(1, 2, 2, 6)}
+    draw_feature_maps(tmp_path / "maps.png", torch.zeros(3, 4, 4, dtype=torch.uint8), features)
+    assert titles == [
+        "image",
+        "a\n1x1, 6 channels\na single point varies in nothing",
+        "b\n2x2, 6 channels",
+    ]
 
 
 def test_a_picture_has_its_panels_and_nothing_else(tmp_path: Path):

@@ -149,8 +149,8 @@ def test_a_model_without_a_middle_point_takes_weights_with_one(saved):
         (
             "internimage_n",
             {},
-            r"expected weights of internimage_test_t \(16 channels, depths 1-1-2-1\) for "
-            r"MODEL.PRETRAINED, got those of internimage_n \(32 channels, depths 1-1-3-1\) in ",
+            r"expected weights of MODEL.ARCH = internimage_test_t \(16 channels, depths 1-1-2-1\), "
+            r"got those of internimage_n \(32 channels, depths 1-1-3-1\) in ",
         ),
         ("test_t", {"channels": 32}, r"got those of another size \(32 channels, depths 1-1-2-1\)"),
         ("test_s", {}, r"expected weights of internimage_test_t .* with \d+ other keys: levels\."),
@@ -164,10 +164,25 @@ def test_weights_of_another_model_are_one_line_that_names_both(saved, arch, opti
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
+def test_a_file_without_a_key_of_the_model_is_named(tmp_path: Path):
+    path = tmp_path / "foreign.pth"
+    torch.save({"a": torch.zeros(3)}, path)
+    config = settings(path)
+    with pytest.raises(
+        ValueError, match=r"MODEL.PRETRAINED, got .*foreign.pth with other keys: a$"
+    ):
+        load_pretrained(config, build_model(config, num_classes=7))
+
+
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("nowhere.pth", FileNotFoundError, "expected an existing file, got nowhere.pth"),
+        (
+            "internimage_t_1k_225",
+            FileNotFoundError,
+            "a file or a released name for MODEL.PRETRAINED, got internimage_t_1k_225; did you "
+            r"mean internimage_t_1k_224\?",
+        ),
         (__file__, ValueError, "test_pretrained.py"),
     ],
 )
