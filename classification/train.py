@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             measure(config, ranks)
             return
         run = prepare(config, ranks, overwrite=overwrite)
-        checkpoints, is_automatic = run.checkpoints, config.TRAIN.AUTO_RESUME
+        checkpoints, is_automatic = run.history.checkpoints, config.TRAIN.AUTO_RESUME
         is_prepared = True
         run.train()
         run.close()

@@ -1,14 +1,14 @@
 """Where a run begins: anew, from a checkpoint that it is told, or from the newest it finds."""
 
-from __future__ import annotations
-
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
 from classification.distributed import Ranks
+from classification.engine import Engine
 from classification.runs.checkpoint import (
     BEST,
     check_is_whole,
@@ -25,9 +25,6 @@ from classification.runs.run_folder import SUMMARY, check_is_free, is_in
 from internimage import CheckpointMetadata
 from internimage.checkpoint_file import METADATA_KEY
 
-if TYPE_CHECKING:
-    from classification.runs.run import Run
-
 
 class Start(NamedTuple):
     """What a run begins from.
@@ -39,6 +36,31 @@ class Start(NamedTuple):
 
     checkpoint: Path | None
     is_chosen: bool = False
+
+
+@dataclass
+class History:
+    """What a run has behind it, in this process and those that it goes on from.
+
+    Args:
+        seconds: Training time so far, evaluation and saving included.
+        rows: The rows of metrics.csv so far.
+        best: The best evaluation so far: ``top1`` and its ``epoch``, if there was one.
+        resumed_from: The file behind ``--resume`` that the run, or one that it goes on with, began
+            from; "" for none.
+        checkpoints: The files in the run's folder from which it could go on, the newest at the
+            end. Older ones than SAVE_CKPT_NUM are removed.
+        abandoned: Files of later places, from which nobody is to go on once this run has saved.
+        is_complete: Whether there is nothing left to do.
+    """
+
+    seconds: float = 0.0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    resumed_from: str = ""
+    checkpoints: list[Path] = field(default_factory=list)
+    abandoned: list[Path] = field(default_factory=list)
+    is_complete: bool = False
 
 
 def choose_start(config: CfgNode, folder: Path, ranks: Ranks, overwrite: bool) -> Start:
@@ -133,41 +155,57 @@ def _newest_usable(folder: Path, config: CfgNode, ranks: Ranks) -> Path:
     )
 
 
-def take_up(run: Run, start: Start) -> None:
-    """Lets a run go on from its start; *collective*.
+def take_up(
+    start: Start, config: CfgNode, engine: Engine, class_names: tuple[str, ...], folder: Path
+) -> History:
+    """Lets an engine go on from the start of its run; *collective*.
+
+    Args:
+        start: What ``choose_start`` returned.
+        config: The settings.
+        engine: As it was built.
+        class_names: Those of the data.
+        folder: The run's folder.
+
+    Returns:
+        What the run has behind it.
 
     Raises:
         FileNotFoundError: The checkpoint is no file that this rank sees.
-        ValueError: It is of another model or place, or behind TRAIN.EPOCHS.
+        ValueError: It is of another model, of other classes or place, or behind TRAIN.EPOCHS.
     """
     if start.checkpoint is None:
-        return
-    config, engine = run.config, run.engine
+        return History()
     state = load_state(start.checkpoint)
-    reason = needs_end_of_epoch(state, config, world_size=run.ranks.world_size)
+    reason = needs_end_of_epoch(state, config, world_size=engine.ranks.world_size)
     if reason:
         raise ValueError(f"take_up: expected the end of an epoch in {start.checkpoint}: {reason}")
-    _check_classes(state, run.data.class_names)
+    _check_classes(state, class_names)
     engine.load_state_dict(state)
-    if run.ranks.is_main and len(state["ranks"]) != run.ranks.world_size:
+    if engine.ranks.is_main and len(state["ranks"]) != engine.ranks.world_size:
         note(
-            f"{len(state['ranks'])} ranks before, {run.ranks.world_size} from here on: the images "
-            "a step, the learning rates and the number of steps follow"
+            f"{len(state['ranks'])} ranks before, {engine.ranks.world_size} from here on: the "
+            "images a step, the learning rates and the number of steps follow"
         )
-    run.seconds, run.rows, run.best = state["seconds"], state["rows"], state["best"]
     chosen = start.is_chosen
-    run.resumed_from = _absolute(str(start.checkpoint)) if chosen else state["resumed_from"]
+    history = History(
+        seconds=state["seconds"],
+        rows=state["rows"],
+        best=state["best"],
+        resumed_from=_absolute(str(start.checkpoint)) if chosen else state["resumed_from"],
+    )
     epochs_done = engine.epoch + (engine.step_in_epoch == engine.steps_per_epoch)
-    is_here = is_in(run.folder, str(start.checkpoint))
-    is_finished = is_here and (run.folder / SUMMARY).exists()
-    run.is_complete = epochs_done == config.TRAIN.EPOCHS and is_finished
-    if epochs_done > config.TRAIN.EPOCHS or (chosen and run.is_complete):
+    is_here = is_in(folder, str(start.checkpoint))
+    is_finished = is_here and (folder / SUMMARY).exists()
+    history.is_complete = epochs_done == config.TRAIN.EPOCHS and is_finished
+    if epochs_done > config.TRAIN.EPOCHS or (chosen and history.is_complete):
         raise ValueError(
             f"take_up: expected TRAIN.EPOCHS > epochs of the checkpoint = {epochs_done}, "
             f"got {config.TRAIN.EPOCHS}"
         )
     if is_here:
         reached = place_in(state)
-        for path in list_checkpoints(run.folder):
+        for path in list_checkpoints(folder):
             place = place_of(path)
-            (run.abandoned if place and place > reached else run.checkpoints).append(path)
+            (history.abandoned if place and place > reached else history.checkpoints).append(path)
+    return history

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ from classification.runs.checkpoint import (
 from classification.runs.logs import LOGGER, close_log, open_log
 from classification.runs.progress import Progress, describe
 from classification.runs.records import draw_curves, weights_sha256, write_json, write_metrics
-from classification.runs.resume import choose_start, take_up
+from classification.runs.resume import History, choose_start, take_up
 from classification.runs.run_folder import (
     CONFIG,
     CURVES,
@@ -76,16 +75,8 @@ class Run:
         ranks: This process among all.
         data: The images.
         engine: Trains and evaluates the model.
-        seconds: Training time so far, evaluation and saving included.
-        rows: The rows of metrics.csv so far.
-        best: The best evaluation so far: ``top1`` and its ``epoch``, if there was one.
-        resumed_from: The file behind ``--resume`` that the run, or one that it goes on with, began
-            from; "" for none.
-        checkpoints: The files in the run's folder from which it could go on, the newest at the
-            end. Older ones than SAVE_CKPT_NUM are removed.
-        abandoned: Files of later places, from which nobody is to go on once this run has saved.
+        history: What it has behind it.
         num_parameters: Of the whole model.
-        is_complete: Whether there is nothing left to do.
         lock: Held by the first rank while it writes to the folder.
         bad_files: What this rank could not read in this process.
     """
@@ -94,14 +85,8 @@ class Run:
     ranks: Ranks
     data: Data
     engine: Engine
-    seconds: float = 0.0
-    rows: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, float] = field(default_factory=dict)
-    resumed_from: str = ""
-    checkpoints: list[Path] = field(default_factory=list)
-    abandoned: list[Path] = field(default_factory=list)
+    history: History = field(default_factory=History)
     num_parameters: int = 0
-    is_complete: bool = False
     lock: FileLock | None = None
     bad_files: list[str] = field(default_factory=list)
 
@@ -126,12 +111,12 @@ class Run:
         bar = Progress(
             num_steps, first_step=engine.step, update_every=config.PRINT_FREQ, ranks=self.ranks
         )
-        if self.is_complete:
+        if self.history.is_complete:
             bar.line(f"{self.folder} holds the complete run; pass --overwrite to train anew")
             return
         if self.ranks.is_main:
             self.tracker = open_tracker(config, self.folder, first_step=engine.step)
-        self.started = time.perf_counter() - self.seconds
+        self.started = time.perf_counter() - self.history.seconds
         try:
             with self.request, bar as progress:
                 self._say(progress, self._headline())
@@ -158,7 +143,7 @@ class Run:
         name = checkpoint_name(number)
         # A run that goes on from the end of this epoch has its checkpoint, and is to evaluate it.
         is_at_end = engine.step_in_epoch == engine.steps_per_epoch
-        is_saved = is_at_end and self.folder / name in self.checkpoints
+        is_saved = is_at_end and self.folder / name in self.history.checkpoints
         with self._naming_bad_files():
             result = engine.train_epoch(
                 on_step=partial(self._after_step, progress),
@@ -182,16 +167,16 @@ class Run:
                 if not is_saved:
                     on_first_rank(self.ranks, partial(self._write_checkpoint, name, state))
                 raise
-        is_best = scores is not None and scores.top1 > self.best.get("top1", -1.0)
+        is_best = scores is not None and scores.top1 > self.history.best.get("top1", -1.0)
         if is_best and not is_saved:
             on_first_rank(self.ranks, partial(self._write_checkpoint, name, state))
-        self.seconds = time.perf_counter() - self.started
+        self.history.seconds = time.perf_counter() - self.started
         row = self._row(result, scores)
-        self.rows.append(row)
+        self.history.rows.append(row)
         LOGGER.info(progress.epoch(row, config.TRAIN.EPOCHS))
         self.tracker.log({f"epoch/{key}": value for key, value in row.items()}, engine.step)
         if scores is not None and is_best:
-            self.best = {"top1": scores.top1, "epoch": number}
+            self.history.best = {"top1": scores.top1, "epoch": number}
             on_first_rank(self.ranks, partial(self._keep_as_best, name))
         on_first_rank(self.ranks, self._write_metrics)
         engine.next_epoch()
@@ -240,28 +225,31 @@ class Run:
 
     def _save(self, name: str) -> None:
         """Saves the state under a name of ``checkpoint_name``; *collective*."""
-        self.seconds = time.perf_counter() - self.started
+        self.history.seconds = time.perf_counter() - self.started
         state = self.engine.state_dict()
         on_first_rank(self.ranks, partial(self._write_checkpoint, name, state))
 
     def _write_checkpoint(self, name: str, state: dict[str, Any]) -> None:
         progress = {
-            "seconds": self.seconds,
-            "rows": self.rows,
-            "best": self.best,
-            "resumed_from": self.resumed_from,
+            "seconds": self.history.seconds,
+            "rows": self.history.rows,
+            "best": self.history.best,
+            "resumed_from": self.history.resumed_from,
             "config": self.config.dump(),
             METADATA_KEY: self._metadata().to_json(),  # for internimage predict
         }
         with writing(self.folder / name) as path:
             save_state(path, state | progress)
-        for old in self.abandoned:
+        for old in self.history.abandoned:
             if old != path:
                 old.unlink(missing_ok=True)
-        self.abandoned.clear()
+        self.history.abandoned.clear()
         # A place that is reached again replaces its file.
-        self.checkpoints[:] = [*(old for old in self.checkpoints if old != path), path]
-        prune_checkpoints(self.checkpoints, num_kept=self.config.SAVE_CKPT_NUM)
+        self.history.checkpoints[:] = [
+            *(old for old in self.history.checkpoints if old != path),
+            path,
+        ]
+        prune_checkpoints(self.history.checkpoints, num_kept=self.config.SAVE_CKPT_NUM)
         LOGGER.info("saved %s", path)
 
     def _keep_as_best(self, name: str) -> None:
@@ -270,14 +258,14 @@ class Run:
 
     def _write_metrics(self) -> None:
         with writing(self.folder / METRICS) as path:
-            write_metrics(path, self.rows)
+            write_metrics(path, self.history.rows)
         if time.perf_counter() - self.drawn > SECONDS_BETWEEN_CURVES:
             self._draw_curves()
 
     def _draw_curves(self) -> None:
         title = f"{self.config.MODEL.NAME}, seed {self.config.SEED}"
         with writing(self.folder / CURVES) as path:
-            draw_curves(path, self.rows, title=title)
+            draw_curves(path, self.history.rows, title=title)
         self.drawn = time.perf_counter()
 
     def _finish(self, scores: Scores, state: dict[str, Tensor]) -> None:
@@ -290,13 +278,13 @@ class Run:
             "name": config.MODEL.NAME,
             "top1": scores.top1,
             "top5": scores.top5,
-            "best_top1": self.best["top1"],
-            "best_epoch": self.best["epoch"],
+            "best_top1": self.history.best["top1"],
+            "best_epoch": self.history.best["epoch"],
             "num_test_images": scores.num_images,
             "bad_test_files": scores.num_bad_files,
             "epochs": self.engine.epoch,
             "steps": self.engine.step,
-            "train_seconds": round(self.seconds, 2),
+            "train_seconds": round(self.history.seconds, 2),
             "weights": "model" if self.engine.average is None else "ema",
             "weights_sha256": weights_sha256(state),
             "seed": config.SEED,
@@ -338,7 +326,7 @@ class Run:
             "images_per_second": result.images_per_second,
             "data_share": result.data_share,
             "bad_files": result.num_bad_files,
-            "seconds": self.seconds,
+            "seconds": self.history.seconds,
         }
         if scores is not None:
             row |= {"test_loss": scores.loss, "top1": scores.top1, "top5": scores.top5}
@@ -375,8 +363,8 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
             report = load_pretrained(config, model)
         num_parameters = count_parameters(model)  # before a strategy deals them out
         engine = Engine(config, model, data, ranks)
-        run = Run(config, ranks, data, engine, num_parameters=num_parameters, lock=lock)
-        take_up(run, start)
+        history = take_up(start, config, engine, data.class_names, folder)
+        run = Run(config, ranks, data, engine, history, num_parameters=num_parameters, lock=lock)
         on_first_rank(ranks, partial(_begin, run, overwrite))
         open_log(folder, ranks)
         if report:
@@ -391,7 +379,7 @@ def _begin(run: Run, overwrite: bool) -> None:
     """Removes what is of an earlier run, and writes the settings."""
     folder = run.folder
     remove_half_written(folder)
-    if run.is_complete:
+    if run.history.is_complete:
         return
     for old in run_files(folder) if overwrite else [folder / SUMMARY]:
         old.unlink(missing_ok=True)  # the summary says that the run is complete

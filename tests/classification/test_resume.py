@@ -279,7 +279,7 @@ def test_the_best_checkpoint_is_a_place_to_go_back_to(make_config):
     save_state(folder / BEST, copy.deepcopy(load_state(folder / "ckpt_epoch_1.pth")))
     options = ("MODEL.RESUME", folder / BEST, "SAVE_CKPT_NUM", 9, "TRAIN.EPOCHS", 3)
     run = prepare(make_config(*COARSE, *options), ONE_RANK)
-    assert {path.name for path in run.abandoned} == {"ckpt_epoch_2.pth", "ckpt_epoch_3.pth"}
+    assert {path.name for path in run.history.abandoned} == {"ckpt_epoch_2.pth", "ckpt_epoch_3.pth"}
     run.close()
 
 

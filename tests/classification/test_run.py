@@ -53,12 +53,16 @@ def test_a_run_may_go_on_with_other_batches_at_the_end_of_an_epoch(make_config, 
     assert (ready.engine.epoch, ready.engine.step_in_epoch) == (0, 4)  # nothing of it is left
     ready.close()
     run = resumed(make_config, saved, "DATA.BATCH_SIZE", 350)
-    assert [row["step"] for row in run.rows] == [4, 8, 12]  # the schedule's, of four steps an epoch
+    assert [row["step"] for row in run.history.rows] == [
+        4,
+        8,
+        12,
+    ]  # the schedule's, of four steps an epoch
 
 
 def test_a_resumed_run_may_last_longer_and_learn_slower(make_config, saved: Path):
     run = resumed(make_config, saved, "TRAIN.EPOCHS", 4, "TRAIN.BASE_LR", 1e-3, "TRAIN.MIN_LR", 0)
-    assert [row["step"] for row in run.rows] == [2, 4, 6, 8]
+    assert [row["step"] for row in run.history.rows] == [2, 4, 6, 8]
     # The last of eight steps is an eighth of the cosine before its end.
     rate = 1e-3 * 700 / 512 * 0.5 * (1 + math.cos(math.pi * 7 / 8))
-    assert run.rows[-1]["learning_rate"] == pytest.approx(rate)
+    assert run.history.rows[-1]["learning_rate"] == pytest.approx(rate)
