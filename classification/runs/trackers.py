@@ -1,11 +1,15 @@
 """Figures of a run for TensorBoard or Weights & Biases, beside metrics.csv."""
 
+import secrets
 from pathlib import Path
 from typing import Any, Protocol
 
 from yacs.config import CfgNode
 
 from classification.runs.run_folder import EVENTS
+from internimage.files import write_atomically
+
+WANDB_ID = "wandb_id.txt"
 
 
 class Tracker(Protocol):
@@ -56,17 +60,23 @@ class WandbTracker:
 
     Args:
         config: All settings, which the run's page shows.
-        folder: The run's folder; its path is the run's id.
+        folder: The run's folder, which keeps the id: a random one, for the account may have runs of
+            the same name from other machines.
+        first_step: Steps made so far: at 0 it is another run, whatever was in the folder.
     """
 
-    def __init__(self, config: CfgNode, folder: Path) -> None:
+    def __init__(self, config: CfgNode, folder: Path, *, first_step: int) -> None:
         import wandb
+
+        path = folder / WANDB_ID
+        if first_step == 0 or not path.exists():
+            write_atomically(path, lambda file: file.write_text(secrets.token_hex(8), "ascii"))
 
         settings: dict[str, Any] = {key: value for key, value in config.items()}
         self.run = wandb.init(
             project="internimage",
             name=config.MODEL.NAME,
-            id=str(folder).replace("/", "-").strip("-.")[-120:],
+            id=path.read_text("ascii"),
             dir=str(folder),
             config=settings,
             resume="allow",
@@ -92,7 +102,7 @@ def open_tracker(config: CfgNode, folder: Path, *, first_step: int) -> Tracker:
         if config.LOGGER == "tensorboard":
             return TensorBoardTracker(folder, first_step=first_step)
         if config.LOGGER == "wandb":
-            return WandbTracker(config, folder)
+            return WandbTracker(config, folder, first_step=first_step)
     except ImportError as error:
         raise ValueError(
             f"open_tracker: expected the package {package} for LOGGER = {config.LOGGER}, got "

@@ -105,9 +105,10 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.world_size == 1:
         return model
     # The gradient of a 1x1 convolution has other strides than its weight, for dimensions of size 1:
-    # nothing is copied that would not be copied anyway.
+    # nothing is copied that would not be copied anyway. For the whole process, since autograd's own
+    # thread warns, in every later step; can go when DDP compares such strides as equal ones.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     with warnings.catch_warnings():
-        # PyTorch 2.13 has a new name for the argument; older ones know only this.
+        # PyTorch 2.13 has a new name for the argument; older ones know only this. Can go with them.
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
         return DistributedDataParallel(model, broadcast_buffers=False)

@@ -327,7 +327,8 @@ def _import_deepspeed(ranks: Ranks) -> ModuleType:
         ) from error
     # On a CPU it would compile, for minutes, a kernel that only inference calls.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # PyTorch 2.13 has new names for what DeepSpeed 0.19 calls.
+    # PyTorch 2.13 has new names for what DeepSpeed 0.19 calls, in every step, hence for the whole
+    # process. Can go with the DeepSpeed that uses them.
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
     logger = importlib.import_module("deepspeed.utils").logger
     logger.setLevel(logging.WARNING if ranks.is_main else logging.ERROR)

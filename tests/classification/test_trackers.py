@@ -58,6 +58,20 @@ def test_wandb_gets_the_settings_and_the_figures(tmp_path: Path, monkeypatch):
     assert (logged, end) == (({"train/loss": 1.5}, 7), "end")
 
 
+def test_wandb_has_an_id_of_its_own_for_each_run(tmp_path: Path, monkeypatch):
+    ids: list[str] = []
+    fake = SimpleNamespace(init=lambda **options: ids.append(options["id"]))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    config = get_default_config()
+    config.LOGGER = "wandb"
+    for folder, first_step in [("a", 0), ("a", 7), ("a", 0), ("b", 0), ("b", 3), ("c", 9)]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        open_tracker(config, tmp_path / folder, first_step=first_step)
+    first, continued, anew, other, other_continued, resumed_elsewhere = ids
+    assert continued == first and other_continued == other
+    assert len({first, anew, other, resumed_elsewhere}) == 4
+
+
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
 def test_a_missing_package_is_named_with_the_command(tmp_path: Path, monkeypatch, logger: str):
     for name in ("tensorboard", "wandb", "torch.utils.tensorboard"):
