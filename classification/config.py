@@ -226,6 +226,18 @@ def nearest_hint(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {by_lower[matches[0]]}?" if matches else ""
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for index, (key, _) in enumerate(node.value):
+            if key.value in keys[:index]:
+                problem = f"the key {key.value} for the second time"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _merge_file(config: CfgNode, path: Path, children: tuple[Path, ...]) -> None:
     """Merges a YAML file, its ``BASE`` files first."""
     if path.resolve() in children:
@@ -234,7 +246,13 @@ def _merge_file(config: CfgNode, path: Path, children: tuple[Path, ...]) -> None
         named = f" (named by {children[-1]})" if children else ""
         raise ValueError(f"config: expected an existing YAML file, got {path}{named}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ValueError(
+            f"config: expected valid YAML in {path}, got {error.problem}{place}"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"config: expected valid YAML in {path}, got {reason}") from error

@@ -14,13 +14,16 @@ from internimage import CheckpointMetadata, InternImage
 from internimage.hub import find_release
 from internimage.imagenet22k import NUM_22K_CLASSES
 
+# Pixels of the image a pixel of the last stage, to a side.
+TOTAL_STRIDE = 32
+
 
 def build_model(config: CfgNode, *, num_classes: int) -> InternImage:
     """Builds MODEL.ARCH with random weights.
 
     Args:
-        config: The settings; MODEL, EVAL_22K_TO_1K, TRAIN.USE_CHECKPOINT and TRAIN.SYNC_BN are
-            read.
+        config: The settings; MODEL, EVAL_22K_TO_1K, TRAIN.USE_CHECKPOINT, TRAIN.SYNC_BN and the
+            size of a batch are read.
         num_classes: The number of classes of the data. MODEL.NUM_CLASSES may be larger, say for a
             checkpoint with more of them.
 
@@ -30,7 +33,7 @@ def build_model(config: CfgNode, *, num_classes: int) -> InternImage:
 
     Raises:
         ValueError: No model has that name, its arguments contradict each other, it has too few
-            classes, or no batch norm for SYNC_BN.
+            classes, no batch norm for SYNC_BN, or batch norm over a single value.
     """
     model = internimage.create_model(
         config.MODEL.ARCH,
@@ -41,7 +44,16 @@ def build_model(config: CfgNode, *, num_classes: int) -> InternImage:
         num_classes=_count_logits(config, num_classes),
         **_overrides(config),
     )
-    if config.TRAIN.SYNC_BN and not _has_batch_norm(model):
+    has_batch_norm = _has_batch_norm(model)
+    only_evaluates = config.EVAL_MODE or config.THROUGHPUT_MODE
+    if has_batch_norm and config.DATA.BATCH_SIZE == 1 and not only_evaluates:
+        # Deviations over one value a channel are 0: the last map of a small image is one pixel.
+        if config.DATA.IMG_SIZE <= TOTAL_STRIDE and not config.TRAIN.SYNC_BN:
+            raise ValueError(
+                "build_model: expected DATA.BATCH_SIZE >= 2 beside the batch norm of "
+                f"{config.MODEL.ARCH} and DATA.IMG_SIZE <= {TOTAL_STRIDE}, got 1"
+            )
+    if config.TRAIN.SYNC_BN and not has_batch_norm:
         raise ValueError(
             "build_model: expected a model with batch norm beside TRAIN.SYNC_BN = True, got "
             f"{config.MODEL.ARCH}, which has none"

@@ -84,6 +84,8 @@ def build_scheduler(
         "t_in_epochs": False,
     }
     if train.LR_SCHEDULER.NAME == "cosine":
+        # Of one step alone timm would write to the console that there is nothing to schedule.
+        num_steps = max(num_steps, 2)
         return CosineLRScheduler(optimizer, num_steps, lr_min=train.MIN_LR * factor, **common)
     if train.LR_SCHEDULER.NAME == "linear":
         floor = 0.01 * train.BASE_LR * factor

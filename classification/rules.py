@@ -99,7 +99,8 @@ RULES: dict[str, Rule] = {
     "DATA.CACHE_MODE": _one_of(("no", "part", "full")),
     "DATA.MAX_BAD_SHARE": FRACTION,
     "DATA.BATCH_SIZE": POSITIVE,
-    "DATA.IMG_SIZE": POSITIVE,
+    # The stem leaves a quarter of a side.
+    "DATA.IMG_SIZE": Rule(">= 8 pixels", lambda value: _is_int(value) and value >= 8),
     "DATA.INTERPOLATION": _one_of(INTERPOLATIONS),
     "DATA.NUM_WORKERS": NOT_NEGATIVE,
     "MODEL.TYPE": _one_of(("intern_image", "intern_image_meta_former")),

@@ -187,7 +187,14 @@ def test_settings_cannot_change_after_they_are_read(tmp_path: Path):
         ("BASE: [missing.yaml]", [], r"existing YAML file, got .*missing\.yaml \(named by .*run"),
         ("BASE: [run.yaml]", [], "files without a circle"),
         ("- a list", [], "expected a mapping in .*, got list"),
-        ("a: [", [], "expected valid YAML in .*run.yaml"),
+        ("a: [", [], r"expected valid YAML in .*run.yaml, got .*, line 1, column 5$"),
+        (
+            "A: 1\n B: 2",
+            [],
+            r"run.yaml, got mapping values are not allowed here, line 2, column 3$",
+        ),
+        ("TRAIN:\n  EPOCHS: 2\n  EPOCHS: 1", [], "got the key EPOCHS for the second time, line 3"),
+        ("DATA: {IMG_SIZE: 7}", [], "expected DATA.IMG_SIZE >= 8 pixels, got 7"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(

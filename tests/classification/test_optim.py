@@ -115,6 +115,15 @@ def test_the_schedule_warms_up_and_falls(name: str, at: dict[int, float]):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(FACTOR * rate, rel=1e-4), step
 
 
+def test_a_run_of_one_step_has_its_rate_and_no_word_of_timms(caplog):
+    config = get_default_config()
+    config.TRAIN.update({"EPOCHS": 1, "WARMUP_EPOCHS": 0, "BASE_LR": 1.0})
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=FACTOR)
+    build_scheduler(config, optimizer, steps_per_epoch=1, factor=FACTOR).step_update(0)
+    assert optimizer.param_groups[0]["lr"] == FACTOR
+    assert not caplog.records
+
+
 def test_the_rates_are_for_512_images_a_step():
     config = get_default_config()
     config.DATA.BATCH_SIZE, config.TRAIN.ACCUMULATION_STEPS = 16, 4

@@ -229,6 +229,20 @@ def test_the_metaformers_file_alone_classifies_an_image(tmp_path: Path):
     assert predictor.classify(images)[0][0].score == pytest.approx(expected)
 
 
+def test_one_image_of_one_pixel_is_too_little_for_batch_norm():
+    small = {"DATA__BATCH_SIZE": 1, "DATA__IMG_SIZE": 32}
+    with pytest.raises(ValueError, match="expected DATA.BATCH_SIZE >= 2 beside the batch norm"):
+        build_model(settings(**small), num_classes=3)
+    for fitting in ({"DATA__IMG_SIZE": 64}, {"DATA__BATCH_SIZE": 2}):
+        config = settings(**small | fitting)
+        size = config.DATA.IMG_SIZE
+        model = build_model(config, num_classes=3).train()
+        assert model(torch.zeros(config.DATA.BATCH_SIZE, 3, size, size)).isfinite().all()
+    config = settings(**small)
+    config.EVAL_MODE = True
+    build_model(config, num_classes=3)
+
+
 def test_sync_bn_needs_batch_norm():
     config = settings(TRAIN__SYNC_BN=True)
     assert build_model(config, num_classes=3) is not None
