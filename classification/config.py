@@ -112,17 +112,16 @@ def get_default_config() -> CfgNode:
     config.TRAIN.EMA.DECAY = 0.9998
 
     config.AUG = CfgNode()
-    # All data sets but the digits.
+    # All data sets but the digits: a mirrored or cropped digit is no digit.
     config.AUG.COLOR_JITTER = 0.4  # without AUTO_AUGMENT
     config.AUG.AUTO_AUGMENT = "rand-m9-mstd0.5-inc1"  # timm's notation; none
     config.AUG.HFLIP = 0.5  # probability
     config.AUG.CROP_SCALE = (0.08, 1.0)  # share of the image's area in a training crop
-    # The digits alone: a mirrored or cropped digit is no digit.
+    # All.
     config.AUG.ROTATE = 0.0  # degrees to either side
     config.AUG.TRANSLATE = 0.0  # fraction of the image's side, to either side
     config.AUG.SCALE = 0.0  # size factor drawn from [1 - SCALE, 1 + SCALE]
     config.AUG.SHEAR = 0.0  # degrees to either side
-    # All.
     config.AUG.REPROB = 0.25  # random erasing
     config.AUG.REMODE = "pixel"
     config.AUG.RECOUNT = 1

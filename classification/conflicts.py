@@ -165,11 +165,6 @@ def _idle_settings(config: CfgNode) -> list[tuple[bool, str, str]]:
         ),
         (aug.REPROB == 0, "AUG.REMODE AUG.RECOUNT", "AUG.REPROB = 0"),
         (
-            not is_made,
-            "AUG.ROTATE AUG.TRANSLATE AUG.SCALE AUG.SHEAR",
-            f"DATA.DATASET = {data.DATASET}: they are for digits",
-        ),
-        (
             is_made,
             "DATA.DATA_PATH DATA.STORAGE DATA.ZIP_MODE DATA.IMG_ON_MEMORY",
             "DATA.DATASET = digits",

@@ -271,7 +271,6 @@ IDLE = [
         "AUG.CUTMIX 1",
     ),
     ("AUG.REPROB 0 AUG.REMODE const", "AUG.REPROB = 0", "AUG.REPROB 0.1"),
-    ("AUG.ROTATE 5", "DATA.DATASET = imagenet: they are for digits", "DATA.DATASET digits"),
     ("DATA.DATASET digits DATA.STORAGE zip", "DATA.DATASET = digits", "DATA.DATASET folder"),
     (
         "MODEL.DROP_PATH_RATE 0 MODEL.DROP_PATH_TYPE uniform",
