@@ -106,7 +106,7 @@ def run_script(
 def _fail(name: str, reason: str) -> int:
     """Says why a script ends, to all who may be listening; returns the exit code."""
     text = f"error: {reason}"
-    LOGGER.error("%s", text)
+    LOGGER.error("%s", text, exc_info=True)  # the file has room for where it came from
     report_to_launcher(text)  # whichever rank torchrun notices first
     _say(name, text)
     if _rank() != 0:

@@ -349,11 +349,12 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
     folder = run_folder(config)
     on_first_rank(ranks, partial(make_run_folder, folder))
     with contextlib.ExitStack() as on_failure:
-        lock = None
-        if ranks.is_main:
-            # What is to be overwritten is no run that is still going on.
-            lock = lock_run_folder(folder, timeout=OVERWRITE_SECONDS if overwrite else LOCK_SECONDS)
-            on_failure.callback(lock.release)
+        # What is to be overwritten is no run that is still going on.
+        seconds = OVERWRITE_SECONDS if overwrite else LOCK_SECONDS
+        locks: list[FileLock] = []
+        on_first_rank(ranks, lambda: locks.append(lock_run_folder(folder, timeout=seconds)))
+        for held in locks:  # one, on the first rank
+            on_failure.callback(held.release)
         start = on_first_rank(ranks, partial(choose_start, config, folder, ranks, overwrite))
         data = build_data(config, ranks)
         torch.manual_seed(config.SEED)  # the same weights on every rank
@@ -364,7 +365,8 @@ def prepare(config: CfgNode, ranks: Ranks, *, overwrite: bool = False) -> Run:
         num_parameters = count_parameters(model)  # before a strategy deals them out
         engine = Engine(config, model, data, ranks)
         history = take_up(start, config, engine, data.class_names, folder)
-        run = Run(config, ranks, data, engine, history, num_parameters=num_parameters, lock=lock)
+        lock = next(iter(locks), None)
+        run = Run(config, ranks, data, engine, history, num_parameters, lock)
         on_first_rank(ranks, partial(_begin, run, overwrite))
         open_log(folder, ranks)
         if report:
