@@ -64,4 +64,4 @@ def test_the_evaluation_command_fails_only_for_want_of_weights(
     arguments = shlex.split(command.partition("classification/evaluate.py")[2])
     arguments[-1] = str(tmp_path / "model.safetensors")
     assert evaluate([*arguments, "--use-ema"]) == 2
-    assert f"expected an existing file, got {arguments[-1]}" in capsys.readouterr().err
+    assert f"a released name for MODEL.RESUME, got {arguments[-1]}" in capsys.readouterr().err
