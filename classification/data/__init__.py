@@ -18,7 +18,7 @@ from classification.data.imagenet import build_imagenet, build_imagenet22k
 from classification.data.inat import build_inat18
 from classification.data.loader import OrderedLoader, ShuffledLoader
 from classification.data.places import build_places205, build_places365
-from classification.data.sampler import EvalSampler, TrainOrder
+from classification.data.sampler import TrainOrder, share_of
 from classification.data.source import ArraySource, ImageSets, Source
 from classification.data.storage import open_storage
 from classification.data.transforms import (
@@ -29,7 +29,7 @@ from classification.data.transforms import (
 )
 from classification.distributed import Ranks, on_first_rank
 
-__all__ = ["DATASETS", "Batch", "Data", "EvalSampler", "build_data", "build_mixup", "build_sets"]
+__all__ = ["DATASETS", "Batch", "Data", "build_data", "build_mixup", "build_sets"]
 
 LONGEST_SEARCH = timedelta(hours=12)
 """So long may one rank look through a storage, say the headers of ten million images in shards."""
@@ -79,7 +79,7 @@ def build_data(config: CfgNode, ranks: Ranks) -> Data:
         )
     train, test = sets.train, sets.test
     all_of_test = range(len(test))
-    share = all_of_test if config.TEST.SEQUENTIAL else EvalSampler(len(test), ranks).indices
+    share = all_of_test if config.TEST.SEQUENTIAL else share_of(len(test), ranks)
     if keep != "no" and not only_tests:  # which look at an image once: memory would save nothing
         train = _cached(train, order.share if keep == "part" else np.arange(len(train)), ranks)
         test = _cached(test, np.asarray(share), ranks)  # the same in each evaluation

@@ -1,10 +1,7 @@
 """Which images a rank trains on and evaluates, and in which order."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
-from torch.utils.data import Sampler
 
 from classification.distributed import Ranks
 
@@ -12,24 +9,17 @@ SHARDS_AT_A_TIME = 16
 """An epoch mixes the images of so many shards, then goes on to the next ones."""
 
 
-class EvalSampler(Sampler[int]):
-    """Every world_size-th image, so that each image is evaluated once, by one rank.
+def share_of(num_images: int, ranks: Ranks) -> range:
+    """Returns every world_size-th image: each image is one rank's.
 
-    DistributedSampler would repeat images until all ranks have equally many, and count them twice.
+    DistributedSampler would repeat images until all ranks have equally many, and an evaluation
+    would count them twice.
 
     Args:
         num_images: The size of the data set.
         ranks: This process among all.
     """
-
-    def __init__(self, num_images: int, ranks: Ranks) -> None:
-        self.indices = range(ranks.rank, num_images, ranks.world_size)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+    return range(ranks.rank, num_images, ranks.world_size)
 
 
 class TrainOrder:
@@ -68,7 +58,7 @@ class TrainOrder:
     @property
     def share(self) -> np.ndarray:
         """The images that a rank draws from with ``keep_share``."""
-        return np.arange(self.ranks.rank, self.num_images, self.ranks.world_size)
+        return np.asarray(share_of(self.num_images, self.ranks))
 
     def of_epoch(self, epoch: int) -> np.ndarray:
         """Returns the images of this rank in their order, (len(self),)."""

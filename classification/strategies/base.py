@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from internimage import InternImage
 
@@ -133,6 +133,10 @@ class Strategy(ABC):
     @abstractmethod
     def bytes_held(self) -> dict[str, int]:
         """Returns the bytes of ``parameters`` and ``optimizer`` states that this rank holds."""
+
+    def _named_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns the parameters that learn."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Yields this rank's own buffers: running statistics differ between ranks in an epoch."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode
 
 from classification.distributed import Ranks
@@ -216,10 +216,6 @@ class ZeroStrategy(Strategy):
     @property
     def _utils(self) -> ModuleType:
         return importlib.import_module("deepspeed.utils")
-
-    def _named_parameters(self) -> dict[str, nn.Parameter]:
-        """Returns the parameters that learn."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _flat_shares(self) -> list[Tensor]:
         """Returns this rank's shares of all parameters, which the optimiser works on."""

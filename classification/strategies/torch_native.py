@@ -144,10 +144,6 @@ class TorchStrategy(Strategy):
         self._local(own).copy_(self._share(value, own))
         return own
 
-    def _named_parameters(self) -> dict[str, nn.Parameter]:
-        """Returns the parameters that learn."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
     def _named_states(self) -> dict[str, dict[str, Tensor]]:
         """Returns the states by the names of the parameters; *collective*."""
         states = self.optimizer.state

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from classification.data import EvalSampler, build_data, build_mixup
+from classification.data import build_data, build_mixup
 from classification.data.digits import Digits, split_indices
-from classification.data.sampler import SHARDS_AT_A_TIME, TrainOrder
+from classification.data.sampler import SHARDS_AT_A_TIME, TrainOrder, share_of
 from classification.distributed import Ranks
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def test_training_without_augmentation_sees_the_test_images(make_config, halves)
 
 @pytest.mark.parametrize("world_size", [1, 2, 7, 400])
 def test_each_test_image_is_evaluated_by_exactly_one_rank(world_size: int):
-    shares = [list(EvalSampler(360, Ranks(rank, world_size, CPU))) for rank in range(world_size)]
+    shares = [list(share_of(360, Ranks(rank, world_size, CPU))) for rank in range(world_size)]
     assert sorted(sum(shares, [])) == list(range(360))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
