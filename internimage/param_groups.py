@@ -14,6 +14,7 @@ from torch import nn
 
 _STAGE = re.compile(r"(?:^|\.)levels\.(\d+)\.(.*)$")
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
+_POST_NORM = re.compile(r"post_norms\.(\d+)\.")
 _STEM = re.compile(r"(?:^|\.)patch_embed\.")
 
 DCN_KEYWORDS = ("offset", "center_feature_scale_proj")
@@ -83,6 +84,50 @@ def layer_decay_scale(name: str, depths: Sequence[int], decay: float) -> float:
 def _block_scale(stage: int, block: int, depths: Sequence[int], decay: float) -> float:
     blocks_behind = sum(depths[stage:]) - block - 1
     return decay**blocks_behind
+
+
+def dense_layer_id(
+    name: str, depths: Sequence[int], post_norm_block_ids: Sequence[Sequence[int]] = ()
+) -> int:
+    """Return the layer of a backbone's parameter, as the dense recipes count them.
+
+    The stem is layer 0, the blocks are 1 to ``sum(depths)``, everything else is
+    ``sum(depths) + 1``. What leads into a stage (``norm`` and ``downsample`` of the one before) has
+    the layer of that stage's first block, and so has the last stage's own ``norm``. A norm of the
+    trunk has the layer of the block that it stands behind. The connections between the two streams
+    of CB-InternImage are last: they are new where the streams come from a released backbone.
+
+    Args:
+        name: the parameter's name, with any prefix.
+        depths: blocks of each stage.
+        post_norm_block_ids: for each stage, the blocks with a norm of the trunk behind them.
+
+    Raises:
+        ValueError: the parameter is of a stage or block that ``depths`` does not have.
+    """
+    if _STEM.search(name):
+        return 0
+    match = _STAGE.search(name)
+    if match is None:
+        return sum(depths) + 1
+    stage, rest = int(match[1]), match[2]
+    if stage >= len(depths):
+        raise ValueError(
+            f"dense_layer_id: expected a parameter of {len(depths)} stages, got {name}"
+        )
+    block = 0
+    if found := _BLOCK.match(rest):
+        block = int(found[1])
+    elif found := _POST_NORM.match(rest):
+        block = post_norm_block_ids[stage][int(found[1])]
+    elif stage + 1 < len(depths):
+        stage += 1
+    if block >= depths[stage]:
+        raise ValueError(
+            f"dense_layer_id: expected a parameter of the {depths[stage]} blocks of stage {stage}, "
+            f"got {name}"
+        )
+    return sum(depths[:stage]) + block + 1
 
 
 def dcn_scale(name: str, dcn_lr_mul: float) -> float:

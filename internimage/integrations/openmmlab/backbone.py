@@ -1,0 +1,174 @@
+"""The backbone as OpenMMLab's detectors and segmentors take it.
+
+Registered as ``InternImage`` in the root registry of mmengine. A config names a size, or the
+original's fields one by one::
+
+    backbone = dict(type="InternImage", arch="t", layer_scale=1.0, drop_path_rate=0.2)
+    backbone = dict(type="InternImage", channels=64, depths=[4, 4, 18, 4], groups=[4, 8, 16, 32])
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, initialize
+from mmengine.registry import MODELS
+
+from internimage.checkpoint import LoadReport, load_checkpoint
+from internimage.hub import PTH_REPOSITORY, find_release
+from internimage.model import InternImage
+from internimage.variants import get_variant
+
+INIT_FIELDS = frozenset({"type", "checkpoint", "strict", "prefix", "map_location"})
+"""What ``init_cfg`` of type ``Pretrained`` may hold. The last two, which OpenMMLab's own has, are
+read and need not be given: the layout of a checkpoint is found, and it is read on the CPU."""
+
+_LAYER_SCALE_KEYS = (".gamma1", ".gamma2")
+
+
+@MODELS.register_module(name="InternImage")
+class InternImageBackbone(InternImage, BaseModule):
+    """InternImage without a head: images (N, 3, H, W) in, stage maps (N, C * 2^i, ...) out.
+
+    Args:
+        arch: a size of ``internimage.list_models()``, ``"t"`` for short; the other arguments
+            override its row. None takes everything from the other arguments.
+        out_indices: the stages to return, ascending.
+        use_dcn_v4_op: a field of the original. There the same function was computed by another
+            kernel; it changes no number and has no effect here.
+        init_cfg: how to initialise. ``dict(type="Pretrained", checkpoint=...)`` takes a file, a
+            released model's name, or its address; ``strict=False`` loads what fits of a checkpoint
+            that differs.
+        **fields: the arguments of :class:`internimage.InternImage`; defaults are T's.
+
+    Raises:
+        TypeError: an argument is unknown or of another kind.
+        ValueError: an argument is out of range, or two contradict each other.
+    """
+
+    init_report: LoadReport | None = None
+    """What :meth:`init_weights` loaded."""
+
+    is_init: bool
+    """Whether :meth:`init_weights` has run."""
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        use_dcn_v4_op: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        **fields: Any,
+    ) -> None:
+        if arch is not None:
+            row = get_variant(arch).to_kwargs()
+            del row["use_clip_projector"]  # of the classifier's head
+            fields = row | fields
+        if use_dcn_v4_op:
+            warnings.warn(
+                "InternImage: use_dcn_v4_op has no effect: one operator computes what both "
+                "kernels of the original did",
+                stacklevel=2,
+            )
+        super().__init__(features_only=True, out_indices=tuple(out_indices), **fields)
+        self.init_cfg = init_cfg
+
+    def init_weights(self) -> None:
+        """Load the checkpoint of ``init_cfg``, if it names one.
+
+        The constructor has drawn the weights already, with DCNv3's zero offsets. The original drew
+        all linear layers again here, and lost those.
+
+        Raises:
+            FileNotFoundError: the checkpoint is neither a file nor a released model.
+            ConnectionError: a released model cannot be downloaded.
+            ValueError: ``init_cfg`` has an unknown field, or the checkpoint does not fit.
+        """
+        if self.is_init:
+            return
+        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or ())
+        pretrained = [config for config in configs if config["type"] == "Pretrained"]
+        others = [config for config in configs if config["type"] != "Pretrained"]
+        if others:
+            initialize(self, others)
+        for config in pretrained:
+            self.init_report = load_pretrained(self, config)
+        self.is_init = True
+
+
+def load_pretrained(model: InternImage, init_cfg: dict[str, Any]) -> LoadReport:
+    """Load what an ``init_cfg`` of type ``Pretrained`` names into a backbone, and log what matched.
+
+    Args:
+        model: the backbone.
+        init_cfg: ``checkpoint`` (a file, a released name or its address) and, if wanted,
+            ``strict`` (default True): raise unless all fits but a head and the layer scales, which
+            released classifiers need not have.
+
+    Raises:
+        FileNotFoundError: the checkpoint is neither a file nor a released model.
+        ConnectionError: a released model cannot be downloaded.
+        ValueError: a field is unknown, or the checkpoint does not fit.
+    """
+    if unknown := set(init_cfg) - INIT_FIELDS:
+        raise ValueError(
+            f"InternImage: expected init_cfg with the fields {', '.join(sorted(INIT_FIELDS))}, "
+            f"got {', '.join(sorted(unknown))}"
+        )
+    origin = init_cfg.get("checkpoint")
+    if not isinstance(origin, str) or not origin:
+        raise ValueError(
+            "InternImage: expected init_cfg with checkpoint = a file or the name of a released "
+            f"model, got {origin!r}"
+        )
+    strict = init_cfg.get("strict", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the log below says it
+        report = load_checkpoint(model, resolve_checkpoint(origin), strict=False)
+    fresh = [key for key in report.missing if key.endswith(_LAYER_SCALE_KEYS)]
+    if strict and (len(fresh) < len(report.missing) or report.unexpected or report.mismatched):
+        raise ValueError(
+            f"InternImage: expected a checkpoint of this backbone, got {origin} with "
+            f"{report.describe()}; strict=False in init_cfg loads the {len(report.loaded)} "
+            "tensors that fit"
+        )
+    print_log(
+        f"InternImage: {len(report.loaded)} of {len(report.loaded) + len(report.missing)} tensors "
+        f"from {origin}" + "".join(f"; {what}" for what in _remarks(report, fresh)),
+        logger="current",
+    )
+    return report
+
+
+def resolve_checkpoint(checkpoint: str) -> str:
+    """Turn the address of a released model into its name; leave names and files alone.
+
+    Raises:
+        ValueError: an address of another place.
+    """
+    address = urlsplit(checkpoint)
+    if address.scheme not in ("http", "https"):
+        return checkpoint
+    name = PurePosixPath(address.path).stem
+    if find_release(name) is None or f"/{PTH_REPOSITORY}/" not in address.path:
+        raise ValueError(
+            "InternImage: expected init_cfg with a file, the name of a released model or its "
+            f"address in {PTH_REPOSITORY}, got {checkpoint}; fetch it, then give the file's path"
+        )
+    return name
+
+
+def _remarks(report: LoadReport, fresh: list[str]) -> list[str]:
+    """What else to say about a load, one phrase each."""
+    remarks = list(report.adaptations)
+    if fresh:
+        remarks.append(f"{len(fresh)} layer scales left at their initial value")
+    if len(fresh) < len(report.missing) or report.unexpected or report.mismatched:
+        remarks.append(f"strict=False: {report.describe()}")
+    return remarks
