@@ -15,7 +15,7 @@ ARCH ?= 9.0
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
-PINS := -c requirements/constraints.txt
+PINS := -c requirements/constraints.txt -c requirements/openmmlab.txt
 STAMPS := $(VENV)/.stamps
 
 # The compiler as the build of the operator will look for it: CXX when somebody set it, else c++.
@@ -53,7 +53,7 @@ help: ## print this list
 
 setup: $(STAMPS)/core ## .venv with PyTorch, the operator and internimage[train]
 
-setup-all: $(STAMPS)/dev ## setup, and what the tests and the linters need
+setup-all: $(STAMPS)/dev ## setup, OpenMMLab, and what the tests and the linters need
 
 demo: setup ## train a small InternImage on handwritten digits, evaluate it, draw pictures: runs/demo/
 	@$(PY) tools/demo.py
@@ -110,7 +110,7 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS)
 	@touch $@
 
-$(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) requirements/build.txt requirements/constraints.txt
+$(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) $(addprefix requirements/,build.txt constraints.txt openmmlab.txt)
 	@echo "[2/4] PyTorch and the build tools (the largest download, several GB with CUDA)"
 	@$(PIP) install $(PINS) -r requirements/build.txt -r $(TORCH_REQUIREMENTS)
 	@touch $@
@@ -130,9 +130,15 @@ $(STAMPS)/core: $(OPERATOR) setup.py pyproject.toml
 	@$(PIP) install --quiet --no-build-isolation $(PINS) -e '.[train]'
 	@touch $@
 
+$(STAMPS)/mmcv: $(STAMPS)/core tools/build_mmcv.py
+	@echo "[mmcv] OpenMMLab's operators (compiled once, then from the cache)"
+	@$(PIP) install --quiet $(PINS) ninja packaging psutil
+	@wheel=$$($(PY) tools/build_mmcv.py) && $(PIP) install --quiet --force-reinstall --no-deps "$$wheel"
+	@touch $@
+
 # DeepSpeed would compile kernels for all that it can do, and fail where one cannot be; none is used here.
 $(STAMPS)/dev: export DS_BUILD_OPS := 0
-$(STAMPS)/dev: $(STAMPS)/core
-	@echo "[dev] DeepSpeed, test and lint tools"
-	@$(PIP) install --quiet --no-build-isolation $(PINS) -e '.[train,deepspeed,dev]'
+$(STAMPS)/dev: $(STAMPS)/mmcv
+	@echo "[dev] OpenMMLab, DeepSpeed, test and lint tools"
+	@$(PIP) install --quiet --no-build-isolation $(PINS) -e '.[train,openmmlab,deepspeed,dev]'
 	@touch $@

@@ -29,6 +29,14 @@ TRAIN = [
 ]
 # classification/strategies/deepspeed.py reads what DeepSpeed does not promise to keep.
 DEEPSPEED = ["accelerate>=1.0", "deepspeed>=0.19,<0.20"]
+# onedl-mmcv is compiled against the installed PyTorch; how: docs/install.md, tools/build_mmcv.py.
+OPENMMLAB = [
+    *TRAIN,
+    "onedl-mmcv>=2.3",
+    "onedl-mmdetection>=3.5",
+    "onedl-mmengine>=0.10.12",
+    "onedl-mmsegmentation>=1.4",
+]
 DEV = [
     *TRAIN,
     "clang-format",
@@ -59,7 +67,12 @@ setup(
         "pillow>=10",
         "safetensors>=0.4.3",
     ],
-    extras_require={"train": TRAIN, "deepspeed": DEEPSPEED, "dev": DEV},
+    extras_require={
+        "train": TRAIN,
+        "openmmlab": OPENMMLAB,
+        "deepspeed": DEEPSPEED,
+        "dev": DEV,
+    },
     entry_points={"console_scripts": ["internimage = internimage.cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",

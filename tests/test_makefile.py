@@ -20,14 +20,15 @@ SETTINGS = (
     *("CXX", "OPS_DCNV3_REQUIRE_NATIVE", "USE_CUDA"),
     *("CUDA_PATH", "NVCC_CCBIN", "TORCH_CUDA_ARCH_LIST"),
 )
-STEPS = ("venv", "torch", "operator", "core", "dev")
+STEPS = ("venv", "torch", "operator", "core", "mmcv", "dev")
 # What a line of the set-up looks like when `make --dry-run` prints it.
 STEP_COMMANDS = {
     "venv": "-m venv .venv",
     "torch": "-r requirements/torch.txt",
     "operator": "-e ./ops_dcnv3",
     "core": "-e '.[train]'",
-    "dev": "-e '.[train,deepspeed,dev]'",
+    "mmcv": "tools/build_mmcv.py",
+    "dev": "-e '.[train,openmmlab,deepspeed,dev]'",
 }
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -53,7 +54,7 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
 def checkout(tmp_path: Path) -> Path:
     """A folder, with a blank in its name, that holds what the set-up depends on."""
     folder = tmp_path / "a checkout"
-    files = ("Makefile", "setup.py", "pyproject.toml")
+    files = ("Makefile", "setup.py", "pyproject.toml", "tools/build_mmcv.py")
     operator = ("setup.py", "pyproject.toml", "cuda_toolkit.py", "cuda_objects.py")
     for name in (*files, *(f"ops_dcnv3/{name}" for name in operator)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def test_an_interrupted_step_leaves_no_stamp(checkout: Path):
 
 def test_the_set_up_of_a_fresh_checkout_runs_every_step(checkout: Path):
     assert planned_steps(checkout) == list(STEPS)
-    assert planned_steps(checkout, target="setup") == list(STEPS[:-1])
+    assert planned_steps(checkout, target="setup") == list(STEPS[: STEPS.index("core") + 1])
 
 
 def test_a_second_set_up_has_nothing_to_do(checkout: Path):
@@ -159,13 +160,15 @@ def test_a_second_set_up_has_nothing_to_do(checkout: Path):
 @pytest.mark.parametrize(
     ("changed", "repeated"),
     [
-        ("requirements/torch.txt", ["torch", "operator", "core", "dev"]),
-        ("requirements/constraints.txt", ["torch", "operator", "core", "dev"]),
-        ("ops_dcnv3/src/ops_dcnv3/csrc/kernel.cpp", ["operator", "core", "dev"]),
-        ("ops_dcnv3/setup.py", ["operator", "core", "dev"]),
-        ("ops_dcnv3/cuda_toolkit.py", ["operator", "core", "dev"]),
-        ("setup.py", ["core", "dev"]),
-        ("pyproject.toml", ["core", "dev"]),
+        ("requirements/torch.txt", ["torch", "operator", "core", "mmcv", "dev"]),
+        ("requirements/constraints.txt", ["torch", "operator", "core", "mmcv", "dev"]),
+        ("ops_dcnv3/src/ops_dcnv3/csrc/kernel.cpp", ["operator", "core", "mmcv", "dev"]),
+        ("ops_dcnv3/setup.py", ["operator", "core", "mmcv", "dev"]),
+        ("ops_dcnv3/cuda_toolkit.py", ["operator", "core", "mmcv", "dev"]),
+        ("setup.py", ["core", "mmcv", "dev"]),
+        ("pyproject.toml", ["core", "mmcv", "dev"]),
+        ("requirements/openmmlab.txt", ["torch", "operator", "core", "mmcv", "dev"]),
+        ("tools/build_mmcv.py", ["mmcv", "dev"]),
         ("Makefile", []),
     ],
 )
@@ -187,7 +190,7 @@ def test_another_compiler_rebuilds_the_operator(checkout: Path):
     mark_as_set_up(checkout, operator="native-env_sh")
     assert planned_steps(checkout, "CXX=env sh") == []
     for other in ("sh", "env bash", shutil.which("env")):
-        assert planned_steps(checkout, f"CXX={other}") == ["operator", "core", "dev"], other
+        assert planned_steps(checkout, f"CXX={other}") == ["operator", "core", "mmcv", "dev"], other
 
 
 @pytest.fixture
@@ -201,23 +204,23 @@ def toolkit(tmp_path: Path) -> str:
 
 def test_an_nvcc_that_has_come_or_gone_rebuilds_the_operator(checkout: Path, toolkit: str):
     mark_as_set_up(checkout)
-    assert planned_steps(checkout, CUDA_HOME=toolkit) == ["operator", "core", "dev"]
-    assert planned_steps(checkout, CUDA_HOME="", CUDA_PATH=toolkit) == ["operator", "core", "dev"]
+    assert planned_steps(checkout, CUDA_HOME=toolkit) == ["operator", "core", "mmcv", "dev"]
+    assert planned_steps(checkout, CUDA_HOME="", CUDA_PATH=toolkit) == ["operator", "core", "mmcv", "dev"]
     on_path = f"{toolkit}/bin:{os.environ['PATH']}"
-    assert planned_steps(checkout, CUDA_HOME="", PATH=on_path) == ["operator", "core", "dev"]
+    assert planned_steps(checkout, CUDA_HOME="", PATH=on_path) == ["operator", "core", "mmcv", "dev"]
     assert planned_steps(checkout, CUDA_HOME=toolkit, USE_CUDA="0") == []
     says_nothing = 4294967295  # cksum of what this nvcc prints as its version
     name = "native-c++-" + re.sub("[^A-Za-z0-9.+-]", "_", f"{toolkit}/bin/nvcc-{says_nothing}  ")
     shutil.rmtree(checkout / ".venv")
     mark_as_set_up(checkout, operator=name)
     assert planned_steps(checkout, CUDA_HOME=toolkit) == []
-    assert planned_steps(checkout) == ["operator", "core", "dev"]
+    assert planned_steps(checkout) == ["operator", "core", "mmcv", "dev"]
     settings = {"TORCH_CUDA_ARCH_LIST": "8.0;9.0", "USE_CUDA": "1", "NVCC_CCBIN": "g++-11"}
     for setting, value in settings.items():
         changed = planned_steps(checkout, CUDA_HOME=toolkit, **{setting: value})
-        assert changed == ["operator", "core", "dev"], setting
+        assert changed == ["operator", "core", "mmcv", "dev"], setting
     Path(toolkit, "bin", "nvcc").write_text("#!/bin/sh\necho release 99\n")
-    assert planned_steps(checkout, CUDA_HOME=toolkit) == ["operator", "core", "dev"]
+    assert planned_steps(checkout, CUDA_HOME=toolkit) == ["operator", "core", "mmcv", "dev"]
 
 
 @pytest.mark.parametrize("demand", ["USE_CUDA", "OPS_DCNV3_REQUIRE_NATIVE"])
@@ -225,7 +228,7 @@ def test_a_set_up_without_a_compiler_does_not_meet_a_demand_for_kernels(checkout
     mark_as_set_up(checkout, operator="reference")
     assert planned_steps(checkout, "CXX=no-such-compiler") == []
     changed = planned_steps(checkout, "CXX=no-such-compiler", **{demand: "1"})
-    assert changed == ["operator", "core", "dev"]
+    assert changed == ["operator", "core", "mmcv", "dev"]
 
 
 @pytest.mark.parametrize("wanted", ["", "8.0 9.0"])
@@ -247,7 +250,7 @@ def test_the_set_up_compiles_for_the_gpus_of_this_machine_and_the_wheel_for_all_
 
 
 def test_demo_and_test_set_themselves_up(checkout: Path):
-    assert planned_steps(checkout, target="demo") == list(STEPS[:-1])
+    assert planned_steps(checkout, target="demo") == list(STEPS[: STEPS.index("core") + 1])
     assert planned_steps(checkout, target="test") == list(STEPS)
     assert planned_steps(checkout, target="test-fast") == list(STEPS)
 
