@@ -326,11 +326,35 @@ class InternImage(nn.Module):
 
     def _run_stages(self, x: Tensor, last: int) -> list[Tensor]:
         """Run the stem and the stages 0..last; return their maps, channels last."""
+        return self.forward_stages(self.forward_stem(x), last)
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Turn images (N, in_chans, H, W) into the first stage's input (N, H/4, W/4, C).
+
+        Raises:
+            TypeError: as for :meth:`forward`.
+            ValueError: as for :meth:`forward`.
+        """
         self._check_input(x)
-        x = self.pos_drop(self.patch_embed(x))
+        return self.pos_drop(self.patch_embed(x))
+
+    def forward_stages(
+        self, x: Tensor, last: int, additions: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """Run the stages 0..last on what :meth:`forward_stem` returns.
+
+        Args:
+            x: the first stage's input (N, H/4, W/4, C).
+            last: the last stage to run.
+            additions: for each stage a map to add to its input, of that input's shape
+                (N, H / 2^(i+2), W / 2^(i+2), C * 2^i).
+
+        Returns:
+            The maps of the stages, of the same shapes, channels last.
+        """
         maps: list[Tensor] = []
         for i, stage in enumerate(self.levels):
-            x = stage(x)
+            x = stage(x if additions is None else x + additions[i])
             maps.append(x)
             if i == last:
                 break

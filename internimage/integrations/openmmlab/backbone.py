@@ -66,16 +66,7 @@ class InternImageBackbone(InternImage, BaseModule):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
         **fields: Any,
     ) -> None:
-        if arch is not None:
-            row = get_variant(arch).to_kwargs()
-            del row["use_clip_projector"]  # of the classifier's head
-            fields = row | fields
-        if use_dcn_v4_op:
-            warnings.warn(
-                "InternImage: use_dcn_v4_op has no effect: one operator computes what both "
-                "kernels of the original did",
-                stacklevel=2,
-            )
+        fields = resolve_fields(arch, fields, use_dcn_v4_op=use_dcn_v4_op)
         super().__init__(features_only=True, out_indices=tuple(out_indices), **fields)
         self.init_cfg = init_cfg
 
@@ -92,14 +83,47 @@ class InternImageBackbone(InternImage, BaseModule):
         """
         if self.is_init:
             return
-        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or ())
-        pretrained = [config for config in configs if config["type"] == "Pretrained"]
-        others = [config for config in configs if config["type"] != "Pretrained"]
+        pretrained, others = split_init_cfg(self.init_cfg)
         if others:
             initialize(self, others)
         for config in pretrained:
             self.init_report = load_pretrained(self, config)
         self.is_init = True
+
+
+def split_init_cfg(
+    init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the parts of an ``init_cfg`` that load a checkpoint, and those that draw weights."""
+    configs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
+    pretrained = [config for config in configs if config["type"] == "Pretrained"]
+    return pretrained, [config for config in configs if config["type"] != "Pretrained"]
+
+
+def resolve_fields(
+    arch: str | None, fields: dict[str, Any], *, use_dcn_v4_op: bool = False
+) -> dict[str, Any]:
+    """Return the arguments of :class:`internimage.InternImage` for a backbone's fields.
+
+    Args:
+        arch: a size, whose row the fields override, or None.
+        fields: the other fields of the config.
+        use_dcn_v4_op: the original's field; warned about, for it has no effect.
+
+    Raises:
+        ValueError: there is no such size.
+    """
+    if use_dcn_v4_op:
+        warnings.warn(
+            "InternImage: use_dcn_v4_op has no effect: one operator computes what both kernels of "
+            "the original did",
+            stacklevel=3,
+        )
+    if arch is None:
+        return fields
+    row = get_variant(arch).to_kwargs()
+    del row["use_clip_projector"]  # of the classifier's head
+    return row | fields
 
 
 def load_pretrained(model: InternImage, init_cfg: dict[str, Any]) -> LoadReport:
