@@ -5,7 +5,6 @@ flags, and last ``--opts``. A key that no default names is an error, at every le
 misspelt setting cannot pass unnoticed; and every key below changes what a run does.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from yacs.config import CfgNode
 
 from classification.conflicts import check_conflicts, warn_about_idle_settings
 from classification.rules import check_value, to_known_choice
+from internimage.script import nearest_hint
 
 BASE_KEY = "BASE"  # a list of parent files, relative to the file that names them
 
@@ -216,13 +216,6 @@ def check_config(config: CfgNode) -> None:
             raise ValueError(f"config: expected a value for {key}, got None")
     check_conflicts(config)
     warn_about_idle_settings(config, defaults)
-
-
-def nearest_hint(word: str, known: Sequence[str]) -> str:
-    """Returns ``"; did you mean X?"`` for the known word nearest to ``word``, else nothing."""
-    by_lower = {name.lower(): name for name in known}
-    matches = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[matches[0]]}?" if matches else ""
 
 
 class _Loader(yaml.SafeLoader):

@@ -18,7 +18,6 @@ from classification.average import WeightAverage
 from classification.data import build_mixup
 from classification.data.batch import Batch, Data
 from classification.distributed import (
-    REQUESTS,
     Ranks,
     gather_on_first_rank,
     start_sum_over_ranks,
@@ -31,6 +30,7 @@ from classification.results import BadFilesError, DivergedError, EpochResult, St
 from classification.strategies import build_strategy
 from internimage import InternImage
 from internimage.metaformer import InternImageMetaFormer, with_unknown_meta
+from internimage.processes import REQUESTS
 
 MAX_SKIPPED_STEPS = 50
 """Steps in a row that may be skipped while the loss scale of float16 falls: 2**-50 is nothing."""

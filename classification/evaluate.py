@@ -24,12 +24,13 @@ if __name__ == "__main__":
 from yacs.config import CfgNode
 
 from classification.data import build_data
-from classification.distributed import Ranks, leave, start_ranks
+from classification.distributed import Ranks, start_ranks
 from classification.evaluation import Scores, evaluate
 from classification.inference import build_forward, load_weights_to_evaluate
 from classification.launch.arguments import SettingsParser
 from classification.launch.command_line import run_script
 from classification.models import build_model
+from internimage.processes import leave
 
 NAME = "evaluate.py"
 

@@ -25,7 +25,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from yacs.config import CfgNode
 
 from classification.data.transforms import build_preprocessing
-from classification.distributed import leave, start_ranks
+from classification.distributed import start_ranks
 from classification.feature_maps import draw_feature_maps, extract_features, list_keys
 from classification.inference import load_weights_to_evaluate
 from classification.launch.arguments import SettingsParser
@@ -38,6 +38,7 @@ from internimage.heads import NUM_CLASSES
 from internimage.hub import find_release
 from internimage.image import load_image, normalize, resize_and_crop
 from internimage.metaformer import with_unknown_meta
+from internimage.processes import leave
 
 NAME = "extract_feature.py"
 

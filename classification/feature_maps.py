@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from classification.config import nearest_hint
 from internimage.files import write_atomically
+from internimage.script import nearest_hint
 
 COLUMNS = 4
 PANEL_INCHES = 2.4

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from classification.config import nearest_hint
 from internimage import InternImage, read_checkpoint
 from internimage.checkpoint import CLASSIFIER_PREFIXES, META_PREFIXES, load_weights
 from internimage.checkpoint_layouts import to_model_keys
 from internimage.hub import RELEASED, download, find_release
+from internimage.script import nearest_hint
 from internimage.variants import VARIANTS
 
 # Factor of a fresh classifier's weights with RAND_INIT_FT_HEAD: its first gradients stay small.

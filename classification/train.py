@@ -26,12 +26,13 @@ from classification.launch.startup import exit_on_ctrl_c
 if __name__ == "__main__":
     exit_on_ctrl_c("train.py")
 
-from classification.distributed import leave, start_ranks
+from classification.distributed import start_ranks
 from classification.evaluate import evaluate_weights
 from classification.launch.arguments import parse_arguments
 from classification.launch.command_line import run_script
 from classification.runs.run import prepare
 from classification.throughput import measure
+from internimage.processes import leave
 
 NAME = "train.py"
 

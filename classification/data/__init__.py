@@ -9,7 +9,6 @@ import torch.distributed as dist
 from timm.data import Mixup
 from yacs.config import CfgNode
 
-from classification.config import nearest_hint
 from classification.data.batch import Batch, Data
 from classification.data.cache import CachedSource
 from classification.data.cifar import build_cifar10, build_cifar100
@@ -28,6 +27,7 @@ from classification.data.transforms import (
     build_train_transform,
 )
 from classification.distributed import Ranks, on_first_rank
+from internimage.script import nearest_hint
 
 __all__ = ["DATASETS", "Batch", "Data", "build_data", "build_mixup", "build_sets"]
 

@@ -17,8 +17,8 @@ from classification.config import get_config, merge_config
 from classification.downloads import download, is_url
 from classification.launch.accelerate_launch import asks_for_cpu, launcher_options
 from classification.launch.command_line import Parser
-from classification.launch.slurm import name_ranks
 from classification.strategies.deepspeed_json import json_options
+from internimage.slurm import name_ranks
 
 
 class Flag(NamedTuple):

@@ -16,8 +16,6 @@ import internimage
 from classification.data import Data, build_data
 from classification.distributed import (
     Ranks,
-    StoppedError,
-    StopRequest,
     gather_on_first_rank,
     max_over_ranks,
     on_first_rank,
@@ -56,6 +54,7 @@ from internimage import CheckpointMetadata
 from internimage.checkpoint_file import METADATA_KEY
 from internimage.complexity import count_parameters
 from internimage.files import write_atomically
+from internimage.processes import StoppedError, StopRequest
 
 OVERWRITE_SECONDS = 2.0
 

@@ -11,7 +11,6 @@ import torch
 from yacs.config import CfgNode
 
 from classification.config import flatten, get_default_config
-from classification.distributed import StoppedError
 from classification.runs.checkpoint import (
     BEST,
     KEYS,
@@ -29,6 +28,7 @@ from classification.runs.checkpoint import (
     prune_checkpoints,
     save_state,
 )
+from internimage.processes import StoppedError
 
 
 def state(**values: object) -> dict[str, object]:

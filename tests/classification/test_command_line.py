@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from classification.launch import command_line
-from classification.launch.command_line import BAD_INPUT, run_script
+from classification.launch.command_line import run_script
+from internimage import script
 
 
 @pytest.fixture(autouse=True)
 def signals_and_warnings_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     handlers = {number: signal.getsignal(number) for number in numbers}
-    monkeypatch.setattr(command_line.warnings, "showwarning", command_line.warnings.showwarning)
-    monkeypatch.setattr(command_line, "SECONDS_FOR_A_WORD", 0.0)
+    monkeypatch.setattr(script.warnings, "showwarning", script.warnings.showwarning)
+    monkeypatch.setattr(script, "SECONDS_FOR_A_WORD", 0.0)
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -39,14 +39,14 @@ def test_without_torchrun_every_rank_says_its_own_mistake(rank, said, monkeypatc
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
-    assert run_script("train.py", fail) == BAD_INPUT
+    assert run_script("train.py", fail) == script.BAD_INPUT
     assert capsys.readouterr().err == said
 
 
 def test_under_torchrun_the_other_ranks_leave_the_word_to_it(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    assert run_script("train.py", fail) == BAD_INPUT
+    assert run_script("train.py", fail) == script.BAD_INPUT
     assert capsys.readouterr().err == ""
     told = json.loads((tmp_path / "error.json").read_text())
     assert told["message"]["message"] == "error: expected a disk, got none"

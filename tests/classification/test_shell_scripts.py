@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.launcher.api import LaunchConfig
 
-from classification.launch.slurm import first_host, name_ranks
+from internimage.slurm import first_host, name_ranks
 
 FOLDER = Path(__file__).resolve().parents[2] / "classification"
 CONFIG = "configs/digits/internimage_n_digits_32.yaml"
