@@ -1,0 +1,266 @@
+"""What is wrong with a COCO annotation file, found before a training does. Opens no image.
+
+The faults and their effects are in ``coco_faults``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from internimage.integrations.openmmlab.scripts.coco_faults import (
+    KINDS,
+    Effect,
+    Sizes,
+    describe,
+    faults_of,
+    is_finite,
+    is_id,
+)
+
+MAX_EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One kind of fault in a file.
+
+    Args:
+        kind: a key of ``KINDS``.
+        count: how often.
+        examples: the first ones, in words.
+        indices: where in the file's list they are; empty where there is no such list.
+    """
+
+    kind: str
+    count: int
+    examples: tuple[str, ...] = ()
+    indices: tuple[int, ...] = ()
+
+    @property
+    def effect(self) -> Effect:
+        """How much it matters."""
+        return KINDS[self.kind][0]
+
+    @property
+    def meaning(self) -> str:
+        """What it is, and what it does."""
+        return KINDS[self.kind][1]
+
+    def describe(self) -> str:
+        """Return the fault in one line."""
+        more = f" ({'; '.join(self.examples)})" if self.examples else ""
+        return f"{self.count:,} x {self.kind}: {self.meaning}{more}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CocoReport:
+    """What an annotation file holds.
+
+    Args:
+        num_images: entries of ``images``.
+        num_annotations: entries of ``annotations``.
+        histogram: boxes that count of each class, by name, in the file's order.
+        faults: what was found, one entry a kind.
+    """
+
+    num_images: int
+    num_annotations: int
+    histogram: dict[str, int]
+    faults: tuple[Fault, ...]
+
+    @property
+    def stopping(self) -> tuple[Fault, ...]:
+        """Those that end a training or an evaluation."""
+        return tuple(fault for fault in self.faults if fault.effect == "stops")
+
+
+def read_coco(path: Path) -> dict[str, Any]:
+    """Read an annotation file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON, or not COCO's kind of it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"read_coco: expected an annotation file, got no file {path}")
+    try:
+        content = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"read_coco: expected a JSON file, got {path} ({error})") from error
+    lists = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) and all(isinstance(x, dict) for x in content[key])
+        for key in lists
+    ):
+        held = f"the keys {', '.join(content)[:80]}" if isinstance(content, dict) else "a list"
+        raise ValueError(
+            f"read_coco: expected COCO's lists {', '.join(lists)}, each of objects, got {path} "
+            f"with {held or 'nothing'}"
+        )
+    return content
+
+
+def require_trainable(
+    path: Path, *, classes: Sequence[str] | None = None, masks: bool = False, evaluated: bool = True
+) -> CocoReport:
+    """Check an annotation file and raise if a training on it would end in an exception later.
+
+    Args:
+        path: the JSON file.
+        classes: the classes that are wanted, in their order; None takes the file's.
+        masks: whether masks are learned.
+        evaluated: whether the file is for the evaluation.
+
+    Returns:
+        The report; its faults do not stop anything.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no COCO file, or has a fault that stops; all such are named.
+    """
+    report = check_coco(read_coco(path), classes=classes, masks=masks, evaluated=evaluated)
+    if report.stopping:
+        faults = ", ".join(fault.describe() for fault in report.stopping)
+        raise ValueError(
+            f"require_trainable: expected annotations to train on, got {path} with {faults}; "
+            f"python tools/check_coco.py lists all, and its --fix FILE writes what is whole"
+        )
+    return report
+
+
+def check_coco(
+    content: Mapping[str, Any],
+    *,
+    classes: Sequence[str] | None = None,
+    masks: bool = False,
+    evaluated: bool = True,
+) -> CocoReport:
+    """Check the content of an annotation file.
+
+    Args:
+        content: as :func:`read_coco` returns it; it is not changed.
+        classes: the classes that are wanted, in their order; None takes the file's.
+        masks: whether masks are learned, so that each object needs one.
+        evaluated: whether the file is for the evaluation.
+    """
+    images, annotations = content["images"], content["annotations"]
+    found = _Found()
+    names = _check_categories(content["categories"], classes, found)
+    sizes = _check_images(images, found)
+    boxes: Counter[int] = Counter()
+    images_with_boxes: set[int | str] = set()
+    ids: set[int] = set()
+    for index, annotation in enumerate(annotations):
+        faults = faults_of(annotation, sizes, names, masks=masks)
+        if evaluated and "iscrowd" not in annotation:
+            faults.append("no iscrowd")
+        if "bad annotation" not in faults:
+            if annotation["id"] in ids:
+                faults.append("duplicate annotation id")
+            ids.add(annotation["id"])
+        for kind in faults:
+            found.add(kind, describe(annotation, kind), index)
+        if all(KINDS[kind][0] == "noted" or kind == "no iscrowd" for kind in faults) and not (
+            annotation.get("iscrowd") or annotation.get("ignore")
+        ):
+            boxes[annotation["category_id"]] += 1
+            if classes is None or names[annotation["category_id"]] in classes:
+                images_with_boxes.add(annotation["image_id"])
+    for index, image in enumerate(images):
+        if isinstance(image.get("id"), (int, str)) and image["id"] not in images_with_boxes:
+            found.add("empty image", str(image.get("file_name")), index)
+    for key, name in names.items():
+        if not boxes[key] and (classes is None or name in classes):
+            found.add("class without boxes", name)
+    if not images:
+        found.add("no images")
+    elif not images_with_boxes:
+        found.add("no boxes")
+    return CocoReport(
+        num_images=len(images),
+        num_annotations=len(annotations),
+        histogram={name: boxes[key] for key, name in names.items()},
+        faults=found.faults(),
+    )
+
+
+class _Found:
+    """Collects faults by kind."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+        self._indices: dict[str, list[int]] = {}
+
+    def add(self, kind: str, example: str = "", index: int | None = None) -> None:
+        self._counts[kind] += 1
+        examples = self._examples.setdefault(kind, [])
+        if example and len(examples) < MAX_EXAMPLES:
+            examples.append(example)
+        if index is not None:
+            self._indices.setdefault(kind, []).append(index)
+
+    def faults(self) -> tuple[Fault, ...]:
+        return tuple(
+            Fault(
+                kind=kind,
+                count=self._counts[kind],
+                examples=tuple(self._examples[kind]),
+                indices=tuple(self._indices.get(kind, ())),
+            )
+            for kind in KINDS
+            if kind in self._counts
+        )
+
+
+def _check_categories(
+    categories: Sequence[Mapping[str, Any]], classes: Sequence[str] | None, found: _Found
+) -> dict[int, str]:
+    """Return the name of each category id, in the file's order."""
+    names: dict[int, str] = {}
+    seen: set[str] = set()
+    for index, category in enumerate(categories):
+        key, name = category.get("id"), category.get("name")
+        if is_id(key) and isinstance(name, str) and key not in names and name not in seen:
+            names[key] = name
+            seen.add(name)
+        else:
+            found.add("bad category", f"{key!r} {name!r}", index)
+    if names and len(names) < max(names) - min(names) + 1:
+        missing = next(key for key in range(min(names), max(names)) if key not in names)
+        found.add("gap in category ids", f"the first: {missing}")
+    if classes is not None:
+        in_file = [name for name in names.values() if name in classes]
+        for name in classes:
+            if name not in in_file:
+                held = ", ".join(names.values())[:200]
+                found.add("missing class", f"{name!r} is not among {held}")
+        wanted = [name for name in classes if name in in_file]
+        if in_file != wanted:
+            found.add("order of classes", f"{wanted}, in the file {in_file}")
+    return names
+
+
+def _check_images(images: Sequence[Mapping[str, Any]], found: _Found) -> Sizes:
+    """Return the width and height of each image id, pixels."""
+    sizes: Sizes = {}
+    for index, image in enumerate(images):
+        key, name = image.get("id"), image.get("file_name")
+        width, height = image.get("width"), image.get("height")
+        if not (
+            isinstance(key, (int, str))
+            and isinstance(name, str)
+            and (is_finite(width) and width > 0)
+            and (is_finite(height) and height > 0)
+        ):
+            found.add("bad image", f"image {key!r}, {name!r}", index)
+        elif key in sizes:
+            found.add("duplicate image id", f"{key} for {name}", index)
+        else:
+            sizes[key] = (width, height)
+    return sizes

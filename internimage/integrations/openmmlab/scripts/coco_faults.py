@@ -1,0 +1,161 @@
+"""The faults that an annotation of a COCO file can have, and what today's mmdet makes of each.
+
+- ``stops``: training or evaluation ends with an exception, or computes nonsense;
+- ``dropped``: mmdet leaves the box or the image out without a word;
+- ``noted``: all is well, and worth knowing.
+
+Boxes are COCO's: x, y, width, height in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeGuard
+
+Effect = Literal["stops", "dropped", "noted"]
+Sizes = dict[int | str, tuple[float, float]]
+"""Width and height of each image id, pixels."""
+
+KINDS: dict[str, tuple[Effect, str]] = {
+    # the file's lists
+    "no images": ("stops", "there is nothing to learn from"),
+    "no boxes": ("stops", "no image has a box that counts"),
+    "bad category": ("stops", "no id or no name of its own, or the id is no whole number"),
+    "missing class": ("stops", "a wanted class is not in the file"),
+    "order of classes": ("stops", "names would go to the wrong boxes; give the file's order"),
+    "bad image": ("stops", "an image without id, file_name, width or height"),
+    "duplicate image id": ("stops", "one image hides the other"),
+    "bad annotation": ("stops", "an annotation without id, image_id or category_id"),
+    "duplicate annotation id": ("stops", "mmdet refuses the file"),
+    # single annotations
+    "no box": ("stops", "no bbox of four numbers"),
+    "not finite": ("stops", "a box with NaN or infinity"),
+    "no area": ("stops", "no number under area, which mmdet reads"),
+    "no iscrowd": ("stops", "no iscrowd, which the evaluation reads"),
+    "no mask": ("stops", "no segmentation, and masks are to be learned"),
+    "bad run lengths": ("stops", "counts that do not fill the image, or another size"),
+    "unknown category": ("dropped", "a category_id without a category"),
+    "unknown image": ("dropped", "an image_id without an image"),
+    "negative size": ("dropped", "a box of negative width or height"),
+    "zero area": ("dropped", "a box or an area of nothing, or of less than a pixel"),
+    "outside": ("dropped", "a box wholly outside its image"),
+    "short polygon": ("dropped", "polygons of less than three points, or half a point"),
+    # worth knowing
+    "partly outside": ("noted", "a box that crosses its image's border by more than a pixel"),
+    "annotation id 0": ("noted", "COCO's evaluation counts it as never found"),
+    "crowd region": ("noted", "neither learned nor counted as missed"),
+    "ignored": ("noted", "ignore is set: not learned, yet counted when missed"),
+    "empty image": ("noted", "no box: a detector skips it unless filter_empty_gt=False"),
+    "class without boxes": ("noted", "there is nothing to learn of it"),
+    "gap in category ids": ("noted", "harmless: ids are numbered anew"),
+}
+"""Each kind of fault: its effect and what it is, in the order of reports."""
+
+
+def faults_of(
+    annotation: Mapping[str, Any],
+    sizes: Sizes,
+    names: Mapping[int, str],
+    *,
+    masks: bool,
+) -> list[str]:
+    """Return the kinds of all faults that one annotation has by itself.
+
+    Args:
+        annotation: an entry of the file's ``annotations``.
+        sizes: width and height of each image, pixels.
+        names: the name of each category.
+        masks: whether each object needs a mask.
+    """
+    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+    if not (
+        is_id(annotation.get("id")) and is_id(category_id) and isinstance(image_id, (int, str))
+    ):
+        return ["bad annotation"]
+    faults = []
+    if annotation["id"] == 0:
+        faults.append("annotation id 0")
+    if category_id not in names:
+        faults.append("unknown category")
+    size = sizes.get(image_id)
+    if size is None:
+        faults.append("unknown image")
+    if annotation.get("ignore"):
+        faults.append("ignored")
+    if annotation.get("iscrowd"):
+        faults.append("crowd region")
+    box, area = annotation.get("bbox"), annotation.get("area")
+    if not isinstance(area, (int, float)):
+        faults.append("no area")
+    if not (
+        isinstance(box, (list, tuple))
+        and len(box) == 4
+        and all(isinstance(value, (int, float)) for value in box)
+    ):
+        faults.append("no box")
+    elif not all(map(is_finite, box)) or not ("no area" in faults or is_finite(area)):
+        faults.append("not finite")
+    else:
+        faults += _faults_of_box(box, size)
+        if is_finite(area) and area <= 0 and "zero area" not in faults:
+            faults.append("zero area")
+    if masks or annotation.get("segmentation"):
+        lost = any(KINDS[kind][0] == "dropped" for kind in faults)  # nobody asks for its mask
+        faults += [] if lost else _faults_of_mask(annotation.get("segmentation"), size)
+    return faults
+
+
+def _faults_of_box(box: Sequence[float], size: tuple[float, float] | None) -> list[str]:
+    x, y, width, height = box
+    if width < 0 or height < 0:
+        return ["negative size"]
+    if width < 1 or height < 1:  # mmdet's own limit
+        return ["zero area"]
+    if size is None:
+        return []
+    if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
+        return ["outside"]
+    if x < -1 or y < -1 or x + width > size[0] + 1 or y + height > size[1] + 1:
+        return ["partly outside"]
+    return []
+
+
+def _faults_of_mask(mask: Any, size: tuple[float, float] | None) -> list[str]:
+    if not mask:
+        return ["no mask"]
+    if isinstance(mask, list):
+        whole = [len(part) for part in mask if isinstance(part, list)]
+        good = len(whole) == len(mask) and all(n >= 6 and n % 2 == 0 for n in whole)
+        return [] if good else ["short polygon"]
+    counts, shape = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (0, 0)
+    if not isinstance(counts, (list, str)) or not isinstance(shape, list) or len(shape) != 2:
+        return ["bad run lengths"]
+    fills = isinstance(counts, str) or (
+        sum(counts) == shape[0] * shape[1] and min(counts, default=0) >= 0
+    )
+    fits = size is None or (shape[1], shape[0]) == tuple(size)
+    return [] if fills and fits else ["bad run lengths"]
+
+
+def describe(annotation: Mapping[str, Any], kind: str) -> str:
+    """Say which annotation it is, and what it has."""
+    shown = {
+        "unknown category": ("category_id",),
+        "bad annotation": ("image_id", "category_id"),
+        "zero area": ("bbox", "area"),
+        "not finite": ("bbox", "area"),
+        "no area": ("area",),
+    }.get(kind, ("bbox",) if KINDS[kind][0] != "noted" or "outside" in kind else ())
+    values = "".join(f", {key} {annotation.get(key)}" for key in shown)
+    return f"id {annotation.get('id')} in image {annotation.get('image_id')}{values}"
+
+
+def is_id(value: Any) -> TypeGuard[int]:
+    """Whether a value is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number other than NaN and infinity."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
