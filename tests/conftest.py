@@ -54,6 +54,12 @@ def fill_model(model: nn.Module) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
+def weight() -> Callable[[str, tuple[int, ...]], Tensor]:
+    """Function from the name and shape of a state-dict entry to its deterministic value."""
+    return parity_weight
+
+
+@pytest.fixture(scope="session")
 def fill() -> Callable[[nn.Module], nn.Module]:
     """Function that gives a model the deterministic weights."""
     return fill_model
