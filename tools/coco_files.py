@@ -9,8 +9,6 @@ from typing import Any
 
 from internimage.files import write_atomically
 
-NAME = "coco_files"
-
 
 def categories(names: Sequence[str]) -> list[dict[str, Any]]:
     """Returns COCO's list of classes: ids from 1, in the order of ``names``."""
@@ -33,17 +31,23 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, lambda file: file.write_text(text + "\n", encoding="utf-8"))
 
 
-def check_target(path: Path, *, tool: str, overwrite: bool) -> None:
+def check_target(path: Path, *, tool: str, flag: str, overwrite: bool) -> None:
     """Refuses to write over a file, before any work is done.
+
+    Args:
+        path: What is to be written.
+        tool: Who asks, and ``flag`` how, for the error.
+        flag: The flag that names the file.
+        overwrite: Whether it may be replaced.
 
     Raises:
         ValueError: There is a file and ``overwrite`` is False, or a folder.
     """
     if path.is_dir():
-        raise ValueError(f"{tool}: expected --out a file to write, got the folder {path}")
+        raise ValueError(f"{tool}: expected {flag} a file to write, got the folder {path}")
     if path.exists() and not overwrite:
         raise ValueError(
-            f"{tool}: expected --out a new file, got {path}, which exists; --overwrite replaces it"
+            f"{tool}: expected {flag} a new file, got {path}, which exists; --overwrite replaces it"
         )
 
 

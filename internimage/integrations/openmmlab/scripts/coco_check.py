@@ -165,9 +165,7 @@ def check_coco(
             ids.add(annotation["id"])
         for kind in faults:
             found.add(kind, describe(annotation, kind), index)
-        if all(KINDS[kind][0] == "noted" or kind == "no iscrowd" for kind in faults) and not (
-            annotation.get("iscrowd") or annotation.get("ignore")
-        ):
+        if _is_learned(annotation, faults):
             boxes[annotation["category_id"]] += 1
             if classes is None or names[annotation["category_id"]] in classes:
                 images_with_boxes.add(annotation["image_id"])
@@ -187,6 +185,13 @@ def check_coco(
         histogram={name: boxes[key] for key, name in names.items()},
         faults=found.faults(),
     )
+
+
+def _is_learned(annotation: Mapping[str, Any], faults: Sequence[str]) -> bool:
+    """Whether there is a box to learn from, with these faults."""
+    if annotation.get("iscrowd") or annotation.get("ignore"):
+        return False
+    return all(KINDS[kind][0] == "noted" or kind in ("no iscrowd", "no mask") for kind in faults)
 
 
 class _Found:

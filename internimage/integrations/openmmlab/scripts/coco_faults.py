@@ -28,6 +28,11 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "duplicate image id": ("stops", "one image hides the other"),
     "bad annotation": ("stops", "an annotation without id, image_id or category_id"),
     "duplicate annotation id": ("stops", "mmdet refuses the file"),
+    # the image files, which only tools/check_coco.py opens
+    "missing image": ("stops", "no such file"),
+    "unreadable image": ("stops", "no image for OpenCV, or truncated: half of it would be grey"),
+    "wrong size": ("stops", "the file has another width or height: boxes and masks do not fit"),
+    "large image": ("noted", "over 50 million pixels, decoded in full each time"),
     # single annotations
     "no box": ("stops", "no bbox of four numbers"),
     "not finite": ("stops", "a box with NaN or infinity"),

@@ -1,0 +1,207 @@
+"""Finds what is wrong with a COCO data set before hours are spent on it.
+
+python tools/check_coco.py annotations/train.json train
+
+Prints a table of what was found: how often, what a training makes of it, the first examples; then
+the boxes of each class. Exit code 1: something would stop a training or an evaluation, or spoil it.
+With ``--fix OUT.json`` a cleaned file is written, and the exit code is that file's.
+"""
+
+import argparse
+import dataclasses
+import sys
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from internimage.image import load_image
+from internimage.integrations.openmmlab.scripts.coco_check import (
+    MAX_EXAMPLES,
+    CocoReport,
+    Fault,
+    check_coco,
+    read_coco,
+)
+from internimage.integrations.openmmlab.scripts.coco_faults import KINDS
+from tools.coco_files import check_target, write_json
+from tools.coco_repair import repair
+from tools.command_line import progress, run_tool
+
+NAME = "check_coco"
+FOUND_STOPPING = 1
+ORIENTATION = 274  # the EXIF tag
+SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
+MAX_PIXELS = 50_000_000  # the limit of KINDS["large image"]
+
+ImageFault = tuple[int, str, str, tuple[int, int] | None]
+"""Index of an image, kind of fault, example, and the file's width and height where known."""
+
+
+def check_images(
+    content: Mapping[str, Any], folder: Path, *, workers: int, decode: bool
+) -> Iterator[ImageFault | None]:
+    """Yields for each image, in order, what is wrong with its file, or None.
+
+    Args:
+        content: Of the annotation file.
+        folder: The images' folder.
+        workers: Threads; the decoders let each other work.
+        decode: Whether to decode each image: finds the truncated ones, takes longer.
+    """
+    waiting: deque[Future[ImageFault | None]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for index, image in enumerate(content["images"]):
+            waiting.append(pool.submit(_check_image, index, image, folder, decode))
+            if len(waiting) > 8 * workers:  # not a million at once
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _check_image(
+    index: int, image: Mapping[str, Any], folder: Path, decode: bool
+) -> ImageFault | None:
+    name = image.get("file_name")
+    if not isinstance(name, str):
+        return None  # a bad image, found in the annotations already
+    path = folder / name
+    if not path.is_file():
+        return index, "missing image", str(path), None
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            if file.getexif().get(ORIENTATION) in SIDEWAYS:  # a training turns it upright
+                width, height = height, width
+        if width * height <= MAX_PIXELS and decode:
+            load_image(path)
+        if not cv2.haveImageReader(str(path)):
+            raise ValueError("OpenCV does not read this format")
+    except Image.DecompressionBombError as error:
+        return index, "large image", f"{path}: {error}", None
+    except (OSError, ValueError, SyntaxError) as error:
+        return index, "unreadable image", f"{path}: {' '.join(str(error).split())}", None
+    said = (image.get("width"), image.get("height"))
+    if said != (width, height):
+        example = f"{path} is {width}x{height}, not {said[0]}x{said[1]}"
+        return index, "wrong size", example, (width, height)
+    if width * height > MAX_PIXELS:
+        return index, "large image", f"{path} is {width}x{height}", (width, height)
+    return None
+
+
+def with_images(report: CocoReport, found: Sequence[ImageFault]) -> CocoReport:
+    """Returns the report with what was found in the image files."""
+    faults = {fault.kind: fault for fault in report.faults}
+    for kind in {fault[1] for fault in found}:
+        of_kind = [fault for fault in found if fault[1] == kind]
+        faults[kind] = Fault(
+            kind=kind,
+            count=len(of_kind),
+            examples=tuple(fault[2] for fault in of_kind[:MAX_EXAMPLES]),
+            indices=tuple(fault[0] for fault in of_kind),
+        )
+    ordered = tuple(faults[kind] for kind in KINDS if kind in faults)
+    return dataclasses.replace(report, faults=ordered)
+
+
+def show(report: CocoReport, console: Console) -> None:
+    """Prints the faults and the boxes of each class."""
+    table = Table(box=None, pad_edge=False, show_lines=False)
+    for heading in ("found", "count", "effect", "which is", "for example"):
+        table.add_column(heading, justify="right" if heading == "count" else "left")
+    for fault in report.faults:
+        examples = "\n".join(fault.examples)
+        table.add_row(fault.kind, f"{fault.count:,}", fault.effect, fault.meaning, examples)
+    if report.faults:
+        console.print(table)
+        console.print()
+    classes = Table(box=None, pad_edge=False)
+    classes.add_column("class")
+    classes.add_column("boxes", justify="right")
+    for name, count in report.histogram.items():
+        classes.add_row(name, f"{count:,}")
+    console.print(classes)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=NAME, description="Checks a COCO data set.")
+    parser.add_argument("annotations", type=Path, metavar="ANNOTATION", help="the JSON file")
+    parser.add_argument(
+        "images", type=Path, nargs="?", metavar="IMAGES", help="their folder; without, no look"
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="those to learn, in their order"
+    )
+    parser.add_argument("--masks", action="store_true", help="every object needs a mask")
+    parser.add_argument(
+        "--no-decode", action="store_true", help="read the images' headers alone: faster"
+    )
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="threads")
+    parser.add_argument("--fix", type=Path, metavar="OUT.json", help="write a cleaned file")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --fix")
+    args = parser.parse_args(arguments)
+    stopping = False
+
+    def tool() -> None:
+        nonlocal stopping
+        stopping = _check(args)
+
+    return run_tool(NAME, tool) or (FOUND_STOPPING if stopping else 0)
+
+
+def _check(args: argparse.Namespace) -> bool:
+    """Does the work; returns whether anything would stop a training."""
+    if args.workers < 1:
+        raise ValueError(f"{NAME}: expected --workers >= 1, got {args.workers}")
+    if args.images is not None and not args.images.is_dir():
+        raise ValueError(f"{NAME}: expected a folder of images, got no folder {args.images}")
+    if args.fix is not None:
+        check_target(args.fix, tool=NAME, flag="--fix", overwrite=args.overwrite)
+    content = read_coco(args.annotations)
+    report = check_coco(content, classes=args.classes, masks=args.masks)
+    found: list[ImageFault] = []
+    if args.images is not None:
+        decode = not args.no_decode
+        with progress("images", report.num_images) as advance, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            for fault in check_images(content, args.images, workers=args.workers, decode=decode):
+                advance(1)
+                found += [fault] if fault is not None else []
+        report = with_images(report, found)
+    show(report, Console(soft_wrap=True))
+    counts = Counter({fault.kind: fault.count for fault in report.faults})
+    print(
+        f"\n{args.annotations}: {report.num_images:,} images ({counts['empty image']:,} empty), "
+        f"{report.num_annotations:,} annotations ({counts['crowd region']:,} crowd regions), "
+        f"{len(report.histogram)} classes; {len(report.stopping)} kinds of fault would stop or "
+        "spoil a training"
+    )
+    if args.fix is None:
+        return bool(report.stopping)
+    sizes = {index: size for index, kind, _, size in found if kind == "wrong size" and size}
+    lost = {index for index, kind, _, _ in found if kind in ("missing image", "unreadable image")}
+    cleaned, done = repair(content, sizes=sizes, lost=lost, masks=args.masks)
+    write_json(args.fix, cleaned)
+    for what, count in done.items():
+        print(f"{args.fix}: {count:,} x {what}")
+    left = check_coco(cleaned, classes=args.classes, masks=args.masks).stopping
+    print(
+        f"{args.fix}: {len(cleaned['images']):,} images, {len(cleaned['annotations']):,} "
+        f"annotations" + "".join(f"; still {fault.describe()}" for fault in left)
+    )
+    return bool(left)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
