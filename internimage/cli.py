@@ -1,4 +1,4 @@
-"""The command ``internimage``: list, info, predict, features, convert.
+"""The command ``internimage``: list, info, predict, features, detect, convert.
 
 Exit codes: 0 done, 2 bad input (one line on stderr says which; the other images are still done).
 """
@@ -13,6 +13,8 @@ from pathlib import Path
 
 from internimage import __version__
 from internimage import cli_commands as commands
+from internimage.cli_arguments import positive
+from internimage.cli_detect import add_detect_arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,13 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     info = parsers.add_parser("info", help="what a model is, what it costs, where its weights are")
     info.add_argument("name", help="a released model or a size")
-    info.add_argument("--image-size", type=_positive, help="side of the image, pixels")
+    info.add_argument("--image-size", type=positive, help="side of the image, pixels")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=commands.run_info)
 
     predict = parsers.add_parser("predict", help="classify images")
     _add_model_arguments(predict)
-    predict.add_argument("--topk", type=_positive, default=5, help="labels an image (default 5)")
+    predict.add_argument("--topk", type=positive, default=5, help="labels an image (default 5)")
     predict.add_argument("--class-names", type=Path, help="text file, one name a line")
     predict.add_argument("--json", action="store_true", help="print JSON")
     predict.set_defaults(run=commands.run_predict)
@@ -43,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_arguments(features)
     features.add_argument("--output", type=Path, required=True, help="folder for the files")
     features.set_defaults(run=commands.run_features)
+
+    add_detect_arguments(parsers.add_parser("detect", help="find objects in images and videos"))
 
     convert = parsers.add_parser("convert", help="rewrite a checkpoint with today's keys")
     convert.add_argument("source", type=Path, help="checkpoint of any layout")
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        return commands.report(options.command, error)
+        return commands.report(f"internimage {options.command}", error)
     return exit_code
 
 
@@ -78,18 +82,8 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--random-weights", action="store_true", help="no weights: the answers mean nothing"
     )
     parser.add_argument("--use-ema", action="store_true", help="take the moving average")
-    parser.add_argument("--image-size", type=_positive, help="side of the image, pixels")
+    parser.add_argument("--image-size", type=positive, help="side of the image, pixels")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {text}")
-    return value
 
 
 if __name__ == "__main__":

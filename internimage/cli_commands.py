@@ -93,7 +93,7 @@ def run_predict(options: argparse.Namespace) -> int:
         try:
             labels = predictor.classify(predictor.prepare(image), options.topk)[0]
         except (ValueError, OSError) as error:
-            exit_code = report(options.command, error)
+            exit_code = report(f"internimage {options.command}", error)
             answers.append({"image": image, "error": str(error)})
             continue
         answers.append({"image": image, "labels": [dataclasses.asdict(label) for label in labels]})
@@ -133,7 +133,7 @@ def run_features(options: argparse.Namespace) -> int:
         try:
             x = predictor.prepare(image)
         except (ValueError, OSError) as error:
-            exit_code = report(options.command, error)
+            exit_code = report(f"internimage {options.command}", error)
             continue
         with torch.inference_mode():
             maps = predictor.model.forward_intermediates(x, intermediates_only=True)
@@ -163,10 +163,24 @@ def run_convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def report(command: str, error: Exception) -> int:
+def report(program: str, error: Exception) -> int:
     """Print an error as one line on stderr; return the exit code of bad input."""
-    print(f"internimage {command}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return BAD_INPUT
+
+
+def check_device(name: str) -> str:
+    """Return the name of a device that tensors can be on here.
+
+    Raises:
+        ValueError: there is no such device on this machine.
+    """
+    try:
+        torch.zeros(1, device=name).item()  # a stand-in such as "meta" holds no values
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(f"expected a device of this machine, got {name!r} ({reason})") from error
+    return name
 
 
 def _predictor(options: argparse.Namespace, class_names: tuple[str, ...] = ()) -> Predictor:
@@ -177,14 +191,5 @@ def _predictor(options: argparse.Namespace, class_names: tuple[str, ...] = ()) -
         random_weights=options.random_weights,
         use_ema=options.use_ema,
         image_size=options.image_size,
-        device=_device(options.device),
+        device=check_device(options.device),
     )
-
-
-def _device(name: str) -> str:
-    try:
-        torch.zeros(1, device=name).item()  # a stand-in such as "meta" holds no values
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ValueError(f"expected a device of this machine, got {name!r} ({reason})") from error
-    return name
