@@ -58,16 +58,29 @@ class _Inert:
         pass
 
 
-def _stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+def _stand_ins(
+    allowed: Mapping[str, Callable[..., Any]],
+) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     # One class a name: PyTorch's unpickler maps names to classes. A stand-in that is filled like a
     # mapping has to be an OrderedDict itself; subclasses are refused there.
     mappings = [(OrderedDict, name) for name in HARMLESS_MAPPINGS]
-    objects = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in HARMLESS_OBJECTS]
-    return [*mappings, *objects]
+    objects = [
+        (type(name.rpartition(".")[2], (_Inert,), {}), name)
+        for name in HARMLESS_OBJECTS
+        if name not in allowed
+    ]
+    return [*mappings, *objects, *((value, name) for name, value in allowed.items())]
 
 
-def open_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], str | None]:
+def open_checkpoint(
+    path: str | Path, *, allowed: Mapping[str, Callable[..., Any]] | None = None
+) -> tuple[Mapping[str, Any], str | None]:
     """Read a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, whatever it is called.
+
+    Args:
+        path: the file.
+        allowed: what a pickle may build beside tensors and plain containers, by its dotted name
+            there; only what cannot do harm, whatever it is called with, belongs here.
 
     Returns:
         The mapping that the file holds, and its metadata as JSON text, if it has any.
@@ -95,7 +108,7 @@ def open_checkpoint(path: str | Path) -> tuple[Mapping[str, Any], str | None]:
     if start[8:9] == b"{" and header_size <= path.stat().st_size:
         return _open_safetensors(path)
     if start.startswith(_PICKLE_STARTS):
-        return _open_pickle(path)
+        return _open_pickle(path, allowed or {})
     if start[8:9] == b"{":
         return _open_safetensors(path)  # truncated, and says so
     raise ValueError(
@@ -115,9 +128,11 @@ def _open_safetensors(path: Path) -> tuple[Mapping[str, Any], str | None]:
         ) from error
 
 
-def _open_pickle(path: Path) -> tuple[Mapping[str, Any], str | None]:
+def _open_pickle(
+    path: Path, allowed: Mapping[str, Callable[..., Any]]
+) -> tuple[Mapping[str, Any], str | None]:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins(allowed)):
             warnings.simplefilter("ignore", UserWarning)  # of foreign pickles; the error says it
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
     except pickle.UnpicklingError as error:

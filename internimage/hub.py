@@ -159,6 +159,21 @@ def download(name: str, *, source: Literal["safetensors", "pth"] | None = None) 
     else:
         repository, file = PTH_REPOSITORY, release.pth_file
 
+    try:
+        return download_file(repository, file)
+    except FileNotFoundError as error:
+        other = "pth" if source == "safetensors" else "safetensors"
+        raise ValueError(f"{error}; try source={other!r}") from error
+
+
+def download_file(repository: str, file: str) -> Path:
+    """Download one file of a repository into the hub's cache, or find it there; return its path.
+
+    Raises:
+        FileNotFoundError: the repository has no such file.
+        ConnectionError: no network and not in the cache; the message says how to do it by hand.
+        PermissionError: the hub answers, but does not give the file.
+    """
     # Here and not on top: half a second of import that only a download needs.
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
@@ -168,23 +183,21 @@ def download(name: str, *, source: Literal["safetensors", "pth"] | None = None) 
     )
 
     url = hf_hub_url(repository, file)
+    name = Path(file).stem if repository == PTH_REPOSITORY else repository.partition("/")[2]
     try:
         if not isinstance(try_to_load_from_cache(repository, file), str):
             _ask_once(url)
         return Path(hf_hub_download(repo_id=repository, filename=file))
     except LocalEntryNotFoundError as error:
-        raise ConnectionError(_by_hand(release.name, url, error.__cause__ or error)) from error
+        raise ConnectionError(_by_hand(name, url, error.__cause__ or error)) from error
     except EntryNotFoundError as error:
-        other = "pth" if source == "safetensors" else "safetensors"
-        raise ValueError(
-            f"download: expected {file} in {repository}, got none; try source={other!r}"
-        ) from error
+        raise FileNotFoundError(f"download: expected {file} in {repository}, got none") from error
     except HfHubHTTPError as error:
         raise PermissionError(
             f"download: expected {url} to be open to everybody, got {_first_line(error)}"
         ) from error
     except OSError as error:
-        raise ConnectionError(_by_hand(release.name, url, error)) from error
+        raise ConnectionError(_by_hand(name, url, error)) from error
 
 
 def _ask_once(url: str) -> None:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from yacs.config import CfgNode
 
 from classification.config import get_config, merge_config
-from classification.downloads import download, is_url
 from classification.launch.accelerate_launch import asks_for_cpu, launcher_options
 from classification.launch.command_line import Parser
 from classification.strategies.deepspeed_json import json_options
+from internimage.downloads import download, is_url
 from internimage.slurm import name_ranks
 
 

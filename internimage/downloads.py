@@ -1,4 +1,4 @@
-"""Checkpoints behind an address: https://... in --resume and --pretrained."""
+"""Checkpoints behind an address, https://... in the place of a path."""
 
 import hashlib
 from pathlib import Path

@@ -1,0 +1,242 @@
+"""What a checkpoint has to do with a model: every key and shape compared, the outcome said.
+
+mmengine loads what fits and goes on; a missing prefix then trains or tests a random model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from internimage.checkpoint import LoadReport
+from internimage.checkpoint_layouts import ANCHOR, strip_wrappers
+from internimage.integrations.openmmlab.convert import convert_state_dict
+from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpoint
+
+__all__ = [
+    "CheckpointCheckHook",
+    "class_names",
+    "compare",
+    "load_all_weights",
+    "read_checkpoint",
+    "weights_of",
+]
+
+Purpose = Literal["test", "resume", "load_from"]
+
+BACKBONES = ("backbone.", "img_backbone.")
+
+
+def weights_of(checkpoint: Mapping[str, Any], origin: str) -> dict[str, Tensor]:
+    """Returns a checkpoint's weights under today's names.
+
+    Raises:
+        ValueError: There are none.
+    """
+    content = checkpoint.get("state_dict", checkpoint)
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"expected a checkpoint with weights, got {origin} without any")
+    return convert_state_dict(strip_wrappers(tensors))
+
+
+def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Returns the classes that a checkpoint was trained on, if it says: mmdet 2's or 3's."""
+    meta = checkpoint.get("meta")
+    if not isinstance(meta, Mapping):
+        return None
+    names = meta.get("CLASSES")
+    if names is None and isinstance(meta.get("dataset_meta"), Mapping):
+        stored = {str(key).lower(): value for key, value in meta["dataset_meta"].items()}
+        names = stored.get("classes")
+    if isinstance(names, str):
+        return (names,)
+    return tuple(map(str, names)) if names else None
+
+
+def compare(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
+    """Compares every key and shape of a checkpoint with the model's."""
+    state = model.state_dict()
+    # Counters of batch norms are not in checkpoints of before 2018.
+    wanted = {key for key in state if not key.endswith("num_batches_tracked")}
+    mismatched = [
+        (key, tuple(value.shape), tuple(state[key].shape))
+        for key, value in weights.items()
+        if key in state and value.shape != state[key].shape
+    ]
+    differing = {key for key, _, _ in mismatched}
+    return LoadReport(
+        loaded=tuple(key for key in weights if key in state and key not in differing),
+        missing=tuple(key for key in state if key in wanted and key not in weights),
+        unexpected=tuple(key for key in weights if key not in state),
+        mismatched=tuple(mismatched),
+        adaptations=(),
+    )
+
+
+def load_all_weights(model: nn.Module, checkpoint: Mapping[str, Any], origin: str) -> None:
+    """Loads a checkpoint into a model, all of it.
+
+    Args:
+        model: A detector or segmentor.
+        checkpoint: As :func:`read_checkpoint` returns it.
+        origin: Where it is from, for the error.
+
+    Raises:
+        ValueError: A key or a shape differs.
+    """
+    weights = weights_of(checkpoint, origin)
+    require_complete(compare(model, weights), weights, origin)
+    model.load_state_dict(weights, strict=False)  # strict but for the counters of batch norms
+
+
+def require_complete(report: LoadReport, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Refuses a checkpoint that is not this model's.
+
+    Raises:
+        ValueError: A key or a shape differs; the message says in what way.
+    """
+    if report.complete:
+        return
+    _refuse_parts(report, weights, origin)
+    classes = _class_sized(report)
+    if classes and len(classes) == len(report.mismatched) and not report.missing:
+        key, found, wanted = report.mismatched[0]
+        raise ValueError(
+            f"expected weights for the classes of the config, got {origin} with another number of "
+            f"them ({key} {found} for {wanted}); classes=... in --cfg-options sets the config's"
+        )
+    raise ValueError(f"expected a checkpoint of this model, got {origin} with {report.describe()}")
+
+
+def require_start(report: LoadReport, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Refuses a checkpoint that a model cannot start from.
+
+    Layers of another number of classes stay as they are initialised, and so do parts of the head
+    that the checkpoint lacks; the backbone has to be there.
+
+    Raises:
+        ValueError: The backbone differs, or nothing but the backbone fits.
+    """
+    _refuse_parts(report, weights, origin)
+    in_backbone = [
+        key
+        for key in [*report.missing, *(key for key, _, _ in report.mismatched)]
+        if key.startswith(BACKBONES)
+    ]
+    others = {key for key, _, _ in report.mismatched} - set(_class_sized(report))
+    if in_backbone or others:
+        raise ValueError(
+            f"expected a checkpoint of this model but for its classes, got {origin} with "
+            f"{report.describe()}"
+        )
+
+
+def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Words the mistakes that have cost the most: a part of a model, or the part's names alone.
+
+    Raises:
+        ValueError: The checkpoint is a classifier, a bare backbone, or of another model.
+    """
+    init_cfg = f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{origin}')"
+    if ANCHOR in weights:
+        kind = "a classifier" if any(key.startswith("head.") for key in weights) else "a backbone"
+        raise ValueError(
+            f"expected a checkpoint of the whole model, got {kind} in {origin}: its names lack the "
+            f"prefix backbone.; to start from it set {init_cfg}"
+        )
+    if not report.loaded:
+        raise ValueError(
+            f"expected a checkpoint of this model, got {origin}, of which nothing fits "
+            f"({report.describe()})"
+        )
+    if all(key.startswith(BACKBONES) for key in report.loaded):
+        raise ValueError(
+            f"expected a checkpoint of the whole model, got {origin}, of which only the backbone "
+            f"fits; to start from it set {init_cfg}"
+        )
+
+
+def _class_sized(report: LoadReport) -> list[str]:
+    """Returns the layers of a head that differ in nothing but the number of outputs."""
+    return [
+        key
+        for key, found, wanted in report.mismatched
+        if not key.startswith(BACKBONES) and found[1:] == wanted[1:]
+    ]
+
+
+class CheckpointCheckHook(Hook):
+    """Converts, checks and reports what the runner loads.
+
+    Args:
+        purpose: What for: ``test`` and ``resume`` want every key, ``load_from`` a start.
+        origin: The checkpoint, for messages.
+
+    Raises:
+        ValueError: The checkpoint does not fit the model, or cannot be gone on from.
+    """
+
+    priority = "HIGHEST"  # the moving average loads from the same mapping, later
+
+    def __init__(self, purpose: Purpose, origin: str) -> None:
+        self.purpose = purpose
+        self.origin = origin
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Changes the checkpoint in place, before it goes into the model."""
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        weights = weights_of(checkpoint, self.origin)
+        report = compare(model, weights)
+        if self.purpose == "load_from":
+            require_start(report, weights, self.origin)
+            state = model.state_dict()
+            weights = {key: weights[key] for key in report.loaded}
+            weights |= {key: value for key, value in state.items() if key not in weights}
+        else:
+            require_complete(report, weights, self.origin)
+        if self.purpose == "resume":
+            _require_run(checkpoint, self.origin)
+        checkpoint["state_dict"] = weights
+        total = len(report.loaded) + len(report.missing) + len(report.mismatched)
+        more = f"; {report.describe()}" if not report.complete else ""
+        print_log(f"{len(report.loaded)} of {total} tensors from {self.origin}{more}", "current")
+        self._check_classes(runner, class_names(checkpoint))
+
+    def _check_classes(self, runner: Runner, stored: tuple[str, ...] | None) -> None:
+        loop = runner._test_loop if self.purpose == "test" else runner._train_loop
+        dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
+        names = getattr(dataset, "metainfo", {}).get("classes")
+        if stored is None or not names or tuple(names) == stored or len(names) != len(stored):
+            return
+        found, wanted = _first_difference(stored, names)
+        text = (
+            f"expected weights for the classes of the data set, got {self.origin} for others: "
+            f"{found!r} where the data set has {wanted!r}"
+        )
+        if self.purpose == "test" and set(stored) == set(names):
+            raise ValueError(f"{text}; the names are the same, their order is not")
+        warnings.warn(text, stacklevel=2)
+
+
+def _require_run(checkpoint: Mapping[str, Any], origin: str) -> None:
+    meta = checkpoint.get("meta")
+    has_state = isinstance(meta, Mapping) and {"epoch", "iter"} <= set(meta)
+    if not has_state or not {"optimizer", "message_hub"} <= set(checkpoint):
+        raise ValueError(
+            f"expected a checkpoint of a run to go on with, got weights alone in {origin}; "
+            "--load-from starts a new run from them"
+        )
+
+
+def _first_difference(stored: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
+    return next((a, b) for a, b in zip(stored, names, strict=True) if a != b)

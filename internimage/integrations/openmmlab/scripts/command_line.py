@@ -1,0 +1,84 @@
+"""How a script of detection or segmentation ends: its mistakes as one line, its exit code."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import warnings
+from collections.abc import Callable
+
+import torch.distributed as dist
+from mmengine.logging import MMLogger
+
+from internimage.integrations.openmmlab.scripts.divergence import DivergedError
+from internimage.script import MISTAKES
+from internimage.script import run_script as run_any_script
+
+MEMORY_ADVICE = (
+    "a smaller train_dataloader.batch_size, model.backbone.with_cp=True or --amp need less"
+)
+
+# What a registry says when a config has a wrong argument, and what asserts of mmcv, mmdet and
+# pycocotools say about files: no type of error tells these from a fault of the program.
+_CONFIG = re.compile(r"class `|is not in the .*registry|must be registered", re.DOTALL)
+_FILE = re.compile(r"failed to load image|Results do not correspond", re.DOTALL)
+
+
+def run_script(
+    name: str, script: Callable[[], None], *, hint: Callable[[], str] = lambda: ""
+) -> int:
+    """Runs a script on this rank and returns its exit code.
+
+    Args:
+        name: The script's name.
+        script: All of its work. What it builds is out of use when it returns.
+        hint: What follows the line about a mistake or a stop.
+    """
+    # mmdet says so at every start: its metric of this name is one of several, and not used here.
+    warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
+
+    def work() -> None:
+        try:
+            script()
+        except (TypeError, KeyError, AssertionError, AttributeError, RuntimeError) as error:
+            reason = _mistake_in(error)
+            if reason is None:
+                raise
+            raise ValueError(reason) from error
+        if dist.is_initialized():
+            gc.collect()  # a wrapper of the model holds the group as well
+            dist.destroy_process_group()
+
+    return run_any_script(
+        name,
+        work,
+        mistakes=(*MISTAKES, DivergedError),
+        memory_advice=MEMORY_ADVICE,
+        hint=hint,
+        log=_log,
+    )
+
+
+def _mistake_in(error: Exception) -> str | None:
+    """Returns the line about a mistake in a config or a file, None for another error."""
+    text = str(error).strip()
+    if not _CONFIG.search(text) and not _FILE.search(text):
+        return None
+    last = text.splitlines()[-1]  # a worker of a loader adds where in its program it was
+    if "Traceback" in text and _FILE.search(text):
+        return last.partition(": ")[2]
+    return text if "Traceback" not in text else last
+
+
+def _log(text: str, is_error: bool) -> None:
+    """Writes to the log file of the run, if there is one yet, with where an error came from."""
+    if not MMLogger.check_instance_created(MMLogger.get_current_instance().instance_name):
+        return
+    logger = MMLogger.get_current_instance()
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            record = logger.makeRecord(
+                logger.name, logging.ERROR if is_error else logging.WARNING, "", 0, text, (), None
+            )
+            handler.handle(record)

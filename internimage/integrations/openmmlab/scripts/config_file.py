@@ -1,0 +1,137 @@
+"""A config file, the options of the command line, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from internimage.integrations.openmmlab.scripts.old_config import check_generation, old_keys
+from internimage.integrations.openmmlab.scripts.own_data import OWN_DATA_KEYS, apply_own_data
+from internimage.script import nearest_hint
+
+RUNNER_KEYS = (
+    *("model", "work_dir", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg"),
+    *("val_cfg", "test_cfg", "auto_scale_lr", "optim_wrapper", "param_scheduler", "val_evaluator"),
+    *(
+        "test_evaluator",
+        "default_hooks",
+        "custom_hooks",
+        "data_preprocessor",
+        "load_from",
+        "resume",
+    ),
+    *("launcher", "env_cfg", "log_processor", "log_level", "visualizer", "default_scope"),
+    *("randomness", "experiment_name", "model_wrapper_cfg", "find_unused_parameters", "compile"),
+    *("sync_bn", "activation_checkpointing", "tta_model", "tta_pipeline", "custom_imports"),
+)
+"""What a config may have at its top for mmengine's runner and for these scripts."""
+
+
+def read_config(
+    path: str | Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    configs: Path | None = None,
+) -> Config:
+    """Reads a config, applies the command line's options and the keys for own data.
+
+    Args:
+        path: A Python, JSON or YAML file.
+        options: Dotted key to value, as behind ``--cfg-options``.
+        configs: Folder of configs of today's generation, where one of the same name is looked for
+            when the file is of the old one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is of OpenMMLab's old generation or cannot be read, or an option has a
+            key that nothing reads.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "the folder" if path.is_dir() else "none at"
+        names = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise FileNotFoundError(
+            f"expected a config file, got {kind} {path}{nearest_hint(str(path), names)}"
+        )
+    check_generation(path, configs=configs)
+    config = _read(path)
+    check_generation(path, keys=list(config), configs=configs)
+    options = dict(options or {})
+    for key in options:
+        _check_key(config, key)
+    try:
+        config.merge_from_dict(options)
+    except (TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
+        raise ValueError(
+            f"expected --cfg-options that fit {path}, got {', '.join(options)} ({_line(error)})"
+        ) from error
+    apply_own_data(config, given=options)
+    return config
+
+
+def _read(path: Path) -> Config:
+    try:
+        return Config.fromfile(str(path))
+    except SyntaxError as error:
+        where = f"line {error.lineno}" if error.lineno else "somewhere"
+        raise ValueError(f"expected Python in {path}, got {error.msg} in {where}") from error
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"expected the files that {path} inherits from or opens, got {_line(error)}"
+        ) from error
+    except ImportError as error:
+        raise ValueError(
+            f"expected the modules that {path} imports to be installed, got {_line(error)}"
+        ) from error
+    except Exception as error:  # a config is a program: anything can go wrong in it
+        raise ValueError(
+            f"expected a config in {path}, got {type(error).__name__}: {_line(error)}"
+        ) from error
+
+
+def _check_key(config: Config, key: str) -> None:
+    """Refuses an option whose place in the config does not exist.
+
+    The last part of a key may be new: it is an argument that the config leaves at its default, and
+    whoever is built from it refuses what is no argument of it.
+
+    Raises:
+        ValueError: The key leads nowhere; the message names the nearest.
+    """
+    *parents, last = key.split(".")
+    node: Any = config._cfg_dict
+    known: Sequence[str] = [*node, *RUNNER_KEYS, *OWN_DATA_KEYS]
+    for index, part in enumerate([*parents, last]):
+        above = ".".join(key.split(".")[:index])
+        is_last = index == len(parents)
+        if isinstance(node, (list, tuple)):
+            if not part.isdecimal() or int(part) >= len(node):
+                raise ValueError(
+                    f"expected an index below {len(node)} in {above} for --cfg-options, got {key}"
+                )
+            node = node[int(part)]
+        elif isinstance(node, Mapping):
+            if index:
+                known = list(node)
+            if part not in node and not (is_last and index) and part not in known:
+                new = (
+                    f"; today's name of {part} is {old_keys()[part]}" if part in old_keys() else ""
+                )
+                raise ValueError(
+                    f"expected keys of the config in --cfg-options, got {key}"
+                    f"{new or nearest_hint(part, known)}"
+                )
+            node = node.get(part, {})
+        elif node is None:
+            return
+        else:
+            raise ValueError(
+                f"expected keys of the config in --cfg-options, got {key}, but {above} = {node!r}"
+            )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,163 @@
+"""Data sets against disk and model, before hours are spent: config in, one clear error out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+
+from internimage.integrations.openmmlab.scripts.coco_check import require_trainable
+from internimage.integrations.openmmlab.scripts.own_data import (
+    CLASSES,
+    EVALUATORS,
+    annotation_path,
+    heads,
+    leaf_datasets,
+)
+
+TRAIN = ("train_dataloader", "val_dataloader")
+TEST = ("test_dataloader",)
+
+# COCO's own files are known to be right, and take long to read.
+KNOWN_FILES = tuple(
+    f"{kind}_{part}2017.json" for kind in ("instances", "image_info") for part in ("train", "val")
+)
+SHOWN = 5
+
+
+def check_data(config: Config, loaders: Sequence[str]) -> None:
+    """Checks the data sets of a config: files, numbers of classes, the content of COCO files.
+
+    Args:
+        config: With the keys for own data applied.
+        loaders: ``TRAIN`` or ``TEST``.
+
+    Raises:
+        ValueError: A file or folder is missing, the model and a data set disagree on the classes,
+            or an annotation file cannot be trained with; the message names the key.
+    """
+    for loader in loaders:
+        for key, leaf in leaf_datasets(config, loader):
+            _check_paths(key, leaf)
+    for name, loader in EVALUATORS.items():
+        if loader in loaders:
+            _check_evaluator(name, config.get(name))
+    for loader in loaders:
+        for key, leaf in leaf_datasets(config, loader):
+            names = class_names_of(config, leaf)
+            if names is not None:
+                _check_num_classes(config, key, names)
+            _check_content(config, key, leaf, is_trained=loader == "train_dataloader")
+
+
+def class_names_of(config: Config, leaf: dict[str, Any]) -> tuple[str, ...] | None:
+    """Returns the classes of a data set: those of its ``metainfo``, else those of its type."""
+    given = (leaf.get("metainfo") or {}).get(CLASSES)
+    if given is not None:
+        return (given,) if isinstance(given, str) else tuple(given)
+    kind = leaf.get("type")
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
+            kind = registry.get(kind)
+    names = getattr(kind, "METAINFO", {}).get(CLASSES)
+    return (names,) if isinstance(names, str) else names and tuple(names)
+
+
+def _check_paths(key: str, leaf: dict[str, Any]) -> None:
+    if leaf.get("backend_args") or leaf.get("file_client_args"):
+        return  # not on this disk
+    root = leaf.get("data_root") or ""
+    ann_file = leaf.get("ann_file")
+    if isinstance(ann_file, str) and ann_file and not os.path.exists(annotation_path(leaf)):
+        raise ValueError(
+            f"expected a file at {key}.ann_file = {annotation_path(leaf)}, got none; data_root, "
+            "train_ann_file and val_ann_file in --cfg-options say where it is"
+        )
+    for name, prefix in (leaf.get("data_prefix") or {}).items():
+        folder = os.path.join(root, prefix or "")
+        if isinstance(prefix, str) and folder and not os.path.isdir(folder):
+            raise ValueError(
+                f"expected a folder at {key}.data_prefix.{name} = {folder}, got none; data_root, "
+                "train_img_prefix and val_img_prefix in --cfg-options say where it is"
+            )
+
+
+def _check_evaluator(name: str, metrics: Any) -> None:
+    for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
+        path = metric.get("ann_file") if isinstance(metric, dict) else None
+        if isinstance(path, str) and not metric.get("backend_args") and not os.path.isfile(path):
+            raise ValueError(f"expected a file at {name}.ann_file = {path}, got none")
+
+
+def _check_num_classes(config: Config, key: str, names: Sequence[str]) -> None:
+    for head, settings in heads(config):
+        count = settings["num_classes"]
+        if count == len(names):
+            continue
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        if count > len(names) and head.startswith(("model.decode_head", "model.auxiliary_head")):
+            # Released segmentors have outputs that no class belongs to.
+            warnings.warn(
+                f"{head}.num_classes = {count} is more than the {len(names)} classes of {key}",
+                stacklevel=2,
+            )
+            continue
+        raise ValueError(
+            f"expected {head}.num_classes = {len(names)}, the number of classes of {key} "
+            f"({shown}), got {count}; classes=\"('NAME', ...)\" in --cfg-options sets both"
+        )
+
+
+def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained: bool) -> None:
+    """Reads the annotations of a set in COCO's format."""
+    path = Path(annotation_path(leaf))
+    if leaf.get("type") != "CocoDataset" or path.name in KNOWN_FILES or leaf.get("backend_args"):
+        return
+    pipeline = leaf.get("pipeline") or []
+    report = require_trainable(
+        path,
+        classes=class_names_of(config, leaf),
+        masks=any(step.get("with_mask") for step in pipeline),
+        evaluated=not is_trained,
+    )
+    for fault in report.faults:
+        if fault.effect == "dropped":
+            warnings.warn(f"{key}: {fault.describe()}", stacklevel=2)
+
+
+class DataCheckHook(Hook):
+    """Refuses data sets that turned out empty, which the runner would divide by.
+
+    Raises:
+        ValueError: No image of a set can be trained with.
+    """
+
+    priority = "VERY_HIGH"
+
+    def before_run(self, runner: Runner) -> None:
+        """Looks at the data sets that have been built."""
+        for name in ("train", "val", "test"):
+            loop = getattr(runner, f"_{name}_loop")
+            loader = getattr(loop, "dataloader", None)
+            if loader is None:
+                continue
+            try:
+                count = len(loader.dataset)
+            except TypeError:
+                continue
+            if count == 0:
+                metainfo = getattr(loader.dataset, "metainfo", {})
+                names = ", ".join(map(str, (metainfo.get(CLASSES) or ())[:SHOWN]))
+                raise ValueError(
+                    f"expected images with objects in {name}_dataloader.dataset, got none: no "
+                    f"annotation is of a class of the data set ({names}, ...), or filter_cfg "
+                    "leaves no image; \"classes=('NAME', ...)\" in --cfg-options are the names "
+                    "that the annotations have"
+                )

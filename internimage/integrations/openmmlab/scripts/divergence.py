@@ -1,0 +1,72 @@
+"""A run whose loss is no number any more ends, with the last good checkpoint kept."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+
+class DivergedError(Exception):
+    """The loss is no longer finite."""
+
+
+class DivergenceHook(Hook):
+    """Ends a run after some steps in a row whose loss is not finite.
+
+    A single one may be a batch that the loss scaling of float16 will skip. Nothing is saved before
+    the loss is a number again.
+
+    Args:
+        patience: Steps in a row.
+
+    Raises:
+        DivergedError: The patience is over; the message names the step and the terms of the loss.
+    """
+
+    priority = "HIGH"  # before anything is saved
+
+    def __init__(self, patience: int = 5) -> None:
+        self.patience = patience
+        self._count = 0
+        self._text = ""
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Looks at the losses of a step."""
+        values = {
+            name: float(value.detach().float().mean()) if isinstance(value, Tensor) else value
+            for name, value in (outputs or {}).items()
+            if isinstance(value, (Tensor, float, int))
+        }
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if not bad:
+            self._count = 0
+            return
+        self._count += 1
+        # The terms say more than their sum.
+        terms = [name for name in bad if name != "loss"] or bad
+        if self._count == 1:
+            self._text = f"first in iteration {runner.iter + 1} in {', '.join(terms)}"
+        if self._count >= self.patience:
+            self._stop(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keeps weights that are no numbers from taking the place of good ones."""
+        if self._count:
+            self._stop(runner)
+
+    def _stop(self, runner: Runner) -> None:
+        raise DivergedError(
+            f"expected a finite loss, got none in {self._count} iterations in a row up to "
+            f"{runner.iter + 1}, {self._text}; a lower optim_wrapper.optimizer.lr, "
+            "optim_wrapper.clip_grad or training without --amp may help"
+        )

@@ -1,0 +1,181 @@
+"""Checkpoints that are whole or absent, and a signal that saves before it stops."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from mmengine.dist import master_only
+from mmengine.fileio.backends import LocalBackend, register_backend
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DATA_SAMPLERS
+from mmengine.runner import Runner
+from torch.utils.data import BatchSampler, Sampler
+
+from internimage.files import write_atomically
+from internimage.processes import REQUESTS, StoppedError
+
+STOPPED = "stopped.pth"
+"""The checkpoint that a signal leaves."""
+
+LAST = "last_checkpoint"
+"""mmengine's file that names the newest checkpoint."""
+
+
+class WholeFileBackend(LocalBackend):
+    """Writes files whole or not at all, and removes old ones after that.
+
+    mmengine removes the oldest checkpoint before it writes the next: on a full disk neither would
+    be left.
+    """
+
+    # Of all instances: mmengine makes one for every call.
+    _to_remove: ClassVar[list[Path]] = []
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Writes a file; the old one of its name stays until the new one is whole."""
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: temporary.write_bytes(obj))
+        for old in self._to_remove:
+            if old != path:
+                old.unlink(missing_ok=True)
+        self._to_remove.clear()
+
+    def remove(self, filepath: str | Path) -> None:
+        """Removes a file as soon as the next one is written."""
+        self._to_remove.append(Path(filepath))
+
+
+register_backend("whole_file", WholeFileBackend, force=True)
+
+
+@DATA_SAMPLERS.register_module()
+class GoOnBatchSampler(Sampler[list[int]]):
+    """Batches of another sampler, from the middle of an epoch where a run goes on there.
+
+    Args:
+        sampler: Of images.
+        batch_size: Images a batch.
+        batches: Config of the batch sampler; None is PyTorch's.
+        drop_last: For PyTorch's: leave out what makes no whole batch.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler[int],
+        batch_size: int,
+        batches: dict[str, Any] | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.num_done = 0
+        if batches is None:
+            self.batches: Any = BatchSampler(sampler, batch_size, drop_last)
+        else:
+            self.batches = DATA_SAMPLERS.build(
+                dict(batches), default_args={"sampler": sampler, "batch_size": batch_size}
+            )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        done, self.num_done = self.num_done, 0
+        for index, batch in enumerate(self.batches):
+            if index >= done:
+                yield batch
+
+    def __len__(self) -> int:
+        """The batches of a whole epoch."""
+        return len(self.batches)
+
+
+class StopHook(Hook):
+    """Saves and stops where a scheduler asks for it by SIGTERM or SIGUSR1.
+
+    A run by epochs goes on in the middle of one: at the batch after the last.
+
+    Raises:
+        StoppedError: The state is saved.
+    """
+
+    priority = "LOWEST"  # after the step's other hooks
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self._before: dict[int, Any] = {}
+        self._part_done = 0.0
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Reads how much of an epoch the run has behind it."""
+        self._part_done = (
+            checkpoint.get("meta", {}).get("part_done", 0.0) if runner._resume else 0.0
+        )
+
+    def before_train(self, runner: Runner) -> None:
+        """From here on a signal waits for the end of the step at hand."""
+        self._before = {number: signal.getsignal(number) for number in REQUESTS}
+        for number in REQUESTS:
+            signal.signal(number, self._note)
+        batches = runner.train_dataloader.batch_sampler
+        if isinstance(batches, GoOnBatchSampler):
+            batches.num_done = round(self._part_done * len(batches))
+
+    def after_train(self, runner: Runner) -> None:
+        """A signal stops at once again."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Stops all ranks where one of them was asked to."""
+        number = _largest(self.signal_number, runner)
+        if number:
+            self._stop(runner, number, runner.iter + 1)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Stops this rank: ranks do not evaluate in step, and each has the signal itself."""
+        if self.signal_number and self._before:
+            self._stop(runner, self.signal_number, runner.iter)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.signal_number = self.signal_number or number
+
+    def _stop(self, runner: Runner, number: int, iteration: int) -> None:
+        length = len(runner.train_dataloader)
+        runner.save_checkpoint(
+            runner.work_dir,
+            STOPPED,
+            meta={
+                "epoch": runner.epoch,
+                "iter": iteration,
+                "part_done": (iteration - runner.epoch * length) / length,
+            },
+            by_epoch=False,
+            backend_args={"backend": "whole_file"},
+        )
+        _name_last(Path(runner.work_dir, STOPPED))
+        raise StoppedError(number)
+
+
+@master_only
+def _name_last(path: Path) -> None:
+    write_atomically(path.with_name(LAST), lambda file: file.write_text(str(path)))
+
+
+def _largest(number: int, runner: Runner) -> int:
+    """Returns the largest of all ranks' numbers."""
+    if not dist.is_initialized():
+        return number
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    largest = torch.tensor(number, device=next(model.parameters()).device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest.item())

@@ -1,0 +1,210 @@
+"""Training: a config, the command line, mmengine's Runner, and the hooks of these scripts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from internimage.integrations.openmmlab.scripts.arguments import parse_train
+from internimage.integrations.openmmlab.scripts.checkpoints import CheckpointCheckHook, Purpose
+from internimage.integrations.openmmlab.scripts.command_line import run_script
+from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.data_checks import TRAIN, DataCheckHook, check_data
+from internimage.integrations.openmmlab.scripts.divergence import DivergenceHook
+from internimage.integrations.openmmlab.scripts.mixed_precision import HostAmpOptimWrapper
+from internimage.integrations.openmmlab.scripts.ranks import (
+    choose_gpu,
+    name_launcher,
+    replace_sync_batch_norm,
+    start_ranks,
+)
+from internimage.integrations.openmmlab.scripts.records import RecordsHook
+from internimage.integrations.openmmlab.scripts.safe_loading import register_safe_loading
+from internimage.integrations.openmmlab.scripts.saving import StopHook
+from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
+from internimage.integrations.openmmlab.scripts.work_dir import (
+    find_newest,
+    holds_a_run,
+    set_aside,
+)
+
+
+def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line of a train.py; returns the exit code.
+
+    Args:
+        name: The script's name.
+        configs: The folder of its configs.
+        arguments: The command line; None is the process's own.
+    """
+    kept: list[str] = []
+
+    def script() -> None:
+        args = parse_train(name, arguments)
+        config = read_config(args.config, args.cfg_options, configs=configs)
+        config.launcher = name_launcher(args.launcher, args.local_rank, os.environ)
+        apply_arguments(config, args)
+        check_data(config, TRAIN if config.val_dataloader else TRAIN[:1])
+        start_ranks(config)
+        if config.launcher == "none":
+            choose_gpu(args.gpu_id)
+        train(config, kept)
+
+    def hint() -> str:
+        newest = find_newest(Path(kept[0]))[0] if kept and Path(kept[0]).is_dir() else None
+        return f"; {newest} is kept, --resume goes on from it" if newest else ""
+
+    return run_script(name, script, hint=hint)
+
+
+def apply_arguments(config: Config, args: argparse.Namespace) -> None:
+    """Writes what the flags say into the config.
+
+    Raises:
+        ValueError: A flag needs something that the config does not have.
+    """
+    default = Path("work_dirs") / Path(args.config).stem
+    config.work_dir = args.work_dir or config.get("work_dir") or str(default)
+    for name in ("val_dataloader", "val_evaluator", "val_cfg"):
+        if args.no_validate or config.get(name) is None:
+            config[name] = None
+    randomness = dict(config.get("randomness") or {})
+    if args.seed is not None:
+        randomness["seed"] = args.seed
+    if args.diff_seed:
+        randomness["diff_rank_seed"] = True
+    if args.deterministic:
+        randomness["deterministic"] = True
+    config.randomness = randomness
+    if args.auto_scale_lr:
+        if "base_batch_size" not in (config.get("auto_scale_lr") or {}):
+            raise ValueError(
+                f"expected auto_scale_lr.base_batch_size in {args.config} for --auto-scale-lr, "
+                "got none"
+            )
+        config.auto_scale_lr.enable = True
+    if args.amp:
+        use_mixed_precision(config)
+    if args.load_from is not None:
+        config.load_from = args.load_from
+    if args.resume is not None:
+        config.resume = True
+        config.load_from = None if args.resume == "auto" else args.resume
+
+
+def use_mixed_precision(config: Config) -> None:
+    """Lets the optimiser's wrapper compute in half precision: float16 on a GPU, bfloat16 on a CPU.
+
+    Raises:
+        ValueError: The config has a wrapper of another kind.
+    """
+    wrapper = config.optim_wrapper
+    kind = wrapper.get("type", "OptimWrapper")
+    if kind not in ("OptimWrapper", "AmpOptimWrapper", HostAmpOptimWrapper.__name__):
+        raise ValueError(f"expected optim_wrapper.type OptimWrapper for --amp, got {kind}")
+    if torch.cuda.is_available():
+        wrapper.type = "AmpOptimWrapper"
+        wrapper.setdefault("loss_scale", "dynamic")
+    else:
+        wrapper.type = HostAmpOptimWrapper.__name__
+        wrapper.pop("loss_scale", None)
+
+
+def train(config: Config, kept: list[str]) -> None:
+    """Trains as a config says.
+
+    Args:
+        config: Complete and checked.
+        kept: Gets the work dir as soon as the run leaves something there.
+
+    Raises:
+        ValueError: A checkpoint does not fit, or the data sets are empty.
+        DivergedError: The loss is no number any more.
+        StoppedError: A signal asked to stop, and the state is saved.
+    """
+    register_safe_loading()
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    _choose_start(config)
+    if count := replace_sync_batch_norm(config):
+        print_log(f"{count} SyncBN of the config are plain BN here", "current")
+    _prepare(config)
+    kept.append(config.work_dir)
+    runner = Runner.from_cfg(config)
+    for hook in _hooks(config):
+        runner.register_hook(hook)
+    runner.train()
+
+
+def _choose_start(config: Config) -> None:
+    """Finds the checkpoint to go on from, or makes room for a new run; the first rank does it."""
+    work_dir = Path(config.work_dir)
+    answer: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            answer[0] = _start_of(config, work_dir)
+        except (OSError, ValueError) as error:
+            answer[1] = str(error)
+    broadcast_object_list(answer)
+    barrier()
+    if answer[1] is not None:
+        raise ValueError(answer[1])
+    config.load_from = answer[0]
+    config.resume = bool(config.get("resume")) and answer[0] is not None
+
+
+def _start_of(config: Config, work_dir: Path) -> str | None:
+    load_from = config.get("load_from")
+    if config.get("resume"):
+        if load_from is not None:
+            return str(load_from)
+        newest, damaged = find_newest(work_dir) if work_dir.is_dir() else (None, [])
+        for path in damaged:
+            print_log(f"{path} is damaged and left alone", "current")
+        if newest is None:
+            print_log(f"--resume: no checkpoint in {work_dir}, the run starts", "current")
+            return None
+        return str(newest)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    if holds_a_run(work_dir):
+        folder = set_aside(work_dir)
+        print_log(
+            f"{work_dir} holds an earlier run, now in {folder}; --resume would have gone on with "
+            "it",
+            "current",
+        )
+    return load_from
+
+
+def _hooks(config: Config) -> list[Hook]:
+    hooks: list[Hook] = [DataCheckHook(), StepSeedHook(), DivergenceHook(), RecordsHook()]
+    if config.load_from is not None:
+        purpose: Purpose = "resume" if config.resume else "load_from"
+        hooks.append(CheckpointCheckHook(purpose, config.load_from))
+    return [*hooks, StopHook()]
+
+
+def _prepare(config: Config) -> None:
+    """Lets checkpoints be written whole, and a run go on in the middle of an epoch."""
+    checkpoint = config.setdefault("default_hooks", {}).setdefault("checkpoint", {})
+    checkpoint.setdefault("type", "CheckpointHook")
+    checkpoint.setdefault("backend_args", {"backend": "whole_file"})
+    loader = config.train_dataloader
+    loader.setdefault("worker_init_fn", {"type": "keep_worker_seed"})
+    loop = config.train_cfg
+    if loop.get("by_epoch", loop.get("type") == "EpochBasedTrainLoop"):
+        loader.batch_sampler = {
+            "type": "GoOnBatchSampler",
+            "batches": loader.get("batch_sampler"),
+            "drop_last": loader.pop("drop_last", False),
+        }

@@ -1,0 +1,59 @@
+"""The folder of a run: where it goes on, and what becomes of a run that was there before."""
+
+from __future__ import annotations
+
+import re
+import time
+import zipfile
+from pathlib import Path
+
+from internimage.integrations.openmmlab.scripts.records import CURVES, HISTORY, METRICS
+from internimage.integrations.openmmlab.scripts.saving import LAST, STOPPED
+
+CHECKPOINT = re.compile(r"(epoch|iter)_(\d+)\.pth")
+
+
+def find_newest(work_dir: Path) -> tuple[Path | None, list[Path]]:
+    """Returns the newest whole checkpoint of a run and the damaged ones that are newer.
+
+    mmengine writes down the newest one's name, but the note, or the file, may have been cut short,
+    and the folder may have been moved since.
+    """
+    files = [path for path in work_dir.glob("*.pth") if CHECKPOINT.fullmatch(path.name)]
+    stopped = work_dir / STOPPED
+    files += [stopped] if stopped.is_file() else []
+    files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    note = work_dir / LAST
+    noted = work_dir / Path(note.read_text(encoding="utf-8").strip() or "-").name
+    if noted in files:
+        files.remove(noted)
+        files.insert(0, noted)
+    damaged: list[Path] = []
+    for path in files:
+        if zipfile.is_zipfile(path):  # its table of contents is at the end
+            return path, damaged
+        damaged.append(path)
+    return None, damaged
+
+
+def holds_a_run(work_dir: Path) -> bool:
+    """Returns whether a training has left checkpoints or records in a folder."""
+    return (work_dir / LAST).is_file() or (work_dir / HISTORY).is_file()
+
+
+def set_aside(work_dir: Path) -> Path:
+    """Moves an earlier run's checkpoints and records into a sub-folder, so that nothing is lost.
+
+    Its logs are in sub-folders of their own already.
+
+    Returns:
+        The sub-folder.
+    """
+    folder = work_dir / f"before_{time.strftime('%Y%m%d_%H%M%S')}"
+    folder.mkdir(exist_ok=True)
+    for path in sorted(work_dir.iterdir()):
+        if path.is_file() and (
+            path.suffix == ".pth" or path.name in (LAST, HISTORY, METRICS, CURVES)
+        ):
+            path.rename(folder / path.name)
+    return folder
