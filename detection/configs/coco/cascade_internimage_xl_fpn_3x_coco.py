@@ -9,6 +9,7 @@ _base_ = [
     "../_base_/models/cascade_mask_rcnn_internimage_fpn.py",
     "../_base_/datasets/coco_instance_crop.py",
     "../_base_/schedules/schedule_3x.py",
+    "../_base_/ema.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -23,12 +24,3 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4), paramwise_cfg=dict(layer_decay_rate=0.9, offset_lr_scale=0.01)
 )
-custom_hooks = [
-    dict(
-        type="EMAHook",
-        ema_type="ExpMomentumEMA",
-        momentum=1e-4,
-        update_buffers=True,
-        priority=49,
-    )
-]

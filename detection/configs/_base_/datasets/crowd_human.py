@@ -30,7 +30,6 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file=train_ann_file,
         data_prefix=dict(img=train_img_prefix),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
         pipeline=train_pipeline,
     ),
 )
