@@ -1,4 +1,4 @@
-"""Records of the original detectors: their models built and filled here, their inputs, their runs."""
+"""Records of the original detectors: their models, built and filled here, and their inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-import internimage.integrations.openmmlab.detection  # noqa: F401: registers the models
+import internimage.integrations.openmmlab.detection  # noqa: F401  (registers the models)
 from internimage.integrations.openmmlab import convert_state_dict
 from tests.detection.released_configs import to_current
 

@@ -1,0 +1,142 @@
+"""Detectors learn as the original's: the same losses and gradients for the same targets."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+
+from internimage.integrations.openmmlab import convert_state_dict
+from tests.detection.released_records import build_filled, data_samples, read_record
+
+LOSS_TOLERANCE = 1e-5
+# The gradients are recorded in float64. The cascade's differ most in float32 (a softmax's bias,
+# 2e-3); the same step in float64 agrees to 4e-6.
+GRADIENT_TOLERANCE = {"loss_cascade_l": 4e-3}
+DEFAULT_GRADIENT_TOLERANCE = 1e-3
+
+WITH_GRADIENTS = [
+    pytest.param(("loss_mask_rcnn_t", "fixed_proposals"), id="mask_rcnn"),
+    pytest.param(("loss_mask_rcnn_t_sampled", "end_to_end_seed0"), id="mask_rcnn_sampled"),
+    pytest.param(("loss_cascade_l", "fixed_proposals"), id="cascade", marks=pytest.mark.slow),
+    pytest.param(("loss_dino_t", "full"), id="dino"),
+    pytest.param(("loss_cbdino_h", "full"), id="cbdino"),
+]
+WITHOUT_GRADIENTS = [
+    pytest.param(("loss_mask_rcnn_t", "end_to_end"), id="mask_rcnn_own_proposals"),
+    pytest.param(
+        ("loss_mask_rcnn_t_sampled", "fixed_proposals_seed0"), id="mask_rcnn_sampled_fixed"
+    ),
+]
+
+
+def samples_with_targets(record, arrays):
+    """The record's data samples with their boxes, classes and masks."""
+    samples = data_samples(record)
+    width = record["input"]["shape"][3]
+    for i, sample in enumerate(samples):
+        sample.gt_instances = InstanceData(
+            bboxes=torch.from_numpy(arrays[f"gt_bboxes.{i}"]).float(),
+            labels=torch.from_numpy(arrays[f"gt_labels.{i}"]).long(),
+        )
+        if f"gt_masks_packed.{i}" in arrays:
+            masks = np.unpackbits(arrays[f"gt_masks_packed.{i}"], axis=2, count=width)
+            sample.gt_instances.masks = BitmapMasks(masks, *masks.shape[1:])
+    return samples
+
+
+def losses_of_fixed_proposals(model, images, samples, arrays):
+    """Losses of a two-stage detector whose second stage gets the record's proposals."""
+    features = model.extract_feat(images)
+    class_agnostic = copy.deepcopy(samples)
+    for sample in class_agnostic:
+        sample.gt_instances.labels = torch.zeros_like(sample.gt_instances.labels)
+    losses = model.rpn_head.loss(features, class_agnostic)
+    proposals = [
+        InstanceData(bboxes=torch.from_numpy(arrays[f"proposals.{i}"]).float())
+        for i in range(len(samples))
+    ]
+    return losses | model.roi_head.loss(features, proposals, samples)
+
+
+def current_name(name):
+    """Today's name of a recorded loss."""
+    name = name.replace("interm_", "enc_")
+    if match := re.fullmatch(r"(.*loss_(?:cls|bbox|iou))([01])(?:_w0\.5)?", name):
+        return f"stream{match[2]}.{match[1]}"
+    return name
+
+
+class Step:
+    """One training step of a record's model: losses, and the gradients of their sum.
+
+    Args:
+        name: of the record.
+        variant: of the record.
+        weight: gives the deterministic weights.
+        image: gives the deterministic images.
+    """
+
+    def __init__(self, name, variant, weight, image):
+        record, arrays = read_record(name)
+        self.expected = record["variants"][variant]
+        self.gradient_tolerance = GRADIENT_TOLERANCE.get(name, DEFAULT_GRADIENT_TOLERANCE)
+        self.model = build_filled(record, weight).train()
+        batch, _, height, width = record["input"]["shape"]
+        images = image(batch, height, width, record["input"]["seed"]).float()
+        samples = samples_with_targets(record, arrays)
+        torch.manual_seed(0)
+        np.random.seed(0)
+        if variant.startswith("fixed_proposals"):
+            losses = losses_of_fixed_proposals(self.model, images, samples, arrays)
+        else:
+            losses = self.model.loss(images, samples)
+        total, _ = self.model.parse_losses(losses)
+        total.backward()
+        self.total = float(total)
+        self.losses = {
+            name: [float(v) for v in value] if isinstance(value, list) else float(value)
+            for name, value in losses.items()
+        }
+
+
+@pytest.fixture(scope="module", params=WITH_GRADIENTS)
+def step(request, weight, image):
+    return Step(*request.param, weight, image)
+
+
+@pytest.mark.parametrize("step", WITH_GRADIENTS + WITHOUT_GRADIENTS, indirect=True)
+def test_losses_equal_the_original(step):
+    expected = step.expected["float32"]
+    assert {current_name(name) for name in expected["losses"]} == set(step.losses)
+    for name, value in expected["losses"].items():
+        np.testing.assert_allclose(
+            step.losses[current_name(name)], value, rtol=LOSS_TOLERANCE, atol=1e-7, err_msg=name
+        )
+    assert step.total == pytest.approx(expected["total"], rel=LOSS_TOLERANCE)
+
+
+def test_gradients_of_all_parameters_equal_the_original(step):
+    expected = convert_state_dict(
+        {name: torch.tensor(norm) for name, norm in step.expected["grad_norms"].items()}
+    )
+    # In float32, as one record has it, the sum of millions of squares is off by 1e-3.
+    source = getattr(torch, step.expected["grad_norms_source"])
+    found = {
+        name: float(parameter.grad.to(source).norm())
+        for name, parameter in step.model.named_parameters()
+    }
+    assert set(found) == set(expected)
+    for name, norm in found.items():
+        assert norm == pytest.approx(
+            float(expected[name]), rel=step.gradient_tolerance, abs=1e-6
+        ), name
+    for name, values in step.expected.get("buffers_after_step", {}).items():
+        np.testing.assert_allclose(
+            step.model.get_buffer(name)[: len(values)], values, rtol=1e-4, atol=1e-6
+        )
