@@ -1,11 +1,32 @@
-"""Model configs of the original's generation, in the fields of today's mmdet."""
+"""Models of the original's configs: ours of the same names, and theirs in the fields of now."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+CONFIGS = Path(__file__).parents[2] / "detection" / "configs"
+
 DINO_TYPES = {"DINO": "InternImageDINO", "CBDINO": "CBDINO"}
+
+
+def read_config(name: str) -> Config:
+    """Return our config of a name such as ``coco/mask_rcnn_internimage_t_fpn_1x_coco``."""
+    return Config.fromfile(CONFIGS / f"{name}.py")
+
+
+def build_without_storage(config: Config) -> nn.Module:
+    """Build a config's model at its full size on the meta device."""
+    init_default_scope(config.default_scope)
+    with torch.device("meta"):
+        return MODELS.build(config.model)
 
 
 def to_current(model: dict[str, Any]) -> dict[str, Any]:
