@@ -37,11 +37,11 @@ CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 FOLDERS = ("train", "val", "annotations", "semantic")
 
 MIN_SIZE = 48  # pixels; below, the smallest digit would have as few pixels as its scan
-NUM_DIGITS = (3, 7)  # the least and the most a scene
-SIDE = (0.24, 0.5)  # of a digit, as a share of the scene's
+NUM_DIGITS = (3, 6)  # the least and the most a scene
+SIDE = (0.26, 0.48)  # of a digit, as a share of the scene's
 MAX_TURN = 15  # degrees
-MIN_CONTRAST = 55  # between ink and paper, in steps of luma 0-255
-MIN_VISIBLE = 0.85  # share of a digit that the others must leave free
+MIN_CONTRAST = 70  # between ink and paper, in steps of luma 0-255
+MIN_VISIBLE = 0.9  # share of a digit that the others must leave free
 ATTEMPTS = 40  # to place a digit before the scene is full
 INK_LEVEL = 100  # of a scan's brightness 0-255, above which a pixel is the digit's
 INK_SOFTNESS = 90  # steps of brightness from paper to full ink: the edge is a ramp, as in a scan
