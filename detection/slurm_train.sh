@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Trains under Slurm, from a login shell or inside of a batch job.
+#
+#   detection/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [flags of train.py]
+#
+#   GPUS           ranks of all machines (8)
+#   GPUS_PER_NODE  ranks of a machine (8, or GPUS where that is less)
+#   CPUS_PER_TASK  processor cores of a rank (5)
+#   SRUN_ARGS      further arguments of srun, such as "--time 24:00:00"
+#
+# Two minutes before the time is over Slurm sends SIGUSR1: the run saves, exits with 138 and is
+# started again with --resume, in a batch job by `scontrol requeue`.
+#
+# A batch job asks for the signal itself, since srun cannot do so within one, and goes on with what
+# an earlier start of it has left:
+#
+#   #SBATCH --signal=USR1@120 --requeue --open-mode=append
+#   detection/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR --resume
+set -euo pipefail
+
+if [ $# -lt 4 ]; then
+    echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [flags of train.py]" >&2
+    exit 2
+fi
+partition=$1
+job_name=$2
+config=$3
+work_dir=$4
+shift 4
+
+gpus=${GPUS:-8}
+gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+stopped=138 # 128 + SIGUSR1
+
+# The signal is a property of the allocation: srun asks for it where it makes one.
+signal=(--signal=USR1@120)
+if [ -n "${SLURM_JOB_ID:-}" ]; then
+    signal=()
+fi
+
+# Of a job that was requeued, this is not the first start.
+flags=("$@")
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+    flags=("$@" --resume)
+fi
+
+while true; do
+    exit_code=0
+    # shellcheck disable=SC2086  # SRUN_ARGS are several words
+    srun --partition "$partition" --job-name "$job_name" \
+        --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" --gres "gpu:$gpus_per_node" \
+        --cpus-per-task "${CPUS_PER_TASK:-5}" \
+        --kill-on-bad-exit=1 "${signal[@]}" ${SRUN_ARGS:-} \
+        python -u "$(dirname "$0")/train.py" "$config" --work-dir "$work_dir" \
+        --launcher slurm "${flags[@]}" || exit_code=$?
+    if [ "$exit_code" -ne "$stopped" ]; then
+        exit "$exit_code"
+    fi
+    if [ -n "${SLURM_JOB_ID:-}" ]; then
+        exec scontrol requeue "$SLURM_JOB_ID"
+    fi
+    flags=("$@" --resume)
+done

@@ -1,0 +1,136 @@
+"""What the flags of a test.py change in a config: metrics, files, pictures, augmentation."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from internimage.integrations.openmmlab.scripts.own_data import leaf_datasets
+
+# Metrics by their type: the argument that says what to measure, and what it may be.
+MEASURES = {
+    "CocoMetric": ("metric", ("bbox", "segm", "proposal", "proposal_fast")),
+    "LVISMetric": ("metric", ("bbox", "segm", "proposal", "proposal_fast")),
+    "VOCMetric": ("metric", ("mAP", "recall")),
+    "CrowdHumanMetric": ("metric", ("AP", "MR", "JI")),
+    "IoUMetric": ("iou_metrics", ("mIoU", "mDice", "mFscore")),
+}
+# Those that can write files instead, and the argument that says where.
+FORMATS = {
+    "CocoMetric": "outfile_prefix",
+    "LVISMetric": "outfile_prefix",
+    "IoUMetric": "output_dir",
+}
+DUMPS = {"mmdet": "DumpDetResults"}
+PICTURES = {"mmdet": "DetVisualizationHook", "mmseg": "SegVisualizationHook"}
+SCORE_THRESHOLD = 0.3
+
+
+def apply_arguments(config: Config, args: argparse.Namespace) -> None:
+    """Writes what the flags say into the config.
+
+    Raises:
+        ValueError: A flag needs something that the config does not have, or has a wrong value.
+    """
+    if config.get("test_dataloader") is None or config.get("test_evaluator") is None:
+        raise ValueError(
+            f"expected test_dataloader and test_evaluator in {args.config}, got "
+            f"{config.get('test_dataloader')} and {config.get('test_evaluator')}"
+        )
+    default = Path("work_dirs") / Path(args.config).stem / "test"
+    config.work_dir = args.work_dir or str(default)
+    config.load_from, config.resume = args.checkpoint, False
+    # A checkpoint with a moving average has it under the names of the weights already.
+    hooks = [hook for hook in config.get("custom_hooks") or [] if hook.get("type") != "EMAHook"]
+    config.custom_hooks = hooks
+    if args.eval:
+        _measure(config, args.eval)
+    if args.format_only:
+        _write_only(config)
+    for metric in _metrics(config):
+        metric.update(args.eval_options)
+        if args.gpu_collect:
+            metric["collect_device"] = "gpu"
+        if args.tmpdir:
+            metric["collect_device"], metric["collect_dir"] = "cpu", args.tmpdir
+    if args.out:
+        _dump(config, args.out)
+    if args.show or args.show_dir:
+        _draw(config, args)
+    if args.tta:
+        _augment(config, args.config)
+
+
+def _metrics(config: Config) -> Iterator[dict[str, Any]]:
+    metrics = config.test_evaluator
+    yield from metrics if isinstance(metrics, (list, tuple)) else [metrics]
+
+
+def _measure(config: Config, wanted: list[str]) -> None:
+    known = {name for kind in _kinds(config) for name in MEASURES.get(kind, ("", ()))[1]}
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(
+            f"expected --eval {' or '.join(sorted(known)) or 'nothing'} for "
+            f"{', '.join(_kinds(config))}, got {' '.join(unknown)}"
+        )
+    for metric in _metrics(config):
+        argument, names = MEASURES.get(metric["type"], ("", ()))
+        chosen = [name for name in wanted if name in names]
+        if chosen:
+            metric[argument] = chosen[0] if metric["type"] == "VOCMetric" else chosen
+
+
+def _write_only(config: Config) -> None:
+    writers = [metric for metric in _metrics(config) if metric["type"] in FORMATS]
+    if not writers:
+        raise ValueError(
+            f"expected a metric that writes files ({', '.join(FORMATS)}) for --format-only, got "
+            f"{', '.join(_kinds(config))}"
+        )
+    for metric in writers:
+        metric["format_only"] = True
+        metric.setdefault(FORMATS[metric["type"]], str(Path(config.work_dir) / "results"))
+    config.test_evaluator = writers
+
+
+def _dump(config: Config, path: str) -> None:
+    if not path.endswith((".pkl", ".pickle")):
+        raise ValueError(f"expected --out *.pkl, got {path}")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    kind = DUMPS.get(config.get("default_scope"), "DumpResults")
+    config.test_evaluator = [*_metrics(config), {"type": kind, "out_file_path": path}]
+
+
+def _draw(config: Config, args: argparse.Namespace) -> None:
+    scope = config.get("default_scope")
+    if scope not in PICTURES:
+        raise ValueError(f"expected default_scope {' or '.join(PICTURES)} to draw, got {scope}")
+    hook: dict[str, Any] = {"type": PICTURES[scope], "draw": True, "interval": 1}
+    hook["show"] = bool(args.show)
+    folder = str(Path(args.show_dir).resolve()) if args.show_dir else None
+    if scope == "mmdet":
+        hook["score_thr"] = SCORE_THRESHOLD if args.show_score_thr is None else args.show_score_thr
+        hook["test_out_dir"] = folder
+    elif folder is not None:
+        config.visualizer.save_dir = folder
+    config.setdefault("default_hooks", {})["visualization"] = hook
+
+
+def _augment(config: Config, path: str) -> None:
+    for key in ("tta_model", "tta_pipeline"):
+        if config.get(key) is None:
+            raise ValueError(
+                f"expected {key} in {path} for --tta, got none; a config of "
+                "dino_4scale_*_tta.py, or _base_/tta.py, has it"
+            )
+    config.model = {**config.tta_model, "module": config.model}
+    for _, leaf in leaf_datasets(config, "test_dataloader"):
+        leaf["pipeline"] = config.tta_pipeline
+
+
+def _kinds(config: Config) -> list[str]:
+    return [str(metric["type"]) for metric in _metrics(config)]
