@@ -32,7 +32,7 @@ STREAM = re.compile(r"^backbone\.cb_modules\.[01]\.")
 
 @pytest.fixture(autouse=True)
 def few_log_lines():
-    """mmengine's own constructor logs three lines for every parameter."""
+    """The plain constructor of mmengine logs three lines for every parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)

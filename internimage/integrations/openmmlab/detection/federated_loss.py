@@ -89,7 +89,9 @@ class FederatedClasses:
 
 
 def read_image_counts(ann_file: str | Path) -> list[int]:
-    """Return the number of images of every category of a COCO or LVIS file, by ascending id.
+    """Return the number of images of every category of a COCO or LVIS file.
+
+    They stand in the file's order, which is that of mmdet's labels.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -104,7 +106,6 @@ def read_image_counts(ann_file: str | Path) -> list[int]:
     categories = content.get("categories") if isinstance(content, dict) else None
     if not categories:
         raise ValueError(f"read_image_counts: expected a file with categories, got {ann_file}")
-    categories = sorted(categories, key=lambda category: category["id"])
     if all("image_count" in category for category in categories):
         return [int(category["image_count"]) for category in categories]
     pairs = {(a["category_id"], a["image_id"]) for a in content.get("annotations", ())}
