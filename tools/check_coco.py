@@ -19,8 +19,6 @@ from typing import Any
 
 import cv2
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -114,23 +112,17 @@ def with_images(report: CocoReport, found: Sequence[ImageFault]) -> CocoReport:
     return dataclasses.replace(report, faults=ordered)
 
 
-def show(report: CocoReport, console: Console) -> None:
-    """Prints the faults and the boxes of each class."""
-    table = Table(box=None, pad_edge=False, show_lines=False)
-    for heading in ("found", "count", "effect", "which is", "for example"):
-        table.add_column(heading, justify="right" if heading == "count" else "left")
-    for fault in report.faults:
-        examples = "\n".join(fault.examples)
-        table.add_row(fault.kind, f"{fault.count:,}", fault.effect, fault.meaning, examples)
+def describe(report: CocoReport) -> str:
+    """Returns the faults and the boxes of each class as two tables, a line a fact: not wrapped."""
+    lines = []
     if report.faults:
-        console.print(table)
-        console.print()
-    classes = Table(box=None, pad_edge=False)
-    classes.add_column("class")
-    classes.add_column("boxes", justify="right")
-    for name, count in report.histogram.items():
-        classes.add_row(name, f"{count:,}")
-    console.print(classes)
+        lines = [f"{'count':>9}  {'effect':7}  found"]
+    for fault in report.faults:
+        lines.append(f"{fault.count:>9,}  {fault.effect:7}  {fault.kind}: {fault.meaning}")
+        lines += [f"{'':20}    {example}" for example in fault.examples]
+    lines += ["", f"{'boxes':>9}  class"] if lines else [f"{'boxes':>9}  class"]
+    lines += [f"{count:>9,}  {name}" for name, count in report.histogram.items()]
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -179,7 +171,7 @@ def _check(args: argparse.Namespace) -> bool:
                 advance(1)
                 found += [fault] if fault is not None else []
         report = with_images(report, found)
-    show(report, Console(soft_wrap=True))
+    print(describe(report))
     counts = Counter({fault.kind: fault.count for fault in report.faults})
     print(
         f"\n{args.annotations}: {report.num_images:,} images ({counts['empty image']:,} empty), "
