@@ -7,103 +7,16 @@ import copy
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import load_checkpoint, load_state_dict
-from mmengine.structures import InstanceData
 from torch import nn
 
-import internimage.integrations.openmmlab.detection  # noqa: F401  (registers the models)
 from internimage.integrations.openmmlab import convert_state_dict
 from internimage.integrations.openmmlab.detection.dino import RecomputedFFN
 from tests.detection.released_configs import to_current
 from tests.detection.released_records import read_record, released_weights
-
-
-def small_config(**changes):
-    """A DINO of width 32 with 3 classes."""
-    attention = dict(embed_dims=32, num_heads=4, dropout=0.0)
-    deformable = dict(embed_dims=32, num_heads=4, num_levels=4, dropout=0.0)
-    ffn = dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.0)
-    config = dict(
-        type="InternImageDINO",
-        backbone=dict(type="InternImage", arch="test_t", out_indices=(1, 2, 3)),
-        neck=dict(
-            type="ChannelMapper",
-            in_channels=[32, 64, 128],
-            out_channels=32,
-            kernel_size=1,
-            act_cfg=None,
-            norm_cfg=dict(type="GN", num_groups=8),
-            num_outs=4,
-        ),
-        num_queries=10,
-        encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=deformable, ffn_cfg=ffn)),
-        decoder=dict(
-            num_layers=2,
-            return_intermediate=True,
-            layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=deformable, ffn_cfg=ffn),
-            post_norm_cfg=None,
-        ),
-        positional_encoding=dict(num_feats=16, normalize=True, temperature=20),
-        bbox_head=dict(
-            type="InternImageDINOHead",
-            num_classes=3,
-            embed_dims=32,
-            sync_cls_avg_factor=True,
-            loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25),
-            loss_bbox=dict(type="L1Loss", loss_weight=5.0),
-            loss_iou=dict(type="GIoULoss", loss_weight=2.0),
-        ),
-        dn_cfg=dict(
-            label_noise_scale=0.0,
-            box_noise_scale=0.0,
-            group_cfg=dict(dynamic=True, num_groups=None, num_dn_queries=10),
-        ),
-        train_cfg=dict(
-            assigner=dict(
-                type="HungarianAssigner",
-                match_costs=[
-                    dict(type="FocalLossCost", weight=2.0),
-                    dict(type="BBoxL1Cost", weight=5.0, box_format="xywh"),
-                    dict(type="IoUCost", iou_mode="giou", weight=2.0),
-                ],
-            )
-        ),
-        test_cfg=dict(max_per_img=10),
-    )
-    return ConfigDict(config | changes)
-
-
-def build(**changes):
-    torch.manual_seed(0)
-    model = MODELS.build(small_config(**changes))
-    model.init_weights()
-    return model
-
-
-def targets(*numbers_of_boxes):
-    """Data samples of 64 x 64 images with so many boxes each."""
-    samples = []
-    for number in numbers_of_boxes:
-        start = torch.arange(number * 2.0).reshape(number, 2) * 4
-        sample = DetDataSample(metainfo=dict(img_shape=(64, 64), batch_input_shape=(64, 64)))
-        sample.gt_instances = InstanceData(
-            bboxes=torch.cat([start, start + 24], dim=1), labels=torch.arange(number) % 3
-        )
-        samples.append(sample)
-    return samples
-
-
-def gradients(model, *numbers_of_boxes):
-    torch.manual_seed(1)
-    images = torch.randn(len(numbers_of_boxes), 3, 64, 64)
-    losses = model.train().loss(images, targets(*numbers_of_boxes))
-    total, _ = model.parse_losses(losses)
-    model.zero_grad()
-    total.backward()
-    return losses, {name: p.grad for name, p in model.named_parameters()}
+from tests.detection.small_dino import build, losses_and_gradients, small_config
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +80,7 @@ def test_a_copy_of_a_model_converts_too(released):
 
 
 def test_weights_of_today_load_as_they_are():
-    model, other = build(), build()
+    model, other = build(small_config()), build(small_config())
     nn.init.normal_(model.level_embed)
     other.load_state_dict(model.state_dict(), strict=True)
     assert torch.equal(other.level_embed, model.level_embed)
@@ -183,14 +96,15 @@ def test_one_config_builds_several_models_and_stays_as_it_was():
 
 
 def test_a_decoder_of_any_width_encodes_a_box_in_twice_its_width():
-    assert build().decoder.ref_point_head.layers[0].in_features == 64
+    assert build(small_config()).decoder.ref_point_head.layers[0].in_features == 64
 
 
 def test_recomputing_feed_forward_layers_changes_no_gradient():
-    plain, saving = build(), build(with_cp=True)
+    plain, saving = build(small_config()), build(small_config(with_cp=True))
     saving.load_state_dict(plain.state_dict())
     assert sum(isinstance(module, RecomputedFFN) for module in saving.modules()) == 3
-    (losses, expected), (again, found) = gradients(plain, 2, 3), gradients(saving, 2, 3)
+    losses, expected = losses_and_gradients(plain, 2, 3)
+    again, found = losses_and_gradients(saving, 2, 3)
     for name, value in losses.items():
         torch.testing.assert_close(again[name], value)
     for name, gradient in expected.items():
@@ -198,7 +112,7 @@ def test_recomputing_feed_forward_layers_changes_no_gradient():
 
 
 def test_denoising_without_noise_starts_from_the_targets():
-    generator = build().dn_query_generator
+    generator = build(small_config()).dn_query_generator
     boxes = torch.tensor([[0.1, 0.2, 0.5, 0.8], [0.0, 0.0, 1.0, 1.0]])
     queries = generator.generate_dn_bbox_query(boxes, num_groups=2).sigmoid()
     expected = torch.tensor([[0.3, 0.5, 0.4, 0.6], [0.5, 0.5, 0.999, 0.999]])
@@ -208,9 +122,8 @@ def test_denoising_without_noise_starts_from_the_targets():
 
 
 def test_denoising_with_noise_moves_boxes_within_its_scale():
-    generator = build(
-        dn_cfg=dict(box_noise_scale=0.4, group_cfg=dict(dynamic=True, num_dn_queries=10))
-    ).dn_query_generator
+    denoising = dict(box_noise_scale=0.4, group_cfg=dict(dynamic=True, num_dn_queries=10))
+    generator = build(small_config(dn_cfg=denoising)).dn_query_generator
     torch.manual_seed(0)
     box = torch.tensor([[0.3, 0.3, 0.7, 0.7]])
     queries = generator.generate_dn_bbox_query(box, num_groups=50).sigmoid()
@@ -222,14 +135,14 @@ def test_denoising_with_noise_moves_boxes_within_its_scale():
 
 @pytest.mark.parametrize("numbers", [(0, 0), (0, 2)])
 def test_images_without_objects_have_a_finite_loss_and_leave_no_parameter_out(numbers):
-    losses, found = gradients(build(), *numbers)
+    losses, found = losses_and_gradients(build(small_config()), *numbers)
     assert all(torch.isfinite(value).all() for value in losses.values())
     # parameters out of the graph would stop training on several GPUs
     assert [name for name, gradient in found.items() if gradient is None] == []
 
 
 def test_initialising_a_whole_detector_keeps_the_zero_offsets_of_dcnv3():
-    model = build()
+    model = build(small_config())
     offsets = [p for name, p in model.named_parameters() if ".dcn.offset." in name]
     assert len(offsets) == 10 and not any(p.any() for p in offsets)
     masks = [p for name, p in model.named_parameters() if ".dcn.mask." in name]
