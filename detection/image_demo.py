@@ -21,7 +21,7 @@ from internimage.cli_arguments import rate
 from internimage.cli_detect import PALETTES, detect
 from internimage.script import Parser, run_script
 
-NAME = "image_demo"
+NAME = "image_demo.py"
 
 
 def build_parser() -> Parser:
@@ -64,6 +64,7 @@ def demo(options: argparse.Namespace) -> int:
         score_threshold=options.score_thr,
         topk=None,
         as_json=False,
+        configs=Path(__file__).parent / "configs",
     )
 
 

@@ -53,22 +53,20 @@ def add_detect_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_detect(options: argparse.Namespace) -> int:
     """Detect objects, input by input; one that cannot be read costs the others nothing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of libraries; what matters here is an error
-        return detect(
-            "internimage detect",
-            options.inputs,
-            options.output,
-            checkpoint=options.checkpoint,
-            config=options.config,
-            cfg_options=options.cfg_options or (),
-            device=options.device,
-            palette=options.palette,
-            tta=options.tta,
-            score_threshold=options.score_threshold,
-            topk=options.topk,
-            as_json=options.json,
-        )
+    return detect(
+        "internimage detect",
+        options.inputs,
+        options.output,
+        checkpoint=options.checkpoint,
+        config=options.config,
+        cfg_options=options.cfg_options or (),
+        device=options.device,
+        palette=options.palette,
+        tta=options.tta,
+        score_threshold=options.score_threshold,
+        topk=options.topk,
+        as_json=options.json,
+    )
 
 
 def detect(
@@ -85,6 +83,7 @@ def detect(
     score_threshold: float,
     topk: int | None,
     as_json: bool,
+    configs: Path | None = None,
 ) -> int:
     """Detect objects, print what was found, return the exit code.
 
@@ -101,6 +100,7 @@ def detect(
         score_threshold: least score, 0-1.
         topk: detections an image at most.
         as_json: print JSON instead of tables.
+        configs: folder of today's configs, for the error about one of the old generation.
 
     Raises:
         FileNotFoundError: the checkpoint or the config does not exist.
@@ -109,27 +109,30 @@ def detect(
     """
     device = check_device(device)
     files, inference = _import_detection()
-    detector = inference.build_detector(
-        checkpoint,
-        config,
-        device=device,
-        palette=palette,
-        tta=tta,
-        cfg_options=inference.read_options(cfg_options),
-    )
+    limits = {"score_threshold": score_threshold, "topk": topk}
     answers: list[dict[str, Any]] = []
     exit_code = 0
-    if not as_json:
-        _print_head(detector)
-    limits = {"score_threshold": score_threshold, "topk": topk}
-    for answer in files.detect_files(detector, inputs, output, **limits):
-        if isinstance(answer, files.Failure):
-            exit_code = report(program, answer.error)
-            answers.append({"input": str(answer.source), "error": str(answer.error)})
-            continue
-        answers.append(answer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries; what matters here is an error
+        detector = inference.build_detector(
+            checkpoint,
+            config,
+            device=device,
+            palette=palette,
+            tta=tta,
+            cfg_options=inference.read_options(cfg_options),
+            configs=configs,
+        )
         if not as_json:
-            _print_answer(answer)
+            _print_head(detector)
+        for answer in files.detect_files(detector, inputs, output, **limits):
+            if isinstance(answer, files.Failure):
+                exit_code = report(program, answer.error)
+                answers.append({"input": str(answer.source), "error": str(answer.error)})
+                continue
+            answers.append(answer)
+            if not as_json:
+                _print_answer(answer)
     if as_json:
         content = {
             "checkpoint": detector.checkpoint,

@@ -1,4 +1,4 @@
-"""The arrows of docs/architecture.md: ops_dcnv3 -> internimage -> classification -> tools.
+"""The arrows of docs/architecture.md: ops_dcnv3 -> internimage -> the tasks' rooms -> tools.
 
 Reads the imports of every file without running it, so that an import inside a function counts too.
 """
@@ -20,7 +20,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "ops_dcnv3": frozenset(),
     "internimage": frozenset({"ops_dcnv3"}),
     "classification": frozenset({"ops_dcnv3", "internimage"}),
-    "tools": frozenset({"ops_dcnv3", "internimage", "classification"}),
+    "detection": frozenset({"ops_dcnv3", "internimage"}),
+    "tools": frozenset({"ops_dcnv3", "internimage", "classification", "detection"}),
 }
 OUTSIDERS = frozenset({"tests", "benchmarks", "build"})
 
@@ -31,6 +32,7 @@ MAY_USE: dict[Path, frozenset[str]] = {
     Path("internimage", "integrations"): FRAMEWORKS,
     # timm's schedules, augmentation and moving averages; the model is ours.
     Path("classification"): frozenset({"timm"}),
+    Path("detection"): OPENMMLAB,
 }
 
 # `import internimage` must not load these: they are slow, optional, or both.
@@ -102,7 +104,12 @@ def test_every_room_has_files_to_check(room: str):
         ("internimage/a.py", "from tests.helpers import x", "imports tests.helpers"),
         ("classification/data/a.py", "from tools import demo", "imports tools"),
         ("classification/a.py", "import mmengine", "imports mmengine"),
+        ("classification/a.py", "from detection import train", "imports detection"),
+        ("detection/a.py", "import classification.config", "imports classification"),
+        ("detection/a.py", "from timm.data import Mixup", "imports timm.data"),
+        ("internimage/a.py", "import detection.train", "imports detection.train"),
         ("tools/a.py", "import transformers", "imports transformers"),
+        ("tools/a.py", "import mmdet", "imports mmdet"),
     ],
 )
 def test_a_forbidden_import_is_found(tmp_path: Path, path: str, source: str, expected: str):
@@ -119,6 +126,8 @@ def test_a_forbidden_import_is_found(tmp_path: Path, path: str, source: str, exp
         ("ops_dcnv3/src/ops_dcnv3/a.py", "from ops_dcnv3 import ops\nfrom . import internimage"),
         ("internimage/a.py", "import ops_dcnv3.modules\nimport timmy"),
         ("internimage/integrations/timm.py", "import timm"),
+        ("internimage/integrations/openmmlab/detection/a.py", "from mmdet.apis import x"),
+        ("detection/a.py", "import mmdet\nfrom mmengine.config import Config"),
         ("classification/a.py", "from internimage import create_model\nimport config"),
         ("classification/data/a.py", "from timm.data import Mixup"),
         ("tools/a.py", "from classification import train"),

@@ -165,6 +165,7 @@ def build_detector(
     palette: PaletteName | None = None,
     tta: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
+    configs: Path | None = None,
 ) -> Detector:
     """Put a detector, its weights, its pipeline and its class names together.
 
@@ -177,6 +178,9 @@ def build_detector(
         tta: predict with the config's test-time augmentation.
         cfg_options: settings that override those of ``config``, by their dotted names.
 
+        configs: folder in which today's config is looked for when ``config`` is one of mmdet 2.x,
+            for the error.
+
     Raises:
         FileNotFoundError: a file does not exist.
         ValueError: something is missing or does not fit; the message says what to give.
@@ -184,11 +188,15 @@ def build_detector(
     saved = read_checkpoint(checkpoint)
     meta = saved.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
-    settings = _settings(meta, checkpoint, config, cfg_options or {})
+    if config is not None:
+        settings = read_config(config, cfg_options, configs=configs)
+    else:
+        settings = _saved_settings(meta, checkpoint, cfg_options or {})
     origin = str(config) if config is not None else f"the config in {checkpoint}"
     pipeline = _test_pipeline(settings, origin, tta=tta)
     model = _build_model(settings, origin, device)
     load_all_weights(model, saved, origin=str(checkpoint))
+    _require_finite(model, str(checkpoint))
     num_classes = count_classes(model)
     names = _class_names(saved, settings, num_classes, checkpoint)
     colours = _palette(palette, meta, num_classes)
@@ -222,14 +230,9 @@ def count_classes(model: nn.Module) -> int | None:
     return getattr(head, "num_classes", None)
 
 
-def _settings(
-    meta: Mapping[str, Any],
-    checkpoint: str | Path,
-    config: str | Path | None,
-    cfg_options: Mapping[str, Any],
+def _saved_settings(
+    meta: Mapping[str, Any], checkpoint: str | Path, cfg_options: Mapping[str, Any]
 ) -> Config:
-    if config is not None:
-        return read_config(config, cfg_options)
     if cfg_options:
         raise ValueError(
             f"build_detector: expected a config to override, got {', '.join(cfg_options)} and the "
@@ -289,6 +292,14 @@ def _build_model(settings: Config, origin: str, device: str) -> nn.Module:
                 f"build_detector: expected a config that today's mmdet can build, got {origin} "
                 f"({type(error).__name__}: {reason})"
             ) from error
+
+
+def _require_finite(model: nn.Module, origin: str) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(
+                f"build_detector: expected finite weights, got NaN or infinity in {origin}: {name}"
+            )
 
 
 def _with_augmentation(model: nn.Module, settings: Config, origin: str) -> nn.Module:

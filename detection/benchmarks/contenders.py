@@ -1,0 +1,133 @@
+"""Mask R-CNN with one backbone or another: what bench_detectors.py compares.
+
+Everything behind the backbone is mmdet's Mask R-CNN with a feature pyramid, the same for all.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner  # noqa: F401  loads mmengine's configs for `mmdet::`
+from torch import Tensor, nn
+
+import internimage.integrations.openmmlab  # noqa: F401  registers InternImage
+
+BASE = "_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'"
+PYRAMID_WIDTH = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A backbone in Mask R-CNN.
+
+    Args:
+        title: its name in a table.
+        backbone: its block of the config; None leaves the ResNet-50 of mmdet's base.
+        in_channels: widths of its four maps.
+        needs: the package it comes from beside mmdet, and the command that installs it.
+    """
+
+    title: str
+    backbone: dict[str, Any] | None
+    in_channels: tuple[int, int, int, int]
+    needs: tuple[str, str] | None = None
+
+
+CONTENDERS = {
+    "internimage_t": Contender(
+        title="InternImage-T",
+        backbone=dict(type="InternImage", arch="t", layer_scale=1.0),
+        in_channels=(64, 128, 256, 512),
+    ),
+    "resnet_50": Contender(
+        title="ResNet-50 (mmdet)", backbone=None, in_channels=(256, 512, 1024, 2048)
+    ),
+    "convnext_t": Contender(
+        title="ConvNeXt-T (mmpretrain)",
+        backbone=dict(
+            type="mmpretrain.ConvNeXt",
+            arch="tiny",
+            out_indices=(0, 1, 2, 3),
+            layer_scale_init_value=1.0,
+            gap_before_final_norm=False,
+        ),
+        in_channels=(96, 192, 384, 768),
+        needs=(
+            "mmpretrain",
+            "pip install --no-deps onedl-mmpretrain==1.3.6 model-index ordered-set mat4py",
+        ),
+    ),
+    "swin_t": Contender(
+        title="Swin-T (mmdet)",
+        backbone=dict(
+            type="SwinTransformer",
+            embed_dims=96,
+            depths=(2, 2, 6, 2),
+            num_heads=(3, 6, 12, 24),
+            window_size=7,
+            out_indices=(0, 1, 2, 3),
+        ),
+        in_channels=(96, 192, 384, 768),
+    ),
+}
+
+
+def build(contender: Contender, *, width: int = PYRAMID_WIDTH) -> nn.Module:
+    """Builds a Mask R-CNN with random weights, ready to predict.
+
+    Args:
+        contender: its backbone.
+        width: channels of the pyramid and of the heads' convolutions.
+
+    Raises:
+        ImportError: the package that the backbone comes from is missing.
+    """
+    if contender.needs is not None and contender.needs[0] == "mmpretrain":
+        import mmpretrain.models  # noqa: F401  registers ConvNeXt
+    init_default_scope("mmdet")
+    config = Config.fromstring(BASE, ".py")
+    model = config.model
+    if contender.backbone is not None:
+        model.backbone = contender.backbone
+    model.backbone.pop("init_cfg", None)  # weights to download
+    model.neck.update(in_channels=list(contender.in_channels), out_channels=width)
+    model.rpn_head.update(in_channels=width, feat_channels=width)
+    for name in ("bbox", "mask"):
+        model.roi_head[f"{name}_roi_extractor"].out_channels = width
+        model.roi_head[f"{name}_head"].in_channels = width
+    model.roi_head.mask_head.conv_out_channels = width
+    torch.manual_seed(0)
+    return MODELS.build(model).eval()
+
+
+def make_input(height: int, width: int, device: str = "cpu") -> tuple[Tensor, list[DetDataSample]]:
+    """Returns a normalised image (1, 3, height, width) and what mmdet wants to know of it."""
+    image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    facts = dict(
+        img_shape=(height, width),
+        ori_shape=(height, width),
+        pad_shape=(height, width),
+        scale_factor=(1.0, 1.0),
+    )
+    return image.to(device), [DetDataSample(metainfo=facts)]
+
+
+def forward_pass(model: nn.Module, height: int, width: int, device: str) -> Callable[[], Any]:
+    """Returns a function that runs a whole detector once.
+
+    The pass is the one that published FLOPs count: backbone, pyramid, proposals with their
+    suppression, box head on all proposals (at most 1000), mask head on the first 100. Only the
+    suppression of the final boxes is left out: with random weights it would have nothing to do.
+    """
+    image, samples = make_input(height, width, device)
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return model(image, samples, mode="tensor")
+
+    return run
