@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,28 @@ def test_a_leaf_says_its_result_in_its_docstring_and_names_itself_in_the_command
     assert f"detection/configs/{name}.py" in docstring
     assert "AP" in docstring or name.startswith("objects365/")  # no figure was published
     assert len(text[text.index("_base_ =") :].splitlines()) <= 22
+
+
+def test_the_readme_links_every_config_with_the_result_that_its_docstring_has():
+    readme = (CONFIGS.parent / "README.md").read_text()
+    linked = dict(re.findall(r"\[([\w./]+)\]\(configs/([\w./]+)\.py\)", readme))
+    assert set(linked.values()) == leaves()
+    for line in readme.splitlines():
+        for label, name in re.findall(r"\[([\w./]+)\]\(configs/([\w./]+)\.py\)", line):
+            assert name.endswith(label)
+            docstring = (CONFIGS / f"{name}.py").read_text().split('"""')[1]
+            # Results have a digit behind the point, seconds two.
+            numbers = set(re.findall(r"(?<![\d.])\d\d\.\d(?!\d)", line))
+            assert numbers <= set(re.findall(r"\d\d\.\d(?!\d)", docstring)), name
+
+
+def test_files_and_commands_of_the_readme_are_there():
+    readme = (CONFIGS.parent / "README.md").read_text()
+    named = set(
+        re.findall(r"(?<![\w/])(?:detection|tools|internimage)/[\w./]*\w\.(?:py|sh)", readme)
+    )
+    assert len(named) > 8
+    assert [path for path in named if not (CONFIGS.parents[1] / path).exists()] == []
 
 
 @pytest.mark.parametrize("name", sorted(leaves()))
