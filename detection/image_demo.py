@@ -29,7 +29,7 @@ def build_parser() -> Parser:
     parser = Parser(NAME, "Finds objects in images, folders or videos and draws them.")
     parser.add_argument("img", help="image, folder of images, or video")
     parser.add_argument("config", type=Path, help="config of the detector")
-    parser.add_argument("checkpoint", type=Path, help="its weights")
+    parser.add_argument("checkpoint", help="its weights: a file or a released name")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default demo)")
     parser.add_argument("--device", help="default: cuda:0 where PyTorch sees a GPU, else cpu")
     parser.add_argument("--palette", choices=PALETTES, help="colours; default: the model's own")

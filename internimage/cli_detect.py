@@ -32,7 +32,9 @@ INSTALL = (
 def add_detect_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the subcommand's arguments."""
     parser.add_argument("inputs", nargs="+", metavar="IMAGE", help="image, folder of them, video")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="weights of a detector")
+    parser.add_argument(
+        "--checkpoint", required=True, help="weights of a detector: a file or a released name"
+    )
     parser.add_argument(
         "--config", type=Path, help="its config; mmengine's checkpoints hold theirs"
     )
@@ -74,7 +76,7 @@ def detect(
     inputs: Sequence[str | Path],
     output: Path,
     *,
-    checkpoint: Path,
+    checkpoint: str,
     config: Path | None,
     cfg_options: Sequence[str],
     device: str,
@@ -91,7 +93,7 @@ def detect(
         program: what to call the program in errors.
         inputs: images, folders and videos.
         output: folder for pictures and JSON.
-        checkpoint: weights of a detector.
+        checkpoint: weights of a detector: a file, an address or a released name.
         config: its config, None for the one that the checkpoint holds.
         cfg_options: ``KEY=VALUE``, settings that override those of ``config``.
         device: where the model runs.

@@ -170,7 +170,8 @@ def build_detector(
     """Put a detector, its weights, its pipeline and its class names together.
 
     Args:
-        checkpoint: file with the weights; released ones of mmdet 2.x are renamed as they load.
+        checkpoint: a file, an address or the name of a released detector; those of mmdet 2.x are
+            renamed as they load.
         config: file with the config. None takes the one that mmengine writes into checkpoints.
         device: where the model runs.
         palette: colours; None takes the checkpoint's, else COCO's while they suffice, else random
