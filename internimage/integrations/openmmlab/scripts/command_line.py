@@ -21,7 +21,10 @@ MEMORY_ADVICE = (
 
 # What a registry says when a config has a wrong argument, and what asserts of mmcv, mmdet and
 # pycocotools say about files: no type of error tells these from a fault of the program.
-_CONFIG = re.compile(r"class `|is not in the .*registry|must be registered", re.DOTALL)
+_CONFIG = re.compile(
+    r"class `|is not in the .*registry|__init__\(\) (got an unexpected|missing)|should be one of",
+    re.DOTALL,
+)
 _FILE = re.compile(r"failed to load image|Results do not correspond", re.DOTALL)
 
 
@@ -37,6 +40,8 @@ def run_script(
     """
     # mmdet says so at every start: its metric of this name is one of several, and not used here.
     warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
+    # mmengine's wrapper of models says it in the way of PyTorch before 2.13.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
 
     def work() -> None:
         try:

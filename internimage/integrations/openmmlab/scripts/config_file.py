@@ -51,10 +51,11 @@ def read_config(
     """
     path = Path(path)
     if not path.is_file():
-        kind = "the folder" if path.is_dir() else "none at"
+        if path.is_dir():
+            raise ValueError(f"expected a config file, got the folder {path}")
         names = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise FileNotFoundError(
-            f"expected a config file, got {kind} {path}{nearest_hint(str(path), names)}"
+            f"expected a config file, got none at {path}{nearest_hint(str(path), names)}"
         )
     check_generation(path, configs=configs)
     config = _read(path)

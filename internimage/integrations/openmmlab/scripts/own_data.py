@@ -75,7 +75,7 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
                 _spread(config, key, part, write, is_given=key in given)
     _move_evaluators(config, before, always="val_ann_file" in given)
     if config.get(CLASSES) is not None:
-        _set_classes(config)
+        _set_classes(config, given)
 
 
 def annotation_path(leaf: dict[str, Any]) -> str:
@@ -185,7 +185,7 @@ def _move_evaluators(
                 loss["ann_file"] = new
 
 
-def _set_classes(config: Config) -> None:
+def _set_classes(config: Config, given: Collection[str]) -> None:
     names = config[CLASSES]
     names = (names,) if isinstance(names, str) else names
     if not isinstance(names, (list, tuple)) or not names:
@@ -195,6 +195,12 @@ def _set_classes(config: Config) -> None:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"expected classes once each, got {', '.join(twice)} twice")
     config[CLASSES] = names
+    for key, head in heads(config):
+        if f"{key}.num_classes" in given and head["num_classes"] != len(names):
+            raise ValueError(
+                f"expected {key}.num_classes = {len(names)}, the number of classes "
+                f"({', '.join(names)}), got {head['num_classes']}"
+            )
     for loader in LOADERS:
         for _, leaf in leaf_datasets(config, loader):
             leaf["metainfo"] = {**(leaf.get("metainfo") or {}), CLASSES: names}

@@ -29,7 +29,7 @@ from internimage.integrations.openmmlab.scripts.ranks import (
     start_ranks,
 )
 from internimage.integrations.openmmlab.scripts.records import RecordsHook
-from internimage.integrations.openmmlab.scripts.safe_loading import register_safe_loading
+from internimage.integrations.openmmlab.scripts.safe_loading import find_file, register_safe_loading
 from internimage.integrations.openmmlab.scripts.saving import StopHook
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
 from internimage.integrations.openmmlab.scripts.work_dir import (
@@ -55,6 +55,8 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
         config.launcher = name_launcher(args.launcher, args.local_rank, os.environ)
         apply_arguments(config, args)
         check_data(config, TRAIN if config.val_dataloader else TRAIN[:1])
+        if config.load_from is not None:
+            find_file(config.load_from)
         start_ranks(config)
         if config.launcher == "none":
             choose_gpu(args.gpu_id)
@@ -78,7 +80,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
     for name in ("val_dataloader", "val_evaluator", "val_cfg"):
         if args.no_validate or config.get(name) is None:
             config[name] = None
-    randomness = dict(config.get("randomness") or {})
+    randomness = {"seed": None, **(config.get("randomness") or {})}
     if args.seed is not None:
         randomness["seed"] = args.seed
     if args.diff_seed:
@@ -100,6 +102,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         config.resume = True
         config.load_from = None if args.resume == "auto" else args.resume
+    config.setdefault("load_from", None)
 
 
 def use_mixed_precision(config: Config) -> None:

@@ -24,7 +24,9 @@ def find_newest(work_dir: Path) -> tuple[Path | None, list[Path]]:
     files += [stopped] if stopped.is_file() else []
     files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     note = work_dir / LAST
-    noted = work_dir / Path(note.read_text(encoding="utf-8").strip() or "-").name
+    noted = work_dir / "none"
+    if note.is_file():
+        noted = work_dir / Path(note.read_text(encoding="utf-8").strip()).name
     if noted in files:
         files.remove(noted)
         files.insert(0, noted)
