@@ -67,6 +67,24 @@ def test_every_parameter_learns(model):
         assert gradient.any(), name
 
 
+def test_an_image_without_objects_leaves_no_parameter_out(model):
+    _, gradients = losses_and_gradients(model, 0)
+    # parameters out of the graph would stop training on several GPUs
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_a_step_in_bfloat16_is_near_that_in_float32(model):
+    images, samples = images_and_targets(2, 1)
+    expected = model.train().loss(images, samples)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.loss(images, samples)
+    total, wanted = model.parse_losses(found)[0], model.parse_losses(expected)[0]
+    total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert float(total) == pytest.approx(float(wanted), rel=0.05)
+
+
 def test_predictions_are_those_of_the_second_stream_alone(model):
     images, samples = images_and_targets(1, 1)
     model.eval()
