@@ -37,14 +37,14 @@ CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 FOLDERS = ("train", "val", "annotations", "semantic")
 
 MIN_SIZE = 48  # pixels; below, the smallest digit would have as few pixels as its scan
-NUM_DIGITS = (3, 6)  # the least and the most a scene
-SIDE = (0.26, 0.48)  # of a digit, as a share of the scene's
-MAX_TURN = 15  # degrees
+NUM_DIGITS = (3, 5)  # the least and the most a scene
+SIDE = (0.28, 0.48)  # of a digit, as a share of the scene's
+MAX_TURN = 12  # degrees
 MIN_CONTRAST = 70  # between ink and paper, in steps of luma 0-255
-MIN_VISIBLE = 0.9  # share of a digit that the others must leave free
+MIN_VISIBLE = 0.93  # share of a digit that the others must leave free
 ATTEMPTS = 40  # to place a digit before the scene is full
-INK_LEVEL = 100  # of a scan's brightness 0-255, above which a pixel is the digit's
-INK_SOFTNESS = 90  # steps of brightness from paper to full ink: the edge is a ramp, as in a scan
+INK_LEVEL = 135  # of a scan's brightness 0-255, above which a pixel is the digit's
+INK_SOFTNESS = 110  # steps of brightness from paper to full ink: the edge is a ramp, as in a scan
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=NAME, description="Composes scenes of handwritten digits with COCO boxes and masks."
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill")
-    parser.add_argument("--train", type=int, default=600, metavar="N", help="scenes to learn from")
+    parser.add_argument("--train", type=int, default=1000, metavar="N", help="scenes to learn from")
     parser.add_argument("--val", type=int, default=100, metavar="N", help="scenes to measure with")
     parser.add_argument("--size", type=int, default=128, metavar="N", help="side, pixels")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another is another set")

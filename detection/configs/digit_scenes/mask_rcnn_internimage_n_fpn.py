@@ -28,7 +28,7 @@ model = dict(
         bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=64, finest_scale=20),
         bbox_head=dict(
             type="ConvFCBBoxHead",
-            num_shared_convs=2,
+            num_shared_convs=1,
             num_shared_fcs=1,
             in_channels=64,
             conv_out_channels=64,
@@ -41,7 +41,7 @@ model = dict(
         mask_head=dict(
             num_convs=2,
             in_channels=64,
-            conv_out_channels=64,
+            conv_out_channels=32,
             num_classes=10,
             class_agnostic=True,
             norm_cfg=norm,
