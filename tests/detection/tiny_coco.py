@@ -47,13 +47,15 @@ test_pipeline = [
     dict(type="PackDetInputs",
          meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,
+train_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False,
     dataset=dict(pipeline=train_pipeline, filter_cfg=dict(min_size=8)))
 val_dataloader = dict(num_workers=0, persistent_workers=False,
     dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=2)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
+default_hooks = dict(logger=dict(interval=1))
+log_processor = dict(window_size=1)
 param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=4)]
 randomness = dict(seed=1)
 """

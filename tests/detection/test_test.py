@@ -1,0 +1,119 @@
+"""Evaluation by the script: the scores of the training, and what its flags do."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import cv2
+import pytest
+from mmengine.config import Config
+
+from internimage.integrations.openmmlab.scripts.arguments import parse_test
+from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.test import main
+from internimage.integrations.openmmlab.scripts.test_settings import apply_arguments
+from tests.detection.script_runs import CONFIGS, Done, run_script
+from tests.detection.tiny_coco import write_config
+
+
+def test_the_last_checkpoint_has_the_scores_of_the_training(trained: tuple[Path, Done]):
+    folder, _ = trained
+    done = run_script(
+        "test.py",
+        *("tiny.py", "run/epoch_2.pth", "--work-dir", "tested", "--fuse-conv-bn"),
+        *("--out", "tested/all.pkl", "--show-dir", "drawn", "--show-score-thr", "0"),
+        folder=folder.parent,
+    )
+    assert done.code == 0, done.errors
+    before = json.loads((folder / "metrics.json").read_text())
+    after = json.loads((folder.parent / "tested" / "metrics.json").read_text())
+    assert after.pop("checkpoint") == "run/epoch_2.pth"
+    assert after == {key: before[key] for key in before if key not in ("epoch", "iteration")}
+    with (folder.parent / "tested" / "all.pkl").open("rb") as file:
+        predictions = pickle.load(file)
+    assert [sample["img_id"] for sample in predictions] == [1, 2, 3]
+    assert {"bboxes", "scores", "labels", "masks"} <= set(predictions[0]["pred_instances"])
+    pictures = sorted((folder.parent / "drawn").rglob("*.png"))
+    assert [path.name for path in pictures] == ["000.png", "001.png", "002.png"]
+    assert cv2.imread(str(pictures[0])) is not None
+    # The tiny model has no batch norm.
+    assert "warning: --fuse-conv-bn has no effect" in done.errors
+
+
+WRONG = {
+    "no checkpoint": ([], "one CHECKPOINT behind CONFIG, got none"),
+    "two": (["a.pth", "--checkpoint", "b.pth"], "got a.pth and b.pth"),
+    "none there": (["no.pth"], "an existing checkpoint, got no.pth"),
+    "measure": (["a.pth", "--eval", "bbx"], "--eval bbox or proposal or proposal_fast or segm"),
+    "dump": (["a.pth", "--out", "all.json"], "--out *.pkl, got all.json"),
+    "augmentation": (["a.pth", "--tta"], "expected tta_model in"),
+    "collect": (["a.pth", "--gpu-collect", "--tmpdir", "x"], "one of --gpu-collect and --tmpdir"),
+    "GPUs": (["a.pth", "--gpu-ids", "0", "1"], "dist_test.sh CONFIG GPUS"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.usefixtures("signals_and_warnings_as_before")
+def test_wrong_input_is_one_line_and_exit_code_2(name: str, tiny_folder: Path, capsys):
+    arguments, expected = WRONG[name]
+    assert main("test.py", CONFIGS, [str(tiny_folder / "tiny.py"), *arguments]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert line.startswith("test.py: error: ")
+    assert expected in line
+
+
+def settle(tiny_folder: Path, *arguments: str, more: str = "") -> Config:
+    """The tiny config with what the flags of test.py make of it."""
+    path = write_config(tiny_folder / "settled.py", tiny_folder / "data", more)
+    args = parse_test("test.py", [str(path), "some.pth", *arguments])
+    config = read_config(path)
+    apply_arguments(config, args)
+    return config
+
+
+def test_format_only_writes_files_for_a_server(tiny_folder: Path):
+    metric = settle(tiny_folder, "--format-only", "--work-dir", "w").test_evaluator[0]
+    assert (metric["format_only"], metric["outfile_prefix"]) == (True, "w/results")
+
+
+def test_format_only_needs_a_metric_that_can(tiny_folder: Path):
+    with pytest.raises(ValueError, match=r"--format-only, got VOCMetric"):
+        settle(
+            tiny_folder,
+            "--format-only",
+            more="test_evaluator = dict(_delete_=True, type='VOCMetric')\n",
+        )
+
+
+def test_measures_and_options_reach_the_metric(tiny_folder: Path):
+    metric = settle(tiny_folder, "--eval", "bbox", "--eval-options", "classwise=False")
+    assert metric.test_evaluator["metric"] == ["bbox"]
+    assert metric.test_evaluator["classwise"] is False
+
+
+def test_results_are_gathered_as_asked(tiny_folder: Path):
+    by_gpu = settle(tiny_folder, "--gpu-collect").test_evaluator
+    by_folder = settle(tiny_folder, "--tmpdir", "/shared").test_evaluator
+    assert by_gpu["collect_device"] == "gpu"
+    assert (by_folder["collect_device"], by_folder["collect_dir"]) == ("cpu", "/shared")
+
+
+def test_augmentation_wraps_the_model_and_changes_the_pipeline(tiny_folder: Path):
+    more = "tta_model = dict(type='DetTTAModel')\ntta_pipeline = [dict(type='LoadImageFromFile')]\n"
+    config = settle(tiny_folder, "--tta", more=more)
+    assert config.model["type"] == "DetTTAModel"
+    assert config.model["module"]["type"] == "MaskRCNN"
+    assert config.test_dataloader.dataset.pipeline == [{"type": "LoadImageFromFile"}]
+
+
+def test_a_moving_average_is_not_loaded_twice(tiny_folder: Path):
+    more = "custom_hooks = [dict(type='EMAHook'), dict(type='EmptyCacheHook')]\n"
+    config = settle(tiny_folder, more=more)
+    assert [hook["type"] for hook in config.custom_hooks] == ["EmptyCacheHook"]
+
+
+def test_a_threshold_for_no_picture_warns(tiny_folder: Path):
+    with pytest.warns(UserWarning, match="--show-score-thr has no effect"):
+        settle(tiny_folder, "--show-score-thr", "0.5")
