@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
-from internimage.integrations.openmmlab.detection.drawing import Painter
+from internimage.integrations.openmmlab.detection.drawing import OPACITY, Painter
 from internimage.integrations.openmmlab.detection.inference import (
     Detector,
     build_detector,
@@ -230,13 +230,43 @@ def test_a_box_is_drawn_where_it_is_and_in_the_colour_of_its_class():
         labels=torch.tensor([1]),
         scores=torch.tensor([0.5]),
     )
-    image = np.zeros((64, 100, 3), np.uint8)
-    picture = Painter(["a", "$x$ costs $5"], [(0, 0, 255), (255, 0, 0)]).draw(image, instances)
-    rows, columns = np.nonzero(picture.any(axis=-1))
-    assert (rows.min(), rows.max()) == pytest.approx((10, 50), abs=3)
-    assert columns.min() == pytest.approx(20, abs=3)
-    edge = picture[45:48, 80]  # of the right side, below the text; blue, green, red
-    assert (edge[:, 2] > 100).all() and (edge[:, :2] < 50).all()
+    image = np.full((64, 100, 3), 7, np.uint8)
+    picture = Painter(["a", "b"], [(0, 0, 255), (250, 3, 4)]).draw(image, instances)
+    for side in (picture[30, 20], picture[30, 80], picture[50, 40], picture[10, 70]):
+        assert side.tolist() == [4, 3, 250]  # blue, green, red
+    inside, outside = picture[35:45, 30:70], picture[55:]
+    assert (inside == 7).all() and (outside == 7).all()
+    text = picture[11:30, 21:60]
+    assert ((text == 255).all(axis=-1)).any()  # white on the colour of the class
+
+
+def test_a_mask_is_laid_over_the_image_and_nowhere_else():
+    mask = torch.zeros(1, 64, 100, dtype=torch.bool)
+    mask[0, 30:50, 40:70] = True
+    instances = InstanceData(
+        bboxes=torch.tensor([[2.0, 2.0, 3.0, 3.0]]),
+        labels=torch.tensor([0]),
+        scores=torch.tensor([0.5]),
+        masks=mask,
+    )
+    image = np.full((64, 100, 3), 100, np.uint8)
+    picture = Painter([], [(200, 0, 100)]).draw(image, instances)
+    blended = [round(100 + OPACITY * (value - 100)) for value in (100, 0, 200)]
+    assert np.abs(picture[35:45, 45:65].astype(int) - blended).max() <= 1
+    assert picture[49, 55].tolist() == [100, 0, 200]  # the outline
+    assert (picture[30:50, 75:] == 100).all() and (picture[55:] == 100).all()
+    assert (image == 100).all()
+
+
+def test_the_best_of_two_that_overlap_is_on_top():
+    boxes = torch.tensor([[10.0, 30.0, 60.0, 60.0], [10.0, 30.0, 60.0, 60.0]])
+    for scores, colour in (([0.9, 0.5], [0, 0, 255]), ([0.5, 0.9], [255, 0, 0])):
+        instances = InstanceData(
+            bboxes=boxes, labels=torch.tensor([0, 1]), scores=torch.tensor(scores)
+        )
+        image = np.zeros((80, 100, 3), np.uint8)
+        picture = Painter(["a", "b"], [(255, 0, 0), (0, 0, 255)]).draw(image, instances)
+        assert picture[45, 10].tolist() == colour  # blue, green, red
 
 
 def test_a_palette_with_too_few_colours_is_refused(folder):
