@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from detection import image_demo
+from internimage import cli
 from tests.detection.tiny_detectors import ROOT, THRESHOLD, save_tiny_detector, tiny_config
 
 
@@ -100,3 +102,67 @@ def test_it_runs_as_a_script_from_any_folder(folder):
     assert done.returncode == 0
     for flag in ("--out", "--device", "--palette", "--score-thr", "--async-test"):
         assert flag in done.stdout
+
+
+@pytest.mark.slow
+def test_a_trained_detector_finds_the_digits_of_images_and_of_a_film(
+    trained_run, tmp_path, monkeypatch, capsys
+):
+    """Through both commands; the annotations of the scenes are the oracle."""
+    scenes = json.loads((trained_run.scenes / "annotations" / "val.json").read_text())
+    names = {one["id"]: one["name"] for one in scenes["categories"]}
+    chosen = scenes["images"][:20]
+    files = [trained_run.scenes / "val" / one["file_name"] for one in chosen]
+    wanted = [
+        [
+            (names[one["category_id"]], one["bbox"])
+            for one in scenes["annotations"]
+            if one["image_id"] == image["id"]
+        ]
+        for image in chosen
+    ]
+
+    def recall(answers: list[list[dict]]) -> float:
+        hits = [
+            any(
+                found["class_name"] == name and overlap(found["bbox"], box) > 0.5
+                for found in detections
+            )
+            for detections, truth in zip(answers, wanted, strict=True)
+            for name, box in truth
+        ]
+        return sum(hits) / len(hits)
+
+    code = cli.main(
+        ["detect", *map(str, files), "--checkpoint", str(trained_run.checkpoint), "--output",
+         str(tmp_path / "images")]
+    )  # fmt: skip
+    assert (code, capsys.readouterr().err) == (0, "")
+    answers = [json.loads((tmp_path / "images" / f"{f.stem}.json").read_text()) for f in files]
+    assert recall([answer["detections"] for answer in answers]) > 0.8
+    assert all(one["mask"]["counts"] for answer in answers for one in answer["detections"])
+
+    height, width = cv2.imread(str(files[0])).shape[:2]
+    film = cv2.VideoWriter(
+        str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height)
+    )
+    for file in files:
+        film.write(cv2.imread(str(file)))
+    film.release()
+    code, _, err = demo(
+        tmp_path, monkeypatch, capsys, "film.avi", str(trained_run.config),
+        str(trained_run.checkpoint), "--out", "film", "--device", "cpu",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "film/film.jsonl").read_text().splitlines()]
+    assert recall([row["detections"] for row in rows]) > 0.7  # the film is compressed
+
+
+def overlap(box: list[float], other: list[float]) -> float:
+    """Intersection over union of a box by its corners and one by its corner and size, as COCO's."""
+    left, top, right, bottom = box
+    x, y, width, height = other
+    across = min(right, x + width) - max(left, x)
+    down = min(bottom, y + height) - max(top, y)
+    shared = max(0.0, across) * max(0.0, down)
+    return shared / ((right - left) * (bottom - top) + width * height - shared)

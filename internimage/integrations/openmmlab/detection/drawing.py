@@ -57,7 +57,7 @@ class Painter:
             return image.copy()
         height, width = image.shape[:2]
         text_size = max(LEAST_TEXT, round(math.sqrt(height * width) / 70))
-        line = max(1, round(text_size / 6))
+        line = max(1, round(text_size / 8))
         order = instances.scores.argsort().tolist()
         labels = instances.labels.tolist()
         palette = get_palette(self._palette, max(labels) + 1)
