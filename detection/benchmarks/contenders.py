@@ -89,7 +89,6 @@ def build(contender: Contender, *, width: int = PYRAMID_WIDTH) -> nn.Module:
     """
     if contender.needs is not None and contender.needs[0] == "mmpretrain":
         import mmpretrain.models  # noqa: F401  registers ConvNeXt
-    init_default_scope("mmdet")
     config = Config.fromstring(BASE, ".py")
     model = config.model
     if contender.backbone is not None:
@@ -101,6 +100,7 @@ def build(contender: Contender, *, width: int = PYRAMID_WIDTH) -> nn.Module:
         model.roi_head[f"{name}_roi_extractor"].out_channels = width
         model.roi_head[f"{name}_head"].in_channels = width
     model.roi_head.mask_head.conv_out_channels = width
+    init_default_scope("mmdet")
     torch.manual_seed(0)
     return MODELS.build(model).eval()
 

@@ -42,9 +42,8 @@ def test_a_detector_has_times_the_backbones_share_sizes_and_memory():
     assert ratios == ["1.00"] * 4
     model = build(CONTENDERS["internimage_t"], width=16)
     assert float(size_row[1]) == pytest.approx(count_parameters(model) / 1e6, abs=0.06)
-    of_backbone = count_complexity(model.backbone, (64, 96)).total / 1e9
-    assert float(size_row[4]) == pytest.approx(of_backbone, abs=0.6)
-    before, peak, above = map(float, size_row[5:])
+    assert float(size_row[2]) > count_complexity(model.backbone, (64, 96)).total / 1e9
+    before, peak, above = map(float, size_row[3:])
     assert 0 < before < peak
     assert above == pytest.approx(peak - before, abs=1.1)
 
