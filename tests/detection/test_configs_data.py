@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import types
 from collections.abc import Callable
@@ -20,8 +19,9 @@ from mmengine.registry import DATA_SAMPLERS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from internimage.integrations.openmmlab.scripts.config_file import read_config
 from tests.detection import tiny_detection_sets as tiny
-from tests.detection.config_facts import load_current
+from tests.detection.config_facts import CONFIGS, load_current
 
 CB_H = "dino_4scale_cbinternimage_h_objects365"
 SETS: dict[str, tuple[Callable[..., None], tuple[int, int], int, dict[str, float]]] = {
@@ -74,18 +74,8 @@ CROPS = ("3x", "1x_coco_layer_wise", "crowd_human")
 
 
 def at(root: Path, name: str) -> Config:
-    """Return a config whose data set lies in another folder."""
-    config = copy.deepcopy(load_current(name))
-    old = config.data_root
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: moved(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(moved(item) for item in value)
-        return f"{root}/{value.removeprefix(old)}" if str(value).startswith(old) else value
-
-    return Config(moved(config.to_dict()))
+    """Return a config whose data set lies in another folder, as the command line says it."""
+    return read_config(CONFIGS / f"{name}.py", {"data_root": str(root)})
 
 
 @pytest.fixture(params=sorted(SETS))
