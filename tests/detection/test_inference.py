@@ -318,6 +318,12 @@ HOSTILE = {
         "model = dict(a=[dict(type='os.system')])",
         r"got model.a\[0\].type = 'os.system'",
     ),
+    "an expression that mmdet evaluates": (
+        "model = dict(type='MaskRCNN', train_cfg=dict(assigner=dict("
+        "type='CameraMotionCompensation', warp_mode='open(\"{file}\", \"w\")')))",
+        "expected no calls in strings .* got model.train_cfg.assigner.warp_mode",
+    ),
+    "a type that is a dict": ("model = dict(a=dict(type=dict(b=1)))", "got model.a.type = "),
     "an import": (
         "custom_imports = dict(imports=['{stem}'])\nmodel = dict(type='MaskRCNN')",
         "expected a config that imports nothing but internimage",
@@ -340,6 +346,12 @@ def test_a_config_that_asks_for_code_is_refused_and_nothing_runs(kind, folder, t
         build_detector(tmp_path / "model.pth")
     assert "give --config FILE" in str(caught.value)
     assert not trace.exists()
+
+
+def test_names_of_classes_may_hold_anything():
+    text = "test_dataloader = dict(dataset=dict(metainfo=dict(classes=('cup (paper)', ))))"
+    saved = read_saved_config(text, origin="x.pth")
+    assert saved.test_dataloader.dataset.metainfo.classes == ("cup (paper)",)
 
 
 def test_our_own_imports_may_stand_in_a_saved_config():

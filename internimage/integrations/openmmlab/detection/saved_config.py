@@ -2,7 +2,8 @@
 
 mmengine writes a run's config into its checkpoints as Python source, and executes that source to
 read it back: whoever made the checkpoint would run code here. Only literals and ``dict(...)`` are
-understood by this reader, and a ``type`` must be a registered name, which excludes functions.
+understood by this reader; a ``type`` must be a registered name, which excludes functions; and no
+string may hold a call, for mmdet and mmcv evaluate some of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ OWN_IMPORTS = "internimage.integrations.openmmlab"
 
 # A dotted path would be imported by mmengine and called with the config's values as arguments.
 _REGISTERED_NAME = re.compile(r"(?:(?:mmengine|mmcv|mmdet|mmseg|mmpretrain)\.)?[A-Za-z_]\w*")
+# Never evaluated, and free text: names of classes, places of files.
+_FREE_TEXT = frozenset({"metainfo", "checkpoint", "data_root", "ann_file", "data_prefix"})
 _NAMED_FLOATS = {"inf": float("inf"), "nan": float("nan")}
 
 
@@ -46,17 +49,23 @@ def read_saved_config(text: str, *, origin: str, parts: Collection[str] = PARTS)
             and isinstance(statement.targets[0], ast.Name)
             and statement.targets[0].id in parts
         }
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(
             f"read_saved_config: expected in {origin} a config of literals as mmengine writes it, "
             f"got one that cannot be read without running it ({error}); give --config FILE"
         ) from error
-    for path, name in _types(settings):
-        if not isinstance(name, str) or not _REGISTERED_NAME.fullmatch(name):
-            raise ValueError(
-                f"read_saved_config: expected registered names as types in the config that "
-                f"{origin} holds, got {path} = {name!r}; give --config FILE"
-            )
+    for path, value in _leaves(settings):
+        is_type = path.endswith(".type")
+        if is_type and not (isinstance(value, str) and _REGISTERED_NAME.fullmatch(value)):
+            expected = "registered names as types"
+        elif isinstance(value, str) and "(" in value:
+            expected = "no calls in strings"
+        else:
+            continue
+        raise ValueError(
+            f"read_saved_config: expected {expected} in the config that {origin} holds, got "
+            f"{path} = {value!r}; give --config FILE"
+        )
     _check_imports(settings.pop("custom_imports", None), origin)
     return Config(settings)
 
@@ -87,17 +96,19 @@ def _value(node: ast.expr) -> Any:
     raise ValueError(f"line {node.lineno}: {ast.unparse(node)[:80]}")
 
 
-def _types(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield where and what every ``type`` in a config is."""
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield where and what everything in a config is, free text and containers left out."""
     if isinstance(value, dict):
         for key, item in value.items():
-            inner = f"{path}.{key}".lstrip(".")
-            if key == "type" and path:
-                yield inner, item
-            yield from _types(item, inner)
-    elif isinstance(value, (list, tuple)):
+            if key == "type":  # whatever it is
+                yield f"{path}.type", item
+            elif key not in _FREE_TEXT:
+                yield from _leaves(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, (list, tuple, set)):
         for index, item in enumerate(value):
-            yield from _types(item, f"{path}[{index}]")
+            yield from _leaves(item, f"{path}[{index}]")
+    else:
+        yield path, value
 
 
 def _check_imports(custom_imports: Any, origin: str) -> None:
