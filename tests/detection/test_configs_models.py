@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -59,3 +62,24 @@ def test_a_model_without_a_released_one_has_the_parameters_that_the_tables_say(n
 def test_the_kernel_of_the_original_is_named_in_a_warning_that_it_changes_nothing():
     with pytest.warns(UserWarning, match="use_dcn_v4_op has no effect"):
         build_without_storage("coco/mask_rcnn_internimage_t_fpn_1x_coco_with_dcnv4")
+
+
+def test_the_config_for_boxes_alone_builds_and_takes_a_released_mask_r_cnn_but_for_its_masks(
+    tmp_path: Path,
+):
+    readme = (CONFIGS.parent / "README.md").read_text()
+    start = readme.index("    _base_ = [")
+    text = textwrap.dedent(readme[start : readme.index("At the top", start)])
+    path = tmp_path / "boxes.py"
+    path.write_text(text.replace("../detection/configs", str(CONFIGS)))
+    config = Config.fromfile(path)
+    init_default_scope(config.default_scope)
+    with torch.device("meta"):
+        model = MODELS.build(config.model)
+    released = RECORDED["coco/mask_rcnn_internimage_t_fpn_1x_coco"]
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == {
+        key: shape for key, shape in released.items() if ".mask_head." not in key
+    }
+    steps = [step.type for step in config.train_dataloader.dataset.pipeline]
+    assert steps[:2] == ["LoadImageFromFile", "LoadAnnotations"]
+    assert "with_mask" not in config.train_dataloader.dataset.pipeline[1]
