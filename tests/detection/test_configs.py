@@ -226,6 +226,15 @@ def test_the_keys_for_own_data_are_what_the_data_sets_were_made_from(name: str):
         assert config.val_evaluator.ann_file == config.data_root + config.val_ann_file
 
 
+@pytest.mark.parametrize("name", sorted(leaves()))
+def test_the_pipelines_that_a_config_shows_are_those_that_its_data_sets_have(name: str):
+    config = load_current(name)
+    for part in innermost(config.train_dataloader.dataset):
+        assert part.pipeline == config.train_pipeline
+    for loader in (config.val_dataloader, config.test_dataloader):
+        assert loader.dataset.pipeline == config.test_pipeline
+
+
 def innermost(dataset: Config) -> list[Config]:
     if "datasets" in dataset:
         return list(dataset.datasets)

@@ -23,6 +23,9 @@ classes = (
     "traffic sign",
 )
 
+train_pipeline = _base_.large_train_pipeline
+test_pipeline = _base_.large_test_pipeline
+
 train_dataloader = dict(
     batch_size=1,
     num_workers=2,
@@ -36,7 +39,7 @@ train_dataloader = dict(
         ann_file=train_ann_file,
         data_prefix=dict(img=train_img_prefix),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=_base_.large_train_pipeline,
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -52,7 +55,7 @@ val_dataloader = dict(
         ann_file=val_ann_file,
         data_prefix=dict(img=val_img_prefix),
         test_mode=True,
-        pipeline=_base_.large_test_pipeline,
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader

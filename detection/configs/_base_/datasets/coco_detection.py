@@ -8,8 +8,9 @@ train_pipeline = [
     *_base_.detr_crop_of_objects,
     dict(type="PackDetInputs"),
 ]
+test_pipeline = _base_.box_test_pipeline
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=_base_.box_test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 val_evaluator = dict(metric="bbox")

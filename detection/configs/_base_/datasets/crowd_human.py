@@ -18,6 +18,7 @@ train_pipeline = [
     *_base_.detr_crop,
     dict(type="PackDetInputs"),
 ]
+test_pipeline = _base_.box_test_pipeline
 
 train_dataloader = dict(
     batch_size=2,
@@ -45,7 +46,7 @@ val_dataloader = dict(
         ann_file=val_ann_file,
         data_prefix=dict(img=val_img_prefix),
         test_mode=True,
-        pipeline=_base_.box_test_pipeline,
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader

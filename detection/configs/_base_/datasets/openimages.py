@@ -11,6 +11,7 @@ train_img_prefix = "train/"
 val_ann_file = "annotations/validation-annotations-bbox.csv"
 val_img_prefix = "validation/"
 
+train_pipeline = _base_.large_train_pipeline
 test_pipeline = [
     *_base_.large_test_pipeline[:-1],
     dict(
@@ -42,7 +43,7 @@ train_dataloader = dict(
         label_file="annotations/class-descriptions-boxable.csv",
         hierarchy_file="annotations/bbox_labels_600_hierarchy.json",
         meta_file="annotations/train-image-metas.pkl",
-        pipeline=_base_.large_train_pipeline,
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(

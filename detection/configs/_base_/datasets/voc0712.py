@@ -12,6 +12,9 @@ train_img_prefix = ["VOC2007/", "VOC2012/"]
 val_ann_file = "VOC2007/ImageSets/Main/test.txt"
 val_img_prefix = "VOC2007/"
 
+train_pipeline = _base_.large_train_pipeline
+test_pipeline = _base_.large_test_pipeline
+
 train_dataloader = dict(
     batch_size=1,
     num_workers=2,
@@ -33,7 +36,7 @@ train_dataloader = dict(
                     data_prefix=dict(sub_data_root=train_img_prefix[0]),
                     # No bbox_min_size: small boxes are learnt, as the author did.
                     filter_cfg=dict(filter_empty_gt=True, min_size=32),
-                    pipeline=_base_.large_train_pipeline,
+                    pipeline=train_pipeline,
                 ),
                 dict(
                     type="VOCDataset",
@@ -41,7 +44,7 @@ train_dataloader = dict(
                     ann_file=train_ann_file[1],
                     data_prefix=dict(sub_data_root=train_img_prefix[1]),
                     filter_cfg=dict(filter_empty_gt=True, min_size=32),
-                    pipeline=_base_.large_train_pipeline,
+                    pipeline=train_pipeline,
                 ),
             ],
         ),
@@ -59,7 +62,7 @@ val_dataloader = dict(
         ann_file=val_ann_file,
         data_prefix=dict(sub_data_root=val_img_prefix),
         test_mode=True,
-        pipeline=_base_.large_test_pipeline,
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
