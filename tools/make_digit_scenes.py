@@ -40,7 +40,9 @@ MIN_SIZE = 48  # pixels; below, the smallest digit would have as few pixels as i
 NUM_DIGITS = (3, 5)  # the least and the most a scene
 SIDE = (0.28, 0.48)  # of a digit, as a share of the scene's
 MAX_TURN = 12  # degrees
-MIN_CONTRAST = 70  # between ink and paper, in steps of luma 0-255
+PAPER = (20, 130)  # its colour, 0-255: dark, as the ink is brighter
+MIN_CONTRAST = 65  # of the ink to the paper around it, in steps of luma 0-255
+MAX_INK = 225  # nearly white will do on whatever paper
 MIN_VISIBLE = 0.93  # share of a digit that the others must leave free
 ATTEMPTS = 40  # to place a digit before the scene is full
 INK_LEVEL = 135  # of a scan's brightness 0-255, above which a pixel is the digit's
@@ -106,7 +108,7 @@ def make_scene(
 
 def make_background(generator: np.random.Generator, *, size: int) -> np.ndarray:
     """Returns a texture (H, W, 3), 0-255: clouds of three grains, stripes, a few strokes."""
-    canvas = np.zeros((size, size, 3)) + generator.uniform(40, 215, 3)
+    canvas = np.zeros((size, size, 3)) + generator.uniform(*PAPER, 3)
     for cells in (3, 8, 24):
         grain = generator.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
         clouds = Image.fromarray(grain).resize((size, size), Image.Resampling.BICUBIC)
@@ -119,7 +121,7 @@ def make_background(generator: np.random.Generator, *, size: int) -> np.ndarray:
     draw = ImageDraw.Draw(picture)
     for _ in range(int(generator.integers(5))):  # strokes that are no digits
         ends = [int(x) for x in generator.integers(-size // 4, size + size // 4, 4)]
-        colour = tuple(int(x) for x in generator.integers(40, 216, 3))
+        colour = tuple(int(x) for x in generator.integers(*PAPER, 3))
         draw.line(ends, fill=colour, width=int(generator.integers(1, max(2, size // 40) + 1)))
     return np.asarray(picture, dtype=float)
 
@@ -145,10 +147,10 @@ def enlarge(scan: np.ndarray, generator: np.random.Generator, *, size: int) -> n
 
 
 def choose_ink(generator: np.random.Generator, *, paper: float) -> np.ndarray:
-    """Returns a colour (3,), 0-255, that stands out from paper of a mean luma of 0-255."""
+    """Returns a colour (3,), 0-255, that is brighter than paper of a mean luma of 0-255."""
     while True:
         colour = generator.uniform(0, 255, 3)
-        if abs(float((colour * LUMA).sum()) - paper) >= MIN_CONTRAST:
+        if float((colour * LUMA).sum()) >= min(paper + MIN_CONTRAST, MAX_INK):
             return colour
 
 

@@ -14,9 +14,9 @@ _base_ = [
 
 num_steps = 50
 width = 64
-attention = dict(embed_dims=width, num_heads=4, dropout=0.0)
-deformable = dict(embed_dims=width, num_heads=4, num_levels=4, dropout=0.0)
-ffn = dict(embed_dims=width, feedforward_channels=128, ffn_drop=0.0)
+attention = dict(embed_dims=width, num_heads=4)
+deformable = dict(embed_dims=width, num_heads=4)
+ffn = dict(embed_dims=width, feedforward_channels=128)
 model = dict(
     num_queries=30,
     backbone=dict(arch="n", drop_path_rate=0.0),

@@ -152,8 +152,15 @@ def describe(annotation: Mapping[str, Any], kind: str) -> str:
         "not finite": ("bbox", "area"),
         "no area": ("area",),
     }.get(kind, ("bbox",) if KINDS[kind][0] != "noted" or "outside" in kind else ())
-    values = "".join(f", {key} {annotation.get(key)}" for key in shown)
+    values = "".join(f", {key} {_short(annotation.get(key))}" for key in shown)
     return f"id {annotation.get('id')} in image {annotation.get('image_id')}{values}"
+
+
+def _short(value: Any) -> str:
+    """Write a value with its numbers to four digits, and no more than fits a line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value[:5]))}{', ...' if len(value) > 5 else ''}]"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)[:40]
 
 
 def is_id(value: Any) -> TypeGuard[int]:
