@@ -18,6 +18,7 @@ from tests.detection.script_runs import CONFIGS, Done, run_script
 from tests.detection.tiny_coco import write_config
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_has_the_scores_of_the_training(trained: tuple[Path, Done]):
     folder, _ = trained
     done = run_script(

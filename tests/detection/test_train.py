@@ -53,9 +53,11 @@ def test_checkpoints_say_what_they_were_trained_on(trained: tuple[Path, Done]):
     assert not list(folder.rglob(".*"))  # no half-written file is left
 
 
+@pytest.mark.slow
 def test_an_earlier_run_is_set_aside(trained: tuple[Path, Done], tmp_path: Path):
     folder, _ = trained
     shutil.copy(folder.parent / "tiny.py", tmp_path)
+    shutil.copy(folder / "epoch_1.pth", tmp_path / "start.pth")
     (tmp_path / "run").mkdir()
     for name in ("epoch_2.pth", "last_checkpoint", "metrics.json"):
         shutil.copy(folder / name, tmp_path / "run")
@@ -63,6 +65,7 @@ def test_an_earlier_run_is_set_aside(trained: tuple[Path, Done], tmp_path: Path)
     done = run_script(
         "train.py",
         *("tiny.py", "--work-dir", "run", "--no-validate", "--seed", "5"),
+        *("--load-from", "start.pth"),
         *("--cfg-options", "train_cfg.max_epochs=1", "default_hooks.checkpoint.interval=2"),
         folder=tmp_path,
     )
@@ -75,10 +78,13 @@ def test_an_earlier_run_is_set_aside(trained: tuple[Path, Done], tmp_path: Path)
     }
     assert (aside / "epoch_2.pth").read_bytes() == before
     assert str(aside.name) in done.printed
+    (found,) = re.findall(r"(\d+) of (\d+) tensors from start.pth\n", done.printed)
+    assert found[0] == found[1]
     assert not (tmp_path / "run" / "metrics.json").exists()  # --no-validate
     assert torch.load(tmp_path / "run" / "epoch_1.pth", weights_only=False)["meta"]["seed"] == 5
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_with_one_line(tiny_folder: Path):
     done = run_script(
         "train.py",
@@ -94,6 +100,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_line(tiny_folder: Path):
     assert not list((tiny_folder / "diverged").glob("*.pth"))
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_named(tiny_folder: Path, tmp_path: Path):
     shutil.copytree(tiny_folder / "data", tmp_path / "data")
     for image in (tmp_path / "data" / "train").iterdir():

@@ -1,0 +1,168 @@
+"""Own data by a few keys: where each goes, in configs of one data set, of several, of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.data_checks import (
+    TRAIN,
+    check_data,
+    class_names_of,
+)
+from internimage.integrations.openmmlab.scripts.own_data import heads, leaf_datasets
+from tests.detection.script_runs import CONFIGS
+
+COCO = "coco/mask_rcnn_internimage_t_fpn_1x_coco.py"
+CASCADE = "coco/cascade_internimage_l_fpn_1x_coco.py"
+DINO = "coco/dino_4scale_internimage_t_1x_coco_layer_wise_lr.py"
+LVIS = "lvis/dino_4scale_cbinternimage_h_objects365_lvis_val_ss.py"
+CROWD_HUMAN = "crowd_human/cascade_internimage_xl_fpn_3x_crowd_human.py"
+OPEN_IMAGES = "openimages/dino_4scale_cbinternimage_h_objects365_openimages_ss.py"
+VOC07 = "voc/dino_4scale_cbinternimage_h_objects365_voc07.py"
+VOC12 = "voc/dino_4scale_cbinternimage_h_objects365_voc12.py"
+
+
+def leaves(config: Config, loader: str) -> list[dict[str, Any]]:
+    return [leaf for _, leaf in leaf_datasets(config, loader)]
+
+
+def test_all_keys_reach_data_sets_metrics_and_heads():
+    options = {
+        "data_root": "mine",
+        "train_ann_file": "a/train.json",
+        "train_img_prefix": "images/train",
+        "val_ann_file": "a/val.json",
+        "val_img_prefix": "images/val",
+        "classes": ("cat", "traffic light"),
+    }
+    config = read_config(CONFIGS / COCO, options)
+    (train,), (val,), (test,) = (
+        leaves(config, f"{part}_dataloader") for part in ("train", "val", "test")
+    )
+    assert {leaf["data_root"] for leaf in (train, val, test)} == {"mine"}
+    assert (train["ann_file"], train["data_prefix"]) == ("a/train.json", {"img": "images/train"})
+    for leaf in (val, test):
+        assert (leaf["ann_file"], leaf["data_prefix"]) == ("a/val.json", {"img": "images/val"})
+    assert {leaf["metainfo"]["classes"] for leaf in (train, val, test)} == {options["classes"]}
+    for evaluator in (config.val_evaluator, config.test_evaluator):
+        assert evaluator["ann_file"] == "mine/a/val.json"
+    assert {name: head["num_classes"] for name, head in heads(config)} == {
+        "model.roi_head.bbox_head": 2,
+        "model.roi_head.mask_head": 2,
+    }
+
+
+@pytest.mark.parametrize("path", [COCO, LVIS, VOC07, VOC12, CROWD_HUMAN, OPEN_IMAGES])
+def test_without_a_key_of_its_own_every_config_stays_as_it_is(path: str):
+    before = Config.fromfile(CONFIGS / path)
+    after = read_config(CONFIGS / path)
+    after._cfg_dict.pop("classes", None), before._cfg_dict.pop("classes", None)
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for old, new in zip(leaves(before, loader), leaves(after, loader), strict=True):
+            assert old["ann_file"] == new["ann_file"]
+            assert old["data_prefix"] == new["data_prefix"]
+            assert old["data_root"] == new["data_root"]
+    assert after.val_evaluator == before.val_evaluator
+    assert after.test_evaluator == before.test_evaluator
+
+
+def test_the_root_alone_moves_data_sets_and_metrics():
+    config = read_config(CONFIGS / COCO, {"data_root": "elsewhere/"})
+    assert leaves(config, "val_dataloader")[0]["ann_file"].endswith("instances_val2017.json")
+    assert config.val_evaluator.ann_file == "elsewhere/annotations/instances_val2017.json"
+
+
+def test_a_config_that_inherits_sets_the_keys_as_the_command_line_does(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"_base_ = '{CONFIGS / COCO}'\ndata_root = 'x/'\nval_ann_file = 'v.json'\n")
+    config = read_config(path)
+    assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == "x/v.json"
+    assert leaves(config, "test_dataloader")[0]["ann_file"] == "v.json"
+    assert leaves(config, "train_dataloader")[0]["ann_file"].endswith("train2017.json")
+
+
+def test_every_head_of_a_cascade_and_of_dino_gets_the_number():
+    for path, count in ((CASCADE, 4), (DINO, 1)):
+        found = heads(read_config(CONFIGS / path, {"classes": ("a", "b", "c")}))
+        assert [head["num_classes"] for _, head in found] == [3] * count
+
+
+def test_wrappers_are_seen_through_and_the_federated_loss_follows():
+    config = read_config(CONFIGS / LVIS, {"data_root": "x", "train_ann_file": "t.json"})
+    assert config.train_dataloader.dataset.type == "ClassBalancedDataset"
+    assert config.train_dataloader.dataset.dataset.ann_file == "t.json"
+    losses = [head["fed_loss"] for _, head in heads(config) if head.get("fed_loss")]
+    assert [loss["ann_file"] for loss in losses] == ["x/t.json"] * len(losses)
+    assert all(loss["num_classes"] == 50 for loss in losses)  # sampled classes, not the head's
+
+
+def test_lists_name_each_of_several_data_sets_and_one_name_leaves_one():
+    years = read_config(CONFIGS / VOC07, {"train_ann_file": ["a.txt", "b.txt"]})
+    assert [leaf["ann_file"] for leaf in leaves(years, "train_dataloader")] == ["a.txt", "b.txt"]
+    one = read_config(CONFIGS / VOC07, {"train_ann_file": "a.txt", "train_img_prefix": "mine"})
+    (leaf,) = leaves(one, "train_dataloader")
+    assert (leaf["ann_file"], leaf["data_prefix"]) == ("a.txt", {"sub_data_root": "mine"})
+    with pytest.raises(ValueError, match="each of the 2 data sets of train_dataloader, got 3"):
+        read_config(CONFIGS / VOC07, {"train_ann_file": ["a", "b", "c"]})
+
+
+def test_a_test_on_purpose_of_its_own_stays_until_the_command_line_says_otherwise():
+    own = leaves(Config.fromfile(CONFIGS / VOC12), "test_dataloader")[0]["ann_file"]
+    validated = leaves(Config.fromfile(CONFIGS / VOC12), "val_dataloader")[0]["ann_file"]
+    assert own != validated
+    assert leaves(read_config(CONFIGS / VOC12), "test_dataloader")[0]["ann_file"] == own
+    given = read_config(CONFIGS / VOC12, {"val_ann_file": "mine.txt"})
+    assert leaves(given, "test_dataloader")[0]["ann_file"] == "mine.txt"
+
+
+def test_one_class_may_be_a_word_and_numbers_become_names():
+    assert read_config(CONFIGS / COCO, {"classes": "person"}).classes == ("person",)
+    assert read_config(CONFIGS / COCO, {"classes": [1, 2]}).classes == ("1", "2")
+
+
+def test_weights_of_classes_follow_their_number(tmp_path: Path):
+    path = tmp_path / "c.py"
+    loss = "dict(type='CrossEntropyLoss', class_weight=[1.0] * 5 + [0.1])"
+    path.write_text(f"model = dict(decode_head=dict(num_classes=5, loss_cls={loss}))\n")
+    config = read_config(path, {"classes": ("a", "b")})
+    assert config.model.decode_head.loss_cls.class_weight == [1.0, 1.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ()}, "expected classes = names"),
+        ({"classes": 3}, "expected classes = names"),
+        ({"data_root": 3}, "expected data_root = a path, got 3"),
+        ({"train_ann_file": 3}, "expected train_ann_file = a path, got 3"),
+        ({"clases": ("a",)}, "did you mean classes"),
+        ({"train_annfile": "x"}, "did you mean train_ann_file"),
+    ],
+)
+def test_a_wrong_key_or_value_is_refused(options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        read_config(CONFIGS / COCO, options)
+
+
+def test_classes_of_a_type_of_data_set_are_known_without_building_it():
+    config = read_config(CONFIGS / COCO)
+    names = class_names_of(config, leaves(config, "train_dataloader")[0])
+    assert names is not None
+    assert (len(names), names[0], names[-1]) == (80, "person", "toothbrush")
+
+
+def test_a_segmentor_may_have_more_outputs_than_classes(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("")
+    path = tmp_path / "c.py"
+    path.write_text(
+        "model = dict(decode_head=dict(num_classes=150))\n"
+        "train_dataloader = dict(dataset=dict(type='X', ann_file='a.txt', "
+        f"data_root='{tmp_path}', metainfo=dict(classes=('road', 'car'))))\n"
+    )
+    with pytest.warns(UserWarning, match="num_classes = 150 is more than the 2 classes"):
+        check_data(read_config(path), TRAIN[:1])
