@@ -98,6 +98,8 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_line(tiny_folder: Path):
     assert "5 iterations in a row" in line
     assert re.search(r"first in iteration \d+ in .*loss_cls", line)
     assert not list((tiny_folder / "diverged").glob("*.pth"))
+    (log,) = (tiny_folder / "diverged").rglob("*.log")
+    assert "DivergedError: expected a finite loss" in log.read_text()  # and where it came from
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.evaluation import CocoMetric
+from mmengine.evaluator import Evaluator
 from torch import nn
 
 from internimage.integrations.openmmlab.scripts.curves import draw_curves
@@ -20,7 +22,12 @@ from internimage.integrations.openmmlab.scripts.data_checks import DataCheckHook
 from internimage.integrations.openmmlab.scripts.divergence import DivergedError, DivergenceHook
 from internimage.integrations.openmmlab.scripts.mixed_precision import HostAmpOptimWrapper
 from internimage.integrations.openmmlab.scripts.old_config import check_generation
-from internimage.integrations.openmmlab.scripts.records import RecordsHook, ScoresHook, to_scores
+from internimage.integrations.openmmlab.scripts.records import (
+    RecordsHook,
+    ScoresHook,
+    scores_of_nothing,
+    to_scores,
+)
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
 
 
@@ -58,6 +65,14 @@ def test_a_damaged_history_is_no_end_of_a_run(tmp_path: Path):
     hook = RecordsHook()
     hook.before_train(runner_in(tmp_path, iter=4))
     assert hook.history == {"loss": [], "scores": []}
+
+
+def test_a_detector_that_finds_nothing_scores_0_and_files_for_a_server_are_no_score():
+    def score(metric: CocoMetric) -> dict[str, float]:
+        return scores_of_nothing(Evaluator([metric]))
+
+    assert score(CocoMetric(metric=["bbox", "segm"])) == {"bbox_mAP": 0.0, "segm_mAP": 0.0}
+    assert score(CocoMetric(metric="bbox", format_only=True, outfile_prefix="x")) == {}
 
 
 def test_only_the_first_rank_writes(tmp_path: Path):

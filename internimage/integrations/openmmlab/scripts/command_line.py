@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -78,12 +79,10 @@ def _mistake_in(error: Exception) -> str | None:
 
 def _log(text: str, is_error: bool) -> None:
     """Writes to the log file of the run, if there is one yet, with where an error came from."""
-    if not MMLogger.check_instance_created(MMLogger.get_current_instance().instance_name):
-        return
     logger = MMLogger.get_current_instance()
+    level = logging.ERROR if is_error else logging.WARNING
+    origin = sys.exc_info() if is_error else None
+    record = logger.makeRecord(logger.name, level, __file__, 0, text, (), origin)
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
-            record = logger.makeRecord(
-                logger.name, logging.ERROR if is_error else logging.WARNING, "", 0, text, (), None
-            )
             handler.handle(record)

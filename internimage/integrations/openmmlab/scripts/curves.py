@@ -37,18 +37,10 @@ def draw_curves(history: Mapping[str, Sequence[Sequence[Any]]], path: Path) -> N
     axes[0].set_ylim(bottom=0)
     if lines:
         for (name, (steps, values)), colour in zip(lines.items(), COLOURS, strict=False):
-            axes[1].plot(steps, values, color=colour, lw=1.8, marker="o", ms=3.5, label=name)
-            axes[1].annotate(
-                f"{values[-1]:.3f}",
-                (steps[-1], values[-1]),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                color=colour,
-                annotation_clip=False,
-            )
+            label = f"{name}  {values[-1]:.3f}"  # not at the line's end: the ends may be close
+            axes[1].plot(steps, values, color=colour, lw=1.8, marker="o", ms=3.5, label=label)
         _dress(axes[1], "validation")
+        axes[1].set_xlim(axes[0].get_xlim())
         axes[1].set_ylim(0, max(1e-3, *(max(values) for _, values in lines.values())) * 1.15)
         axes[1].legend(frameon=False, fontsize=8, labelcolor=INK, loc="lower right")
     write_atomically(path, lambda file: figure.savefig(file))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -42,6 +43,18 @@ def to_scores(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         percent = 100 if short in PERCENT else 1
         scores[key] = number / percent if math.isfinite(number) else None
     return scores
+
+
+def scores_of_nothing(evaluator: Evaluator) -> dict[str, float]:
+    """Returns the scores of a detector that has found no object, for which mmdet has none: 0."""
+    return {
+        f"{name}_mAP": 0.0
+        for metric in evaluator.metrics
+        # By its name: scripts of segmentors do without mmdet.
+        if any(kind.__name__ == "CocoMetric" for kind in type(metric).__mro__)
+        and not metric.format_only
+        for name in metric.metrics
+    }
 
 
 def write_metrics(work_dir: Path, scores: Mapping[str, Any]) -> None:
@@ -93,7 +106,7 @@ class RecordsHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Adds an evaluation's scores, and writes all."""
-        scores = to_scores(metrics or {})
+        scores = to_scores(metrics or scores_of_nothing(runner.val_evaluator))
         self.history["scores"].append([runner.iter, scores])
         if runner.rank == 0 and scores:
             write_metrics(
@@ -136,8 +149,8 @@ class ScoresHook(Hook):
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Writes the scores."""
-        if runner.rank == 0 and metrics:
-            scores = to_scores(metrics)
+        scores = to_scores(metrics or scores_of_nothing(runner.test_evaluator))
+        if runner.rank == 0 and scores:
             write_metrics(Path(runner.work_dir), {**scores, "checkpoint": self.checkpoint})
 
 
