@@ -229,6 +229,14 @@ def test_code_in_a_checkpoint_is_never_run_by_mmengine(tmp_path: Path, kind: str
     assert not (tmp_path / "was_here").exists()
 
 
+def test_what_the_runner_loads_outlives_its_file(tmp_path: Path):
+    torch.save({"state_dict": STATE, "optimizer": {"state": [torch.ones(5000)]}}, tmp_path / "a")
+    register_safe_loading()
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / "a"), map_location="cpu")
+    (tmp_path / "a").write_bytes(b"")
+    assert loaded["optimizer"]["state"][0].sum() == 5000
+
+
 def test_places_that_cannot_be_read_safely_are_refused():
     register_safe_loading()
     with pytest.raises(ValueError, match="fetch it first"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 
 import cv2
+import mmengine
 import pytest
 from mmengine.config import Config
 
@@ -32,8 +32,7 @@ def test_the_last_checkpoint_has_the_scores_of_the_training(trained: tuple[Path,
     after = json.loads((folder.parent / "tested" / "metrics.json").read_text())
     assert after.pop("checkpoint") == "run/epoch_2.pth"
     assert after == {key: before[key] for key in before if key not in ("epoch", "iteration")}
-    with (folder.parent / "tested" / "all.pkl").open("rb") as file:
-        predictions = pickle.load(file)
+    predictions = mmengine.load(folder.parent / "tested" / "all.pkl")
     assert [sample["img_id"] for sample in predictions] == [1, 2, 3]
     assert {"bboxes", "scores", "labels", "masks"} <= set(predictions[0]["pred_instances"])
     pictures = sorted((folder.parent / "drawn").rglob("*.png"))

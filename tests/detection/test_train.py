@@ -9,8 +9,8 @@ from pathlib import Path
 
 import cv2
 import pytest
-import torch
 
+from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpoint
 from internimage.integrations.openmmlab.scripts.train import main
 from tests.detection.script_runs import CONFIGS, Done, run_script
 from tests.detection.tiny_coco import CLASSES
@@ -47,7 +47,7 @@ def test_checkpoints_say_what_they_were_trained_on(trained: tuple[Path, Done]):
     folder, _ = trained
     names = {path.name for path in folder.glob("*.pth")}
     assert {"epoch_1.pth", "epoch_2.pth"} < names
-    checkpoint = torch.load(folder / "epoch_2.pth", weights_only=False)
+    checkpoint = read_checkpoint(folder / "epoch_2.pth")
     assert checkpoint["meta"]["dataset_meta"]["classes"] == CLASSES
     assert (folder / "last_checkpoint").read_text().endswith("epoch_2.pth")
     assert not list(folder.rglob(".*"))  # no half-written file is left
@@ -81,7 +81,7 @@ def test_an_earlier_run_is_set_aside(trained: tuple[Path, Done], tmp_path: Path)
     (found,) = re.findall(r"(\d+) of (\d+) tensors from start.pth\n", done.printed)
     assert found[0] == found[1]
     assert not (tmp_path / "run" / "metrics.json").exists()  # --no-validate
-    assert torch.load(tmp_path / "run" / "epoch_1.pth", weights_only=False)["meta"]["seed"] == 5
+    assert read_checkpoint(tmp_path / "run" / "epoch_1.pth")["meta"]["seed"] == 5
 
 
 @pytest.mark.slow

@@ -134,10 +134,7 @@ def load_safely(filename: str, map_location: Any = None) -> dict[str, Any]:
         filename: As :func:`read_checkpoint` takes it.
         map_location: A device for the tensors; None leaves them on the CPU.
     """
-    content = read_checkpoint(filename)
-    if map_location is None or str(map_location) == "cpu":
-        return content
-    return _to_device(content, torch.device(map_location))
+    return _to_device(read_checkpoint(filename), torch.device(map_location or "cpu"))
 
 
 def register_safe_loading() -> None:
@@ -153,7 +150,9 @@ def _refuse(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 def _to_device(node: Any, device: torch.device) -> Any:
     if isinstance(node, torch.Tensor):
-        return node.to(device)
+        # Copied on a CPU as well: a tensor that is still mapped to its file, as the states of an
+        # optimiser would be for the whole run, ends the process where the file is cut short.
+        return node.to(device, copy=True)
     if isinstance(node, dict):
         for key, value in node.items():
             node[key] = _to_device(value, device)
