@@ -30,6 +30,7 @@ MPIRUN = {
     "OMPI_COMM_WORLD_RANK": "2",
     "OMPI_COMM_WORLD_SIZE": "4",
     "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
 }
 
 
@@ -63,6 +64,7 @@ def test_a_local_rank_that_is_typed_stands_in_for_the_environments():
         ("pytorch", {}, "torchrun's variables"),
         ("slurm", {}, "srun's variables"),
         ("mpi", {}, "OMPI_COMM_WORLD_RANK"),
+        ("mpi", MPIRUN | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, "MASTER_ADDR"),
         ("none", TORCHRUN, "all would do the same work"),
     ],
 )

@@ -182,6 +182,7 @@ def test_classes_of_a_data_set_and_of_the_model_must_agree(tiny_folder: Path, tm
         ("model = dict(type=nothing)", "nothing"),
         ("custom_imports = dict(imports=['no_such_module'])", "no_such_module"),
         ("data = dict(samples_per_gpu=2)\nmodel = dict()", "data -> train_dataloader"),
+        ("model = dict(type='X')", "expected train_dataloader in"),
         ("lr_config = dict(policy='step')", "lr_config -> param_scheduler"),
         ("_base_ = '{configs}/coco/NAME.py'\nrunner = dict(max_epochs=1)", "runner -> train_cfg"),
         ("train_cfg = dict()\np = [dict(type='MultiScaleFlipAug')]", "MultiScaleFlipAug -> "),

@@ -17,6 +17,7 @@ from mmdet.evaluation import CocoMetric
 from mmengine.evaluator import Evaluator
 from torch import nn
 
+from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.curves import draw_curves
 from internimage.integrations.openmmlab.scripts.data_checks import DataCheckHook
 from internimage.integrations.openmmlab.scripts.divergence import DivergedError, DivergenceHook
@@ -29,6 +30,7 @@ from internimage.integrations.openmmlab.scripts.records import (
     to_scores,
 )
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
+from tests.detection.script_fixtures import signals_and_warnings_as_before  # noqa: F401
 
 
 def runner_in(folder: Path, **more: Any) -> Any:
@@ -185,6 +187,44 @@ def test_a_data_set_without_images_is_refused_and_named():
         DataCheckHook().before_run(runner)
     runner._val_loop = None
     DataCheckHook().before_run(runner)
+
+
+WORKER = "Caught {0} in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("'X is not in the mmdet::model registry'"), "X is not in the mmdet::model"),
+        (TypeError("X.__init__() got an unexpected keyword argument 'y'"), "argument 'y'"),
+        (AssertionError(WORKER + "AssertionError: failed to load image: a.jpg"), "error: failed"),
+        (
+            FileNotFoundError(WORKER + "FileNotFoundError: [Errno 2] No such file: 'a.jpg'"),
+            "error: [Errno 2] No such file: 'a.jpg'",
+        ),
+        (DivergedError("expected a finite loss"), "error: expected a finite loss"),
+    ],
+)
+@pytest.mark.usefixtures("signals_and_warnings_as_before")
+def test_mistakes_of_configs_and_files_are_one_line(error: Exception, line: str, capsys):
+    def script() -> None:
+        raise error
+
+    assert run_script("x.py", script) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("x.py: error: ")
+    assert line in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), RuntimeError("x")])
+@pytest.mark.usefixtures("signals_and_warnings_as_before")
+def test_faults_of_the_program_are_not_taken_for_mistakes(error: Exception):
+    def script() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_script("x.py", script)
 
 
 class EmptySet:

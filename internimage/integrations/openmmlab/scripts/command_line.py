@@ -47,7 +47,7 @@ def run_script(
     def work() -> None:
         try:
             script()
-        except (TypeError, KeyError, AssertionError, AttributeError, RuntimeError) as error:
+        except Exception as error:
             reason = _mistake_in(error)
             if reason is None:
                 raise
@@ -69,12 +69,11 @@ def run_script(
 def _mistake_in(error: Exception) -> str | None:
     """Returns the line about a mistake in a config or a file, None for another error."""
     text = str(error).strip()
-    if not _CONFIG.search(text) and not _FILE.search(text):
+    from_worker = "Original Traceback" in text  # a loader's worker says where in its program it was
+    is_known = _CONFIG.search(text) or _FILE.search(text)
+    if not is_known and not (from_worker and isinstance(error, MISTAKES)):
         return None
-    last = text.splitlines()[-1]  # a worker of a loader adds where in its program it was
-    if "Traceback" in text and _FILE.search(text):
-        return last.partition(": ")[2]
-    return text if "Traceback" not in text else last
+    return text.splitlines()[-1].partition(": ")[2] if from_worker else text
 
 
 def _log(text: str, is_error: bool) -> None:

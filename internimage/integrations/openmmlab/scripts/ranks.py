@@ -75,6 +75,12 @@ def name_launcher(
                     f"expected mpirun's variable {theirs} beside --launcher mpi, got none"
                 )
             environment[name] = environment[theirs]
+        if environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") != environment["WORLD_SIZE"]:
+            if "MASTER_ADDR" not in environment:
+                raise ValueError(
+                    "expected MASTER_ADDR, the first machine's name, beside --launcher mpi on "
+                    "several machines, got none"
+                )
         environment.setdefault("MASTER_ADDR", "127.0.0.1")
         environment.setdefault("MASTER_PORT", "29500")
     if local_rank is not None:

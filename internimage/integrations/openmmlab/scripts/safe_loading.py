@@ -70,9 +70,10 @@ def _allowed() -> dict[str, Any]:
         "numpy.dtype": np.dtype,
         "numpy.ndarray": np.ndarray,
     }
+    # numpy 2 has renamed the module; by what an array and a number are made is the same.
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        allowed[f"{module}._reconstruct"] = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-        allowed[f"{module}.scalar"] = np._core.multiarray.scalar  # type: ignore[attr-defined]
+        allowed[f"{module}._reconstruct"] = np.zeros(1).__reduce__()[0]
+        allowed[f"{module}.scalar"] = np.float64(0).__reduce__()[0]
     for name in dtypes.__all__:
         if name not in ("ObjectDType", "VoidDType"):
             allowed[f"numpy.dtypes.{name}"] = getattr(dtypes, name)

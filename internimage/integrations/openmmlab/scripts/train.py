@@ -73,8 +73,11 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
     """Writes what the flags say into the config.
 
     Raises:
-        ValueError: A flag needs something that the config does not have.
+        ValueError: The config lacks something to train with, or that a flag needs.
     """
+    for name in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
+        if config.get(name) is None:
+            raise ValueError(f"expected {name} in {args.config} to train, got none")
     default = Path("work_dirs") / Path(args.config).stem
     config.work_dir = args.work_dir or config.get("work_dir") or str(default)
     for name in ("val_dataloader", "val_evaluator", "val_cfg"):
