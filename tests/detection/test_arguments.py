@@ -174,6 +174,9 @@ def test_resume_and_load_from_are_told_apart():
     assert (resumed.resume, resumed.load_from) == (True, "a.pth")
     assert (started.resume, started.load_from) == (False, "b.pth")
     assert (both.resume, both.load_from) == (False, None)
+    # A batch job may say both from its first start on.
+    first = settle("--resume", "--load-from", "b.pth")
+    assert (first.resume, first.load_from) == (True, "b.pth")
 
 
 def test_the_work_dir_of_the_flag_wins_over_the_config(tmp_path: Path):

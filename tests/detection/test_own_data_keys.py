@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,14 @@ def test_a_segmentor_may_have_more_outputs_than_classes(tmp_path: Path):
     )
     with pytest.warns(UserWarning, match="num_classes = 150 is more than the 2 classes"):
         check_data(read_config(path), TRAIN[:1])
+
+
+def test_an_option_that_nobody_reads_warns():
+    with pytest.warns(UserWarning, match="train_pipeline.0.x has no effect: train_pipeline is"):
+        read_config(CONFIGS / COCO, {"train_pipeline.0.x": 1})
+    with pytest.warns(UserWarning, match="adds model.test_cfg.rcnn.score_thrs.*mean score_thr"):
+        read_config(CONFIGS / COCO, {"model.test_cfg.rcnn.score_thrs": 0.1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_config(CONFIGS / COCO, {"model.backbone.with_cp": True, "model.test_cfg.rcnn.x": 1})
+        read_config(CONFIGS / COCO, {"load_from": "a.pth", "randomness.seed": 1})

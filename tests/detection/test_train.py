@@ -65,7 +65,7 @@ def test_an_earlier_run_is_set_aside(trained: tuple[Path, Done], tmp_path: Path)
     done = run_script(
         "train.py",
         *("tiny.py", "--work-dir", "run", "--no-validate", "--seed", "5"),
-        *("--load-from", "start.pth"),
+        *("--load-from", "start.pth"),  # weights that a fine-tuning starts from
         *("--cfg-options", "train_cfg.max_epochs=1", "default_hooks.checkpoint.interval=2"),
         folder=tmp_path,
     )

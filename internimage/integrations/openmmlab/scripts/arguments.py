@@ -257,7 +257,7 @@ def _take_gpus(args: argparse.Namespace) -> None:
     if many != 1:
         raise ValueError(
             f"expected one GPU, which is all that one process uses, got {many}; "
-            f"dist_{args_script(args)}.sh CONFIG GPUS starts a process for each"
+            f"dist_{_script_of(args)}.sh CONFIG GPUS starts a process for each"
         )
     if args.gpus is not None:
         warnings.warn("--gpus has no effect: a process uses one GPU", stacklevel=3)
@@ -269,6 +269,6 @@ def _take_gpus(args: argparse.Namespace) -> None:
         args.gpu_id = args.gpu_ids[0]
 
 
-def args_script(args: argparse.Namespace) -> str:
+def _script_of(args: argparse.Namespace) -> str:
     """Returns which of train and test the arguments are for."""
     return "test" if hasattr(args, "checkpoint") else "train"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,14 @@ RUNNER_KEYS = (
     ),
     *("launcher", "env_cfg", "log_processor", "log_level", "visualizer", "default_scope"),
     *("randomness", "experiment_name", "model_wrapper_cfg", "find_unused_parameters", "compile"),
-    *("sync_bn", "activation_checkpointing", "tta_model", "tta_pipeline", "custom_imports"),
+    *(
+        "sync_bn",
+        "activation_checkpointing",
+        "efficient_conv_bn_eval",
+        "tta_model",
+        "tta_pipeline",
+        "custom_imports",
+    ),
 )
 """What a config may have at its top for mmengine's runner and for these scripts."""
 
@@ -63,6 +71,7 @@ def read_config(
     options = dict(options or {})
     for key in options:
         _check_key(config, key)
+        _warn_about_helper(key)
     try:
         config.merge_from_dict(options)
     except (TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
@@ -125,6 +134,9 @@ def _check_key(config: Config, key: str) -> None:
                     f"expected keys of the config in --cfg-options, got {key}"
                     f"{new or nearest_hint(part, known)}"
                 )
+            if index and is_last and part not in node and "type" not in node:
+                # What has a type is built, and refuses what is no argument of it; this is read.
+                _warn_about_near_key(key, part, known)
             node = node.get(part, {})
         elif node is None:
             return
@@ -132,6 +144,22 @@ def _check_key(config: Config, key: str) -> None:
             raise ValueError(
                 f"expected keys of the config in --cfg-options, got {key}, but {above} = {node!r}"
             )
+
+
+def _warn_about_near_key(key: str, part: str, known: Sequence[str]) -> None:
+    if hint := nearest_hint(part, known):
+        warnings.warn(f"--cfg-options adds {key} to the config{hint}", stacklevel=2)
+
+
+def _warn_about_helper(key: str) -> None:
+    """Warns of an option for a name that a config file uses for itself, and nobody else reads."""
+    first = key.partition(".")[0]
+    if first not in (*RUNNER_KEYS, *OWN_DATA_KEYS):
+        warnings.warn(
+            f"--cfg-options {key} has no effect: {first} is only used while the config file is "
+            "read; change what is made of it, such as train_dataloader.dataset.pipeline",
+            stacklevel=2,
+        )
 
 
 def _line(error: BaseException) -> str:

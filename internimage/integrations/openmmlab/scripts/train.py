@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -32,11 +32,7 @@ from internimage.integrations.openmmlab.scripts.records import RecordsHook
 from internimage.integrations.openmmlab.scripts.safe_loading import find_file, register_safe_loading
 from internimage.integrations.openmmlab.scripts.saving import StopHook
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
-from internimage.integrations.openmmlab.scripts.work_dir import (
-    find_newest,
-    holds_a_run,
-    set_aside,
-)
+from internimage.integrations.openmmlab.scripts.work_dir import SetAsideHook, find_newest
 
 
 def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +56,7 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
         start_ranks(config)
         if config.launcher == "none":
             choose_gpu(args.gpu_id)
-        train(config, kept)
+        train(config, kept, from_work_dir=args.resume == "auto")
 
     def hint() -> str:
         newest = find_newest(Path(kept[0]))[0] if kept and Path(kept[0]).is_dir() else None
@@ -104,7 +100,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
         config.load_from = args.load_from
     if args.resume is not None:
         config.resume = True
-        config.load_from = None if args.resume == "auto" else args.resume
+        config.load_from = config.get("load_from") if args.resume == "auto" else args.resume
     config.setdefault("load_from", None)
 
 
@@ -126,12 +122,14 @@ def use_mixed_precision(config: Config) -> None:
         wrapper.pop("loss_scale", None)
 
 
-def train(config: Config, kept: list[str]) -> None:
+def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
     """Trains as a config says.
 
     Args:
         config: Complete and checked.
         kept: Gets the work dir as soon as the run leaves something there.
+        from_work_dir: Go on from the newest checkpoint of the work dir. Where there is none, the
+            run starts as it would without.
 
     Raises:
         ValueError: A checkpoint does not fit, or the data sets are empty.
@@ -141,7 +139,7 @@ def train(config: Config, kept: list[str]) -> None:
     register_safe_loading()
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    _choose_start(config)
+    _choose_start(config, from_work_dir or config.load_from is None)
     if count := replace_sync_batch_norm(config):
         print_log(f"{count} SyncBN of the config are plain BN here", "current")
     _prepare(config)
@@ -152,44 +150,23 @@ def train(config: Config, kept: list[str]) -> None:
     runner.train()
 
 
-def _choose_start(config: Config) -> None:
-    """Finds the checkpoint to go on from, or makes room for a new run; the first rank does it."""
+def _choose_start(config: Config, from_work_dir: bool) -> None:
+    """Finds the checkpoint that a run goes on from; the first rank does it for all."""
+    if not (config.get("resume") and from_work_dir):
+        return
     work_dir = Path(config.work_dir)
-    answer: list[Any] = [None, None]
-    if is_main_process():
-        try:
-            answer[0] = _start_of(config, work_dir)
-        except (OSError, ValueError) as error:
-            answer[1] = str(error)
+    answer: list[Any] = [None, []]
+    if is_main_process() and work_dir.is_dir():
+        answer = list(find_newest(work_dir))
     broadcast_object_list(answer)
-    barrier()
-    if answer[1] is not None:
-        raise ValueError(answer[1])
-    config.load_from = answer[0]
-    config.resume = bool(config.get("resume")) and answer[0] is not None
-
-
-def _start_of(config: Config, work_dir: Path) -> str | None:
-    load_from = config.get("load_from")
-    if config.get("resume"):
-        if load_from is not None:
-            return str(load_from)
-        newest, damaged = find_newest(work_dir) if work_dir.is_dir() else (None, [])
-        for path in damaged:
-            print_log(f"{path} is damaged and left alone", "current")
-        if newest is None:
-            print_log(f"--resume: no checkpoint in {work_dir}, the run starts", "current")
-            return None
-        return str(newest)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    if holds_a_run(work_dir):
-        folder = set_aside(work_dir)
-        print_log(
-            f"{work_dir} holds an earlier run, now in {folder}; --resume would have gone on with "
-            "it",
-            "current",
-        )
-    return load_from
+    newest, damaged = answer
+    for path in damaged:
+        print_log(f"{path} is damaged and left alone", "current")
+    if newest is None:
+        print_log(f"--resume: no checkpoint in {work_dir}, the run starts", "current")
+        config.resume = False
+    else:
+        config.load_from = str(newest)
 
 
 def _hooks(config: Config) -> list[Hook]:
@@ -197,7 +174,7 @@ def _hooks(config: Config) -> list[Hook]:
     if config.load_from is not None:
         purpose: Purpose = "resume" if config.resume else "load_from"
         hooks.append(CheckpointCheckHook(purpose, config.load_from))
-    return [*hooks, StopHook()]
+    return [*hooks, SetAsideHook(), StopHook()]
 
 
 def _prepare(config: Config) -> None:

@@ -7,6 +7,9 @@ import time
 import zipfile
 from pathlib import Path
 
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
 from internimage.integrations.openmmlab.scripts.records import CURVES, HISTORY, METRICS
 from internimage.integrations.openmmlab.scripts.saving import LAST, STOPPED
 
@@ -59,3 +62,19 @@ def set_aside(work_dir: Path) -> Path:
         ):
             path.rename(folder / path.name)
     return folder
+
+
+class SetAsideHook(Hook):
+    """Makes room for a run that starts where another one was, once all checks are behind it."""
+
+    priority = "VERY_HIGH"
+
+    def before_train(self, runner: Runner) -> None:
+        """Moves the earlier run's files, if there are any and this is no run that goes on."""
+        work_dir = Path(runner.work_dir)
+        if runner.rank or runner._resume or not holds_a_run(work_dir):
+            return
+        folder = set_aside(work_dir)
+        runner.logger.info(
+            f"{work_dir} held an earlier run, now in {folder}; --resume would have gone on with it"
+        )
