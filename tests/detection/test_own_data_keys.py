@@ -141,7 +141,7 @@ def test_weights_of_classes_follow_their_number(tmp_path: Path):
         ({"classes": 3}, "expected classes = names"),
         ({"data_root": 3}, "expected data_root = a path, got 3"),
         ({"train_ann_file": 3}, "expected train_ann_file = a path, got 3"),
-        ({"clases": ("a",)}, "did you mean classes"),
+        ({"klasses": ("a",)}, "did you mean classes"),
         ({"train_annfile": "x"}, "did you mean train_ann_file"),
     ],
 )

@@ -122,7 +122,7 @@ def test_a_broken_image_is_named(tiny_folder: Path, tmp_path: Path):
 WRONG = {
     "a flag": (["--no-validat"], "--no-validat; did you mean --no-validate"),
     "a key": (["--cfg-options", "model.backbon.arch=t"], "did you mean backbone"),
-    "a key's first word": (["--cfg-options", "modle.type=x"], "did you mean model"),
+    "a key's first word": (["--cfg-options", "mdel.type=x"], "did you mean model"),
     "a key of mmdet 2": (["--cfg-options", "data.samples_per_gpu=1"], "train_dataloader"),
     "an index": (["--cfg-options", "train_pipeline.9.type=x"], "below 5 in train_pipeline"),
     "no value": (["--cfg-options", "model"], "KEY=VALUE behind --cfg-options, got model"),
