@@ -12,7 +12,12 @@ import torch
 
 from detection.benchmarks import bench_loader
 from detection.benchmarks.bench_layouts import count_copies, roi_align_error
-from detection.benchmarks.contenders import CONTENDERS, build, forward_pass
+from detection.benchmarks.contenders import (
+    CONTENDERS,
+    build,
+    forward_pass,
+    make_regions,
+)
 from internimage.complexity import count_complexity, count_parameters
 from tests.detection.tiny_detectors import ROOT
 
@@ -65,16 +70,22 @@ def test_the_regions_of_mmcv_read_other_layouts_wrongly():
     assert roi_align_error() > 0.1
 
 
-def test_a_pass_runs_the_box_head_on_all_proposals_and_the_mask_head_on_a_hundred():
+def test_a_pass_runs_the_box_head_on_a_thousand_regions_and_the_mask_head_on_a_hundred():
     model = build(CONTENDERS["resnet_50"], width=16)
     seen = {}
     for name in ("bbox_head", "mask_head"):
         getattr(model.roi_head, name).register_forward_hook(
             lambda _, inputs, __, name=name: seen.update({name: len(inputs[0])})
         )
-    forward_pass(model, 256, 320, "cpu")()
-    assert 100 < seen["bbox_head"] <= 1000
-    assert seen["mask_head"] == 100
+    forward_pass(model, 64, 96, "cpu")()
+    assert seen == {"bbox_head": 1000, "mask_head": 100}
+
+
+def test_the_regions_of_all_contenders_lie_inside_the_image():
+    boxes = make_regions(256, 320).bboxes
+    assert boxes.shape == (1000, 4)
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert (boxes >= 0).all() and (boxes <= torch.tensor([320, 256, 320, 256])).all()
 
 
 def test_the_loader_has_a_row_for_each_pipeline_whose_parts_sum_up(monkeypatch, capsys):
