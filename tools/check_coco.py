@@ -31,14 +31,13 @@ from internimage.integrations.openmmlab.scripts.coco_check import (
     read_coco,
 )
 from internimage.integrations.openmmlab.scripts.coco_faults import KINDS
+from tools.coco_builder import upright_size
 from tools.coco_files import check_target, write_json
 from tools.coco_repair import repair
 from tools.command_line import progress, run_tool
 
 NAME = "check_coco"
 FOUND_STOPPING = 1
-ORIENTATION = 274  # the EXIF tag
-SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 MAX_PIXELS = 50_000_000  # the limit of KINDS["large image"]
 
 ImageFault = tuple[int, str, str, tuple[int, int] | None]
@@ -76,18 +75,15 @@ def _check_image(
     if not path.is_file():
         return index, "missing image", str(path), None
     try:
-        with Image.open(path) as file:
-            width, height = file.size
-            if file.getexif().get(ORIENTATION) in SIDEWAYS:  # a training turns it upright
-                width, height = height, width
+        width, height = upright_size(path)  # as a training sees it
         if width * height <= MAX_PIXELS and decode:
             load_image(path)
         if not cv2.haveImageReader(str(path)):
             raise ValueError("OpenCV does not read this format")
-    except Image.DecompressionBombError as error:
-        return index, "large image", f"{path}: {error}", None
-    except (OSError, ValueError, SyntaxError) as error:
-        return index, "unreadable image", f"{path}: {' '.join(str(error).split())}", None
+    except (OSError, ValueError) as error:
+        huge = isinstance(error.__cause__, Image.DecompressionBombError)
+        kind = "large image" if huge else "unreadable image"
+        return index, kind, f"{path}: {' '.join(str(error).split())}", None
     said = (image.get("width"), image.get("height"))
     if said != (width, height):
         example = f"{path} is {width}x{height}, not {said[0]}x{said[1]}"

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from internimage.integrations.openmmlab.scripts.coco_check import (
     check_coco,
@@ -294,3 +296,23 @@ def test_examples_are_the_first_three_and_all_are_counted():
     assert (fault.kind, fault.count, len(fault.indices)) == ("zero area", 2000, 2000)
     assert [example.split(" in ")[0] for example in fault.examples] == ["id 5", "id 6", "id 7"]
     assert fault.indices[0] == 4
+
+
+@pytest.mark.parametrize(("number", "found"), [(1, 1.0), (0, 0.0)])
+def test_coco_s_evaluation_never_finds_the_object_of_number_0(number: int, found: float):
+    content = whole()
+    content["images"] = content["images"][:1]
+    content["annotations"] = content["annotations"][:1]
+    first(id=number, bbox=[2, 2, 10, 10])(content)
+    truth = COCO()
+    truth.dataset = content
+    truth.createIndex()
+    answers = [{"image_id": 1, "category_id": 1, "bbox": [2, 2, 10, 10], "score": 0.9}]
+    content.setdefault("info", {})
+    evaluation = COCOeval(truth, truth.loadRes(answers), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(found)
+    kinds = {fault.kind for fault in check_coco(content).faults}
+    assert ("annotation id 0" in kinds) == (number == 0)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from PIL import Image
 
@@ -96,11 +98,11 @@ def test_the_commands_for_own_data_lead_from_check_to_prediction(tmp_path: Path,
     places = {"data/pets": f"{tmp_path}/data/pets", "runs/": f"{tmp_path}/", "epoch_12": "epoch_1"}
     places |= {RECIPE: str(recipe), "photo.jpg": f"{tmp_path}/data/pets/val/000.png"}
     assert "8 images (0 empty)" in run(check, places)
-    # What it goes on from: a model of the same kind, trained for nothing.
-    weights = tmp_path / "released"
-    flag = train.index("--load-from")
-    run([*train[:flag], *train[flag + 2 :]], {"runs/pets": str(weights)} | places)
-    train[flag + 1] = str(weights / "epoch_1.pth")
+    # What it goes on from: a detector of the same kind, as an older one of three classes.
+    config = read_config(recipe)
+    config.model.roi_head.bbox_head.num_classes = 3
+    torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "released.pth")
+    train[train.index("--load-from") + 1] = str(tmp_path / "released.pth")
     run(train, places)
     metrics = json.loads((tmp_path / "pets" / "metrics.json").read_text())
     assert {"bbox_mAP", "segm_mAP", "cat_precision", "dog_precision"} <= set(metrics)
