@@ -134,7 +134,8 @@ def test_the_backbone_wheel_asks_for_the_light_core_only(backbone_wheel: Path):
         *("torch", "ops_dcnv3", "huggingface_hub", "numpy", "pillow", "safetensors")
     }
     assert metadata(backbone_wheel)["Requires-Python"] == ">=3.10"
-    assert set(metadata(backbone_wheel).get_all("Provides-Extra")) == {"train", "deepspeed", "dev"}
+    extras = set(metadata(backbone_wheel).get_all("Provides-Extra"))
+    assert extras == {"train", "openmmlab", "deepspeed", "dev"}
 
 
 def test_the_operator_wheel_carries_its_licence_and_needs_pytorch_only(operator_wheel: Path):
