@@ -41,8 +41,7 @@ class TrainedRun:
     @property
     def checkpoint(self) -> Path:
         """The last one."""
-        (name,) = self.folder.glob("iter_*.pth")
-        return name
+        return Path((self.folder / "last_checkpoint").read_text(encoding="utf-8").strip())
 
     def read(self, name: str) -> Any:
         """Returns the content of a JSON file of the work dir."""

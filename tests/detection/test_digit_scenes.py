@@ -27,7 +27,9 @@ def test_mask_r_cnn_learns_the_scenes(trained_run):
     metrics = trained_run.read("metrics.json")
     assert metrics["bbox_mAP"] >= 0.70
     assert metrics["segm_mAP"] >= 0.70
-    losses = [value for _, value in trained_run.read("history.json")["loss"]]
+    history = trained_run.read("history.json")
+    assert [step for step, _ in history["scores"]] == [200, 400, 600, 800]
+    losses = [value for _, value in history["loss"]]
     assert losses[-1] < losses[0] / 2
     with Image.open(trained_run.folder / "curves.png") as picture:
         picture.load()

@@ -65,7 +65,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=num_steps, eta_min=1e-5),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=num_steps)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=200)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=num_steps))
+default_hooks = dict(logger=dict(interval=25))
