@@ -141,27 +141,14 @@ def count_cost(model: Any, run: Any, _device: str) -> dict[str, float]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from internimage.complexity import SAMPLING_OPERATIONS, count_parameters
-    from ops_dcnv3.modules import DCNv3
+    from internimage.complexity import count_parameters
+    from internimage.integrations.openmmlab.scripts.complexity import sampling_operations
 
-    sampling = 0
-
-    def count_sampling(module: DCNv3, _: Any, output: Any) -> None:
-        nonlocal sampling
-        sampling += SAMPLING_OPERATIONS * output.numel() * module.geometry.num_points
-
-    hooks = [
-        module.register_forward_hook(count_sampling)
-        for module in model.modules()
-        if isinstance(module, DCNv3)
-    ]
-    with FlopCounterMode(display=False) as counter:
+    with sampling_operations(model) as sampling, FlopCounterMode(display=False) as counter:
         run()
-    for hook in hooks:
-        hook.remove()
     return {
         "parameters": count_parameters(model) / 1e6,
-        "gflops": (counter.get_total_flops() // 2 + sampling) / 1e9,
+        "gflops": (counter.get_total_flops() // 2 + sum(sampling)) / 1e9,
     }
 
 

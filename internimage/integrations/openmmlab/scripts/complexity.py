@@ -82,7 +82,11 @@ def count_config(config: Config, height: int, width: int) -> tuple[Complexity, b
     model.to("meta")
     parameters = count_parameters(model)
     image = torch.zeros(1, 3, height, width, device="meta")
-    with torch.no_grad(), _sampling(model) as sampling, FlopCounterMode(display=False) as counter:
+    with (
+        torch.no_grad(),
+        sampling_operations(model) as sampling,
+        FlopCounterMode(display=False) as counter,
+    ):
         features = model.backbone(image)
     macs = counter.get_total_flops()
     model.backbone = _Features(features)
@@ -127,8 +131,15 @@ class _Features(nn.Module):
 
 
 @contextmanager
-def _sampling(model: nn.Module) -> Iterator[list[int]]:
-    """Collects the operations of the samplings that run in the block."""
+def sampling_operations(model: nn.Module) -> Iterator[list[int]]:
+    """Counts what PyTorch's counter of FLOPs does not know: the samplings of DCNv3.
+
+    Args:
+        model: Whose passes are to be counted.
+
+    Yields:
+        A list that gets the operations of each sampling that runs in the block.
+    """
     counts: list[int] = []
 
     def count(module: DCNv3, _: Any, output: Tensor) -> None:
