@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from internimage.hub import RELEASED
 from internimage.integrations.openmmlab.scripts import checkpoints, safe_loading
 from internimage.integrations.openmmlab.scripts.checkpoints import (
     CheckpointCheckHook,
@@ -29,6 +31,7 @@ from internimage.integrations.openmmlab.scripts.safe_loading import (
     find_file,
     register_safe_loading,
 )
+from tests.detection.script_runs import CONFIGS
 
 
 class TinyDetector(nn.Module):
@@ -43,7 +46,9 @@ class TinyDetector(nn.Module):
         self.bbox_head = nn.ModuleDict(
             {"fc_cls": nn.Linear(5, num_classes), "norm": nn.BatchNorm2d(5)}
         )
+        self.bbox_head.num_classes = num_classes
         self.dn_query_generator = nn.ModuleDict({"label_embedding": nn.Embedding(num_classes, 2)})
+        self.query_embedding = nn.Embedding(9, 2)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -85,7 +90,7 @@ def test_a_start_may_have_other_classes_and_says_so(monkeypatch):
     other = weights(TinyDetector(num_classes=80))
     loaded = check("load_from", {"state_dict": other})
     assert len(said) == 1
-    assert said[0].startswith("9 of 12 tensors from some.pth; 3 wrong-shaped: bbox_head")
+    assert said[0].startswith("10 of 13 tensors from some.pth; 3 wrong-shaped: bbox_head")
     own = TinyDetector().state_dict()
     for key in ("bbox_head.fc_cls.weight", "dn_query_generator.label_embedding.weight"):
         assert loaded[key].shape == own[key].shape
@@ -114,6 +119,55 @@ def test_what_is_no_checkpoint_of_the_model_is_refused(purpose: Purpose, name: s
     with pytest.raises(ValueError, match="expected a checkpoint of") as caught:
         check(purpose, {"state_dict": dict(state_dict)})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("purpose", ["test", "load_from"])
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [("query_embedding.weight", (3, 2)), ("neck.bias", (6,)), ("bbox_head.norm.weight", (80,))],
+)
+def test_other_sizes_than_the_classes_are_no_start_and_not_called_classes(
+    purpose: Purpose, key: str, shape: tuple[int, ...]
+):
+    """With another number of classes beside it, and without."""
+    for others in (STATE, weights(TinyDetector(num_classes=80))):
+        with pytest.raises(ValueError, match="expected a checkpoint of this model") as caught:
+            check(purpose, {"state_dict": {**others, key: torch.zeros(shape)}})
+        assert key in str(caught.value)
+
+
+def test_layers_of_classes_must_agree_on_their_number():
+    other = weights(TinyDetector(num_classes=80))
+    other["dn_query_generator.label_embedding.weight"] = torch.zeros(20, 2)
+    with pytest.raises(ValueError, match="label_embedding"):
+        check("load_from", {"state_dict": other})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_classes"),
+    [(80, 3, True), (81, 4, True), (320, 12, True), (81, 3, False), (80, 12, False)],
+)
+def test_layers_of_classes_have_one_of_three_sizes(old: int, new: int, is_classes: bool):
+    """Scores of k classes, those with one for no object, boxes of each class."""
+    model = TinyDetector()
+    model.bbox_head["fc_reg"] = nn.Linear(5, new)
+    other = TinyDetector(num_classes=80)
+    other.bbox_head["fc_reg"] = nn.Linear(5, old)
+    report = checkpoints.compare(model, weights(other))
+    found = checkpoints.class_sized(model, report)
+    assert ("bbox_head.fc_reg.weight" in found) is is_classes
+    assert "bbox_head.fc_cls.weight" in found
+
+
+def test_a_start_that_lacks_a_part_of_the_head_warns(recwarn):
+    part = {key: value for key, value in STATE.items() if not key.startswith("neck.")}
+    with pytest.warns(UserWarning, match=r"2 missing: neck.weight, neck.bias; .* at random"):
+        check("load_from", {"state_dict": dict(part)})
+    with pytest.warns(UserWarning, match="got some.pth with 1 unexpected: mask_head.weight$"):
+        check("load_from", {"state_dict": {**STATE, "mask_head.weight": torch.zeros(2)}})
+    recwarn.clear()
+    check("load_from", {"state_dict": weights(TinyDetector(num_classes=80))})
+    assert not recwarn.list  # other classes are what a start is for
 
 
 @pytest.mark.parametrize("name", ["a classifier", "a bare backbone", "a backbone"])
@@ -258,6 +312,19 @@ def test_released_models_are_found_by_name_and_address(source: str, monkeypatch)
     )
     assert find_file(source) == Path("x.pth")
     assert asked == [("OpenGVLab/InternImage", f"{RELEASED_MODELS[0]}.pth")]
+
+
+def test_released_names_are_those_of_readme_configs_and_docstrings():
+    """The tables' files, what ``load_from`` of the configs names, and the commands beside them."""
+    readme = (CONFIGS.parent / "README.md").read_text()
+    in_tables = set(re.findall(r"\| .*`(\w[\w.]*)\.pth` *\|", readme))
+    in_tables |= set(re.findall(r"`(\w[\w.]*)\.pth`,", readme))
+    in_tables |= set(re.findall(r"\[((?:mask_rcnn|cascade)_\w+_coco)\]\(configs/coco", readme))
+    assert in_tables == set(RELEASED_MODELS)
+    texts = [path.read_text() for path in CONFIGS.rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r"(\w[\w.]*)\.pth\b", text)}
+    assert len(named) >= 5
+    assert named <= set(RELEASED_MODELS) | set(RELEASED)
 
 
 def test_a_file_of_that_name_wins_and_nothing_else_is_guessed(tmp_path: Path, monkeypatch):

@@ -5,8 +5,9 @@ mmengine loads what fits and goes on; a missing prefix then trains or tests a ra
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from mmengine.hooks import Hook
@@ -23,6 +24,7 @@ from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpo
 __all__ = [
     "CheckpointCheckHook",
     "class_names",
+    "class_sized",
     "compare",
     "load_all_weights",
     "read_checkpoint",
@@ -32,6 +34,10 @@ __all__ = [
 Purpose = Literal["test", "resume", "load_from"]
 
 BACKBONES = ("backbone.", "img_backbone.")
+
+# How many outputs a layer has for k classes, as (a, b) of a * k + b: scores; scores with one for
+# "no object"; boxes of four numbers.
+_OUTPUTS = ((1, 0), (1, 1), (4, 0))
 
 
 def weights_of(checkpoint: Mapping[str, Any], origin: str) -> dict[str, Tensor]:
@@ -93,12 +99,21 @@ def load_all_weights(model: nn.Module, checkpoint: Mapping[str, Any], origin: st
         ValueError: A key or a shape differs.
     """
     weights = weights_of(checkpoint, origin)
-    require_complete(compare(model, weights), weights, origin)
+    report = compare(model, weights)
+    require_complete(report, weights, origin, class_sized(model, report))
     model.load_state_dict(weights, strict=False)  # strict but for the counters of batch norms
 
 
-def require_complete(report: LoadReport, weights: Mapping[str, Tensor], origin: str) -> None:
+def require_complete(
+    report: LoadReport, weights: Mapping[str, Tensor], origin: str, classes: Collection[str]
+) -> None:
     """Refuses a checkpoint that is not this model's.
+
+    Args:
+        report: Of the comparison.
+        weights: Of the checkpoint.
+        origin: Where they are from, for the error.
+        classes: The layers of another number of classes.
 
     Raises:
         ValueError: A key or a shape differs; the message says in what way.
@@ -106,7 +121,6 @@ def require_complete(report: LoadReport, weights: Mapping[str, Tensor], origin: 
     if report.complete:
         return
     _refuse_parts(report, weights, origin)
-    classes = _class_sized(report)
     if classes and len(classes) == len(report.mismatched) and not report.missing:
         key, found, wanted = report.mismatched[0]
         raise ValueError(
@@ -116,14 +130,22 @@ def require_complete(report: LoadReport, weights: Mapping[str, Tensor], origin: 
     raise ValueError(f"expected a checkpoint of this model, got {origin} with {report.describe()}")
 
 
-def require_start(report: LoadReport, weights: Mapping[str, Tensor], origin: str) -> None:
+def require_start(
+    report: LoadReport, weights: Mapping[str, Tensor], origin: str, classes: Collection[str]
+) -> None:
     """Refuses a checkpoint that a model cannot start from.
 
-    Layers of another number of classes stay as they are initialised, and so do parts of the head
-    that the checkpoint lacks; the backbone has to be there.
+    Layers of another number of classes stay as they are initialised. So do parts of the head that
+    the checkpoint lacks, with a warning; the backbone has to be there.
+
+    Args:
+        report: Of the comparison.
+        weights: Of the checkpoint.
+        origin: Where they are from, for messages.
+        classes: The layers of another number of classes.
 
     Raises:
-        ValueError: The backbone differs, or nothing but the backbone fits.
+        ValueError: The backbone differs, another shape does, or nothing but the backbone fits.
     """
     _refuse_parts(report, weights, origin)
     in_backbone = [
@@ -131,11 +153,19 @@ def require_start(report: LoadReport, weights: Mapping[str, Tensor], origin: str
         for key in [*report.missing, *(key for key, _, _ in report.mismatched)]
         if key.startswith(BACKBONES)
     ]
-    others = {key for key, _, _ in report.mismatched} - set(_class_sized(report))
+    others = {key for key, _, _ in report.mismatched} - set(classes)
     if in_backbone or others:
         raise ValueError(
             f"expected a checkpoint of this model but for its classes, got {origin} with "
             f"{report.describe()}"
+        )
+    if report.missing or report.unexpected:
+        rest = dataclasses.replace(report, mismatched=())
+        fresh = "; what is missing starts at random" if report.missing else ""
+        warnings.warn(
+            f"expected a checkpoint of this model but for its classes, got {origin} with "
+            f"{rest.describe()}{fresh}",
+            stacklevel=3,
         )
 
 
@@ -164,13 +194,33 @@ def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str
         )
 
 
-def _class_sized(report: LoadReport) -> list[str]:
-    """Returns the layers of a head that differ in nothing but the number of outputs."""
-    return [
-        key
-        for key, found, wanted in report.mismatched
-        if not key.startswith(BACKBONES) and found[1:] == wanted[1:]
-    ]
+def class_sized(model: nn.Module, report: LoadReport) -> tuple[str, ...]:
+    """Returns the layers that differ in the number of classes, and in nothing else.
+
+    Their first dimension is one of ``_OUTPUTS`` of that number, in checkpoint and model alike:
+    another number of queries or of levels is none. The names in the checkpoint are not asked, for a
+    head that was cut to other classes still has those of before.
+
+    Args:
+        model: Its modules know their number of classes, as ``num_classes``.
+        report: Of the comparison with the checkpoint.
+    """
+    wanted_counts = {
+        module.num_classes
+        for module in model.modules()
+        if isinstance(getattr(module, "num_classes", None), int)
+    }
+    explained: dict[tuple[int, int], list[str]] = {}
+    for key, found, wanted in report.mismatched:
+        if key.startswith(BACKBONES) or found[1:] != wanted[1:]:
+            continue
+        for factor, more in _OUTPUTS:
+            old, old_rest = divmod(found[0] - more, factor)
+            new, new_rest = divmod(wanted[0] - more, factor)
+            if new in wanted_counts and old > 0 and not old_rest and not new_rest:
+                explained.setdefault((old, new), []).append(key)
+    # One pair of numbers for all: a layer that needs another pair differs in something else.
+    return tuple(max(explained.values(), key=len)) if explained else ()
 
 
 class CheckpointCheckHook(Hook):
@@ -197,13 +247,14 @@ class CheckpointCheckHook(Hook):
             model = model.module
         weights = weights_of(checkpoint, self.origin)
         report = compare(model, weights)
+        classes = class_sized(model, report)
         if self.purpose == "load_from":
-            require_start(report, weights, self.origin)
+            require_start(report, weights, self.origin, classes)
             state = model.state_dict()
             weights = {key: weights[key] for key in report.loaded}
             weights |= {key: value for key, value in state.items() if key not in weights}
         else:
-            require_complete(report, weights, self.origin)
+            require_complete(report, weights, self.origin, classes)
         if self.purpose == "resume":
             _require_run(checkpoint, self.origin)
         checkpoint["state_dict"] = weights

@@ -28,20 +28,30 @@ from internimage.hub import PTH_REPOSITORY, download_file, find_release
 from internimage.hub import download as download_release
 
 RELEASED_MODELS = (
-    *(
-        f"mask_rcnn_internimage_{size}_fpn_{schedule}_coco"
-        for size in "tsb"
-        for schedule in ("1x", "3x")
-    ),
-    *(f"cascade_internimage_{size}_fpn_{n}_coco" for size in ("l", "xl") for n in ("1x", "3x")),
-    "dino_4scale_internimage_t_1x_coco_layer_wise_lr",
-    "dino_4scale_internimage_l_1x_coco_layer_wise_lr",
+    "mask_rcnn_internimage_t_fpn_1x_coco",
+    "mask_rcnn_internimage_t_fpn_3x_coco",
+    "mask_rcnn_internimage_s_fpn_1x_coco",
+    "mask_rcnn_internimage_s_fpn_3x_coco",
+    "mask_rcnn_internimage_b_fpn_1x_coco",
+    "mask_rcnn_internimage_b_fpn_3x_coco",
+    "cascade_internimage_l_fpn_1x_coco",
+    "cascade_internimage_l_fpn_3x_coco",
+    "cascade_internimage_xl_fpn_1x_coco",
+    "cascade_internimage_xl_fpn_3x_coco",
+    "dino_4scale_internimage_t_1x_coco",
     "dino_4scale_internimage_l_1x_coco_0.1x_backbone_lr",
-    "dino_4scale_cbinternimage_h_objects365_coco",
+    "dino_4scale_internimage_h_objects365_coco",
+    "dino_4scale_internimage_g_objects365_coco",
     "dino_4scale_cbinternimage_h_objects365_80classes",
     "dino_4scale_cbinternimage_h_objects365_20classes",
+    "dino_4scale_cbinternimage_h_objects365_coco",
+    "dino_4scale_cbinternimage_h_objects365_lvis",
+    "dino_4scale_cbinternimage_h_objects365_openimages",
+    "dino_4scale_cbinternimage_h_objects365_voc0712",
 )
-"""Released detectors whose names are enough: files of the same name in the hub's repository."""
+"""Released detectors whose names are enough: files ``NAME.pth`` in the hub's repository. Those of
+DINO are called otherwise than their configs; the tables of detection/README.md say which is which.
+"""
 
 # Model zoos of others by their schemes.
 _ZOOS = {
