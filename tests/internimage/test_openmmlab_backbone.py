@@ -16,7 +16,6 @@ from torch import nn
 import internimage
 from internimage.hub import PTH_REPOSITORY
 from internimage.integrations.openmmlab import InternImageBackbone, backbone
-from internimage.integrations.openmmlab.backbone import resolve_checkpoint
 from internimage.variants import get_variant
 
 ORIGINAL_FIELDS = dict(
@@ -183,15 +182,24 @@ def test_a_released_model_is_meant_by_its_name_or_its_address(origin, checkpoint
 
 
 @pytest.mark.parametrize(
-    "address",
+    ("address", "loader"),
     [
-        "https://example.com/internimage_t_1k_224.pth",
-        f"https://huggingface.co/{PTH_REPOSITORY}/resolve/main/unknown.pth",
+        ("https://example.com/internimage_t_1k_224.pth", "download"),
+        (f"https://huggingface.co/{PTH_REPOSITORY}/resolve/main/some_detector.pth", "hub"),
     ],
 )
-def test_an_address_of_something_else_is_an_error_that_says_what_to_do(address):
-    with pytest.raises(ValueError, match="fetch it, then give the file's path"):
-        resolve_checkpoint(address)
+def test_another_address_is_downloaded_and_loaded(
+    address, loader, checkpoint, classifier, monkeypatch
+):
+    asked = []
+
+    def fetch(*where):
+        asked.append(where)
+        return checkpoint
+
+    monkeypatch.setattr(backbone, "download" if loader == "download" else "download_file", fetch)
+    assert has_weights_of(initialised(address), classifier)
+    assert asked == [(address,) if loader == "download" else (PTH_REPOSITORY, "some_detector.pth")]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from mmengine.model import BaseModule, initialize
 from mmengine.registry import MODELS
 
 from internimage.checkpoint import LoadReport, load_checkpoint
-from internimage.hub import PTH_REPOSITORY, find_release
+from internimage.downloads import download, is_url
+from internimage.hub import PTH_REPOSITORY, download_file, find_release
 from internimage.model import InternImage
 from internimage.variants import get_variant
 
@@ -41,8 +42,8 @@ class InternImageBackbone(InternImage, BaseModule):
         out_indices: the stages to return, ascending.
         use_dcn_v4_op: a field of the original. There the same function was computed by another
             kernel; it changes no number and has no effect here.
-        init_cfg: how to initialise. ``dict(type="Pretrained", checkpoint=...)`` takes a file, a
-            released model's name, or its address; ``strict=False`` loads what fits of a checkpoint
+        init_cfg: how to initialise. ``dict(type="Pretrained", checkpoint=...)`` takes a file, an
+            address, or a released model's name; ``strict=False`` loads what fits of a checkpoint
             that differs.
         **fields: the arguments of :class:`internimage.InternImage`; defaults are T's.
 
@@ -78,7 +79,7 @@ class InternImageBackbone(InternImage, BaseModule):
 
         Raises:
             FileNotFoundError: the checkpoint is neither a file nor a released model.
-            ConnectionError: a released model cannot be downloaded.
+            ConnectionError: it cannot be downloaded.
             ValueError: ``init_cfg`` has an unknown field, or the checkpoint does not fit.
         """
         if self.is_init:
@@ -131,13 +132,13 @@ def load_pretrained(model: InternImage, init_cfg: dict[str, Any]) -> LoadReport:
 
     Args:
         model: the backbone.
-        init_cfg: ``checkpoint`` (a file, a released name or its address) and, if wanted,
+        init_cfg: ``checkpoint`` (a file, an address or a released name) and, if wanted,
             ``strict`` (default True): raise unless all fits but a head and the layer scales, which
             released classifiers need not have.
 
     Raises:
         FileNotFoundError: the checkpoint is neither a file nor a released model.
-        ConnectionError: a released model cannot be downloaded.
+        ConnectionError: it cannot be downloaded.
         ValueError: a field is unknown, or the checkpoint does not fit.
     """
     if unknown := set(init_cfg) - INIT_FIELDS:
@@ -148,8 +149,8 @@ def load_pretrained(model: InternImage, init_cfg: dict[str, Any]) -> LoadReport:
     origin = init_cfg.get("checkpoint")
     if not isinstance(origin, str) or not origin:
         raise ValueError(
-            "InternImage: expected init_cfg with checkpoint = a file or the name of a released "
-            f"model, got {origin!r}"
+            "InternImage: expected init_cfg with checkpoint = a file, an address or the name of a "
+            f"released model, got {origin!r}"
         )
     strict = init_cfg.get("strict", True)
     with warnings.catch_warnings():
@@ -171,21 +172,23 @@ def load_pretrained(model: InternImage, init_cfg: dict[str, Any]) -> LoadReport:
 
 
 def resolve_checkpoint(checkpoint: str) -> str:
-    """Turn the address of a released model into its name; leave names and files alone.
+    """Turn an address into a released model's name, or into the file that it is downloaded to.
+
+    Names and files stay as they are.
 
     Raises:
-        ValueError: an address of another place.
+        ConnectionError: it is to be downloaded, and there is no way to it.
+        FileNotFoundError: the repository of the released models has no such file.
+        ValueError: the address names no file.
     """
-    address = urlsplit(checkpoint)
-    if address.scheme not in ("http", "https"):
+    if not is_url(checkpoint):
         return checkpoint
-    name = PurePosixPath(address.path).stem
-    if find_release(name) is None or f"/{PTH_REPOSITORY}/" not in address.path:
-        raise ValueError(
-            "InternImage: expected init_cfg with a file, the name of a released model or its "
-            f"address in {PTH_REPOSITORY}, got {checkpoint}; fetch it, then give the file's path"
-        )
-    return name
+    file = PurePosixPath(urlsplit(checkpoint).path)
+    if f"/{PTH_REPOSITORY}/" not in str(file):
+        return str(download(checkpoint))
+    if find_release(file.stem) is not None:
+        return file.stem
+    return str(download_file(PTH_REPOSITORY, file.name))
 
 
 def _remarks(report: LoadReport, fresh: list[str]) -> list[str]:

@@ -220,7 +220,8 @@ def class_sized(model: nn.Module, report: LoadReport) -> tuple[str, ...]:
             if new in wanted_counts and old > 0 and not old_rest and not new_rest:
                 explained.setdefault((old, new), []).append(key)
     # One pair of numbers for all: a layer that needs another pair differs in something else.
-    return tuple(max(explained.values(), key=len)) if explained else ()
+    largest: list[str] = max(explained.values(), key=len, default=[])
+    return tuple(largest)
 
 
 class CheckpointCheckHook(Hook):
