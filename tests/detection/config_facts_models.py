@@ -47,7 +47,7 @@ def original_model(model: dict[str, Any]) -> dict[str, Any]:
         "init": PurePosixPath(init["checkpoint"]).stem if init else None,
     }
     if model["type"] in DINO_TYPES:
-        return facts | _original_dino(model)
+        return facts | original_dino(model)
     return facts | model | {"with_cp": False}
 
 
@@ -69,7 +69,7 @@ def current_model(model: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _original_dino(model: dict[str, Any]) -> dict[str, Any]:
+def original_dino(model: dict[str, Any]) -> dict[str, Any]:
     """Return a DINO's fields as mmdet 3 has them: the transformer is out of the head, and flat."""
     head, neck = model.pop("bbox_head"), model.pop("neck")
     transformer = head.pop("transformer")

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from internimage.integrations.openmmlab import convert_state_dict
-from tests.detection.released_configs import build_without_storage, read_config
 from tests.detection.released_records import read_json
 
 DETECTORS = read_json("keys")["detection"]
@@ -78,14 +77,6 @@ def split_ffn(quarters=4):
         weights[f"{FFN}fc1_{i}.weight"] = torch.randn(2, 6)
         weights[f"{FFN}fc1_{i}.bias"] = torch.randn(2)
     return weights | {f"{FFN}fc2_{i}.weight": torch.randn(6, 2) for i in range(quarters)}
-
-
-@pytest.mark.parametrize("name", DETECTORS)
-def test_converted_weights_of_a_released_detector_fit_its_config_strictly(name):
-    model = build_without_storage(read_config(name))
-    converted = convert_state_dict(without_storage(DETECTORS[name]))
-    found = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    assert found == {key: tuple(value.shape) for key, value in converted.items()}
 
 
 @pytest.mark.parametrize("name", SEGMENTORS)
