@@ -116,13 +116,23 @@ def test_single_losses_that_are_no_numbers_do_not():
     diverge(DivergenceHook(patience=2), [math.nan, 1.0, math.inf, 2.0])
 
 
-def test_weights_behind_such_a_loss_are_not_saved():
+def test_weights_that_are_no_numbers_are_not_saved_whatever_the_loss_was():
     hook = DivergenceHook()
+    good, counts = torch.ones(2), torch.tensor(3)
+    for bad in (math.nan, math.inf):
+        spoilt = {
+            "a": good,
+            "counts": counts,
+            "b": torch.tensor([1.0, bad]),
+            "c": torch.tensor(bad),
+        }
+        with pytest.raises(DivergedError, match="after iteration 2, .* in b and 1 others; a lower"):
+            hook.before_save_checkpoint(runner_in(Path("."), iter=1), {"state_dict": spoilt})
     diverge(hook, [1.0, math.nan])
-    with pytest.raises(DivergedError, match="first in iteration 2 in loss_cls"):
-        hook.before_save_checkpoint(runner_in(Path("."), iter=1), {})
-    diverge(hook, [1.0])
-    hook.before_save_checkpoint(runner_in(Path("."), iter=1), {})
+    with pytest.raises(DivergedError, match="not finite first in iteration 2 in loss_cls"):
+        hook.before_save_checkpoint(runner_in(Path("."), iter=1), {"state_dict": spoilt})
+    # A step that the loss scaling has skipped leaves good weights.
+    hook.before_save_checkpoint(runner_in(Path("."), iter=1), {"state_dict": {"a": good}})
 
 
 def test_random_numbers_depend_on_seed_step_and_rank_alone():

@@ -9,6 +9,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+ADVICE = (
+    "a lower optim_wrapper.optimizer.lr, optim_wrapper.clip_grad or training without --amp may help"
+)
+
 
 class DivergedError(Exception):
     """The loss is no longer finite."""
@@ -17,14 +21,15 @@ class DivergedError(Exception):
 class DivergenceHook(Hook):
     """Ends a run after some steps in a row whose loss is not finite.
 
-    A single one may be a batch that the loss scaling of float16 will skip. Nothing is saved before
-    the loss is a number again.
+    A single one may be a batch that the loss scaling of float16 skips: it is the weights that must
+    be finite when they are saved.
 
     Args:
         patience: Steps in a row.
 
     Raises:
-        DivergedError: The patience is over; the message names the step and the terms of the loss.
+        DivergedError: The patience is over, and the message names the step and the terms of the
+            loss; or weights that are to be saved are not finite.
     """
 
     priority = "HIGH"  # before anything is saved
@@ -60,13 +65,24 @@ class DivergenceHook(Hook):
             self._stop(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keeps weights that are no numbers from taking the place of good ones."""
-        if self._count:
-            self._stop(runner)
+        """Keeps weights that are no numbers from taking the place of good ones.
+
+        The loss does not tell: another rank's gradient, or one that overflowed, spoils them too.
+        """
+        bad = [
+            name
+            for name, value in checkpoint["state_dict"].items()
+            if value.is_floating_point() and not value.isfinite().all()
+        ]
+        if bad:
+            loss = f"; the loss is not finite {self._text}" if self._count else ""
+            raise DivergedError(
+                f"expected finite weights to save after iteration {runner.iter + 1}, got NaN or "
+                f"infinite ones in {bad[0]} and {len(bad) - 1} others{loss}; {ADVICE}"
+            )
 
     def _stop(self, runner: Runner) -> None:
         raise DivergedError(
             f"expected a finite loss, got none in {self._count} iterations in a row up to "
-            f"{runner.iter + 1}, {self._text}; a lower optim_wrapper.optimizer.lr, "
-            "optim_wrapper.clip_grad or training without --amp may help"
+            f"{runner.iter + 1}, {self._text}; {ADVICE}"
         )
