@@ -15,10 +15,10 @@ from internimage.integrations.openmmlab import convert_state_dict
 from tests.detection.released_records import build_filled, data_samples, read_record
 
 LOSS_TOLERANCE = 1e-5
-# The gradients are recorded in float64. The cascade's differ most in float32 (a softmax's bias,
-# 2e-3); the same step in float64 agrees to 4e-6.
-GRADIENT_TOLERANCE = {"loss_cascade_l": 4e-3}
-DEFAULT_GRADIENT_TOLERANCE = 1e-3
+GRADIENT_TOLERANCE = 1e-3
+# The gradients are recorded in float64. Behind a softmax the terms of a bias's gradient nearly
+# cancel: of this one a fortieth of their sum is left, so rounding in float32 counts forty times.
+LESS_EXACT = {"loss_cascade_l": {"backbone.levels.0.blocks.0.dcn.mask.bias": 2.5e-3}}
 
 WITH_GRADIENTS = [
     pytest.param(("loss_mask_rcnn_t", "fixed_proposals"), id="mask_rcnn"),
@@ -85,7 +85,7 @@ class Step:
     def __init__(self, name, variant, weight, image):
         record, arrays = read_record(name)
         self.expected = record["variants"][variant]
-        self.gradient_tolerance = GRADIENT_TOLERANCE.get(name, DEFAULT_GRADIENT_TOLERANCE)
+        self.gradient_tolerances = LESS_EXACT.get(name, {})
         self.model = build_filled(record, weight).train()
         batch, _, height, width = record["input"]["shape"]
         images = image(batch, height, width, record["input"]["seed"]).float()
@@ -133,9 +133,8 @@ def test_gradients_of_all_parameters_equal_the_original(step):
     }
     assert set(found) == set(expected)
     for name, norm in found.items():
-        assert norm == pytest.approx(
-            float(expected[name]), rel=step.gradient_tolerance, abs=1e-6
-        ), name
+        tolerance = step.gradient_tolerances.get(name, GRADIENT_TOLERANCE)
+        assert norm == pytest.approx(float(expected[name]), rel=tolerance, abs=1e-6), name
     for name, values in step.expected.get("buffers_after_step", {}).items():
         np.testing.assert_allclose(
             step.model.get_buffer(name)[: len(values)], values, rtol=1e-4, atol=1e-6
