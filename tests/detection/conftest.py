@@ -6,7 +6,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,11 @@ class TrainedRun:
         folder: its work dir.
         scenes: its data.
         config: its config in the checkout.
-        seconds: how long it took.
     """
 
     folder: Path
     scenes: Path
     config: Path
-    seconds: float
 
     @property
     def checkpoint(self) -> Path:
@@ -79,10 +76,9 @@ def trained_run(digit_scenes: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Mask R-CNN trained on them by the command of its config: minutes, once a session."""
     config = CONFIGS / "mask_rcnn_internimage_n_fpn.py"
     folder = tmp_path_factory.mktemp("trained")
-    start = time.perf_counter()
     run_command(
         *("detection/train.py", config, "--work-dir", folder),
         *("--cfg-options", f"data_root={digit_scenes}"),
         timeout=3600,
     )
-    return TrainedRun(folder, digit_scenes, config, time.perf_counter() - start)
+    return TrainedRun(folder, digit_scenes, config)

@@ -141,6 +141,10 @@ def test_a_trained_detector_finds_the_digits_of_images_and_of_a_film(
     answers = [json.loads((tmp_path / "images" / f"{f.stem}.json").read_text()) for f in files]
     assert recall([answer["detections"] for answer in answers]) > 0.8
     assert all(one["mask"]["counts"] for answer in answers for one in answer["detections"])
+    for file in files:
+        picture = cv2.imread(str(tmp_path / "images" / file.name))
+        assert picture.shape == cv2.imread(str(file)).shape
+        assert (picture != cv2.imread(str(file))).any()  # something is drawn
 
     height, width = cv2.imread(str(files[0])).shape[:2]
     film = cv2.VideoWriter(
