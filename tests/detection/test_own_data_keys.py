@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import copy
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,10 @@ from internimage.integrations.openmmlab.scripts.data_checks import (
     class_names_of,
 )
 from internimage.integrations.openmmlab.scripts.own_data import heads, leaf_datasets
+from internimage.integrations.openmmlab.scripts.own_pipelines import (
+    apply_own_pipelines,
+    pipelines_of,
+)
 from tests.detection.script_runs import CONFIGS
 
 COCO = "coco/mask_rcnn_internimage_t_fpn_1x_coco.py"
@@ -169,9 +176,119 @@ def test_a_segmentor_may_have_more_outputs_than_classes(tmp_path: Path):
         check_data(read_config(path), TRAIN[:1])
 
 
-def test_an_option_that_nobody_reads_warns():
-    with pytest.warns(UserWarning, match="train_pipeline.0.x has no effect: train_pipeline is"):
-        read_config(CONFIGS / COCO, {"train_pipeline.0.x": 1})
+def pipeline(*, flip: bool = True, side: int = 640) -> list[dict[str, Any]]:
+    """A pipeline as a config of one's own may have it."""
+    steps: list[dict[str, Any]] = [
+        {"type": "LoadImageFromFile"},
+        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True},
+        {"type": "Resize", "scale": (side, side), "keep_ratio": True},
+    ]
+    return [*steps, *([{"type": "RandomFlip", "prob": 0.5}] if flip else []), {"type": "Pack"}]
+
+
+def inherit(folder: Path, base: str, **values: Any) -> Config:
+    """A config of one's own, two files away from a shipped one."""
+    (folder / "middle.py").write_text(f"_base_ = {str(CONFIGS / base)!r}\n")
+    lines = [f"{key} = {value!r}\n" for key, value in values.items()]
+    (folder / "own.py").write_text("_base_ = 'middle.py'\n" + "".join(lines))
+    return read_config(folder / "own.py")
+
+
+@pytest.mark.parametrize("path", [COCO, LVIS, VOC07])
+def test_pipelines_of_a_config_of_ones_own_reach_its_data_sets(path: str, tmp_path: Path):
+    """Also those in wrappers; what the config does not set stays."""
+    before = read_config(CONFIGS / path)
+    own = pipeline(flip=False)
+    config = inherit(tmp_path, path, train_pipeline=own)
+    assert [leaf["pipeline"] for leaf in leaves(config, "train_dataloader")] == [own] * len(
+        leaves(before, "train_dataloader")
+    )
+    for loader in ("val_dataloader", "test_dataloader"):
+        assert config[loader] == before[loader]
+    config = inherit(tmp_path, path, test_pipeline=own)
+    assert config.train_dataloader == before.train_dataloader
+    for loader in ("val_dataloader", "test_dataloader"):
+        assert [leaf["pipeline"] for leaf in leaves(config, loader)] == [own]
+
+
+def test_every_config_keeps_the_pipelines_that_its_file_says():
+    paths = [path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts]
+    assert len(paths) > 25
+    for path in paths:
+        config = Config.fromfile(path)
+        before = copy.deepcopy(config)
+        apply_own_pipelines(config, path, before=pipelines_of(config))
+        for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+            assert config[loader] == before[loader], path
+
+
+def test_a_data_set_with_a_pipeline_of_its_own_keeps_it(tmp_path: Path):
+    own = pipeline(side=320)
+    config = inherit(tmp_path, COCO, train_dataloader={"dataset": {"pipeline": own}})
+    assert leaves(config, "train_dataloader")[0]["pipeline"] == own
+    config = inherit(
+        tmp_path,
+        COCO,
+        train_pipeline=pipeline(side=640),
+        train_dataloader={"dataset": {"pipeline": own}},
+    )
+    assert leaves(config, "train_dataloader")[0]["pipeline"] == own
+
+
+def test_a_base_of_mmdet_gives_its_pipelines_up_as_well(tmp_path: Path):
+    """What is inherited from there carries the library's mark, which is no difference."""
+    own = pipeline()
+    path = tmp_path / "own.py"
+    base = "mmdet::_base_/datasets/coco_instance.py"
+    path.write_text(f"_base_ = {base!r}\ntrain_pipeline = {own!r}\n")
+    assert leaves(read_config(path), "train_dataloader")[0]["pipeline"] == own
+
+
+def test_a_step_of_a_pipeline_is_an_option_of_the_command_line(tmp_path: Path):
+    config = read_config(CONFIGS / COCO, {"train_pipeline.3.prob": 0.0})
+    assert leaves(config, "train_dataloader")[0]["pipeline"][3] == {"type": "RandomFlip", "prob": 0}
+    inherit(tmp_path, COCO, train_pipeline=pipeline())
+    config = read_config(tmp_path / "own.py", {"train_pipeline.2.scale": (99, 99)})
+    assert leaves(config, "train_dataloader")[0]["pipeline"] == pipeline(side=99)
+
+
+def test_the_settings_for_pipelines_on_the_page_do_what_it_says():
+    page = (CONFIGS.parents[1] / "docs" / "custom_detection.md").read_text()
+    given = re.findall(r"`((?:train|test)_pipeline\.\S+)=(\S+)`", page)
+    config = read_config(CONFIGS / COCO, {key: ast.literal_eval(value) for key, value in given})
+    (train,), (test,) = (leaves(config, f"{part}_dataloader") for part in ("train", "test"))
+    steps = {step["type"]: step for step in train["pipeline"]}
+    assert (steps["RandomFlip"]["prob"], steps["Resize"]["scale"]) == (0, (640, 640))
+    assert {step["type"]: step for step in test["pipeline"]}["Resize"]["scale"] == (640, 640)
+
+
+def test_a_pipeline_is_a_list_of_transforms(tmp_path: Path):
+    with pytest.raises(ValueError, match="expected train_pipeline = a list of transforms, got 3"):
+        inherit(tmp_path, COCO, train_pipeline=3)
+
+
+def test_an_error_in_a_base_is_told_with_its_file_and_line(tmp_path: Path):
+    (tmp_path / "base.py").write_text("a = 1\nb = nothing\n")
+    (tmp_path / "leaf.py").write_text("_base_ = 'base.py'\n")
+    with pytest.raises(ValueError, match=r"leaf.py, got NameError in \S*base.py, line 2: name 'no"):
+        read_config(tmp_path / "leaf.py")
+    (tmp_path / "base.py").write_text("a = 1\nb = (\n")
+    with pytest.raises(ValueError, match=r"expected Python in \S*base.py, got .* in line 2"):
+        read_config(tmp_path / "leaf.py")
+
+
+def write_helper(folder: Path) -> Path:
+    """A config with a name for itself alone."""
+    (folder / "helper.py").write_text("max_epochs = 1\ntrain_cfg = dict(max_epochs=max_epochs)\n")
+    return folder / "helper.py"
+
+
+def test_an_option_that_nobody_reads_warns(tmp_path: Path):
+    with pytest.warns(UserWarning, match="max_epochs has no effect: max_epochs is only used"):
+        read_config(write_helper(tmp_path), {"max_epochs": 2})
+    own = {"train_dataloader.dataset.pipeline": [], "train_pipeline.0.type": "LoadImageFromNDArray"}
+    with pytest.warns(UserWarning, match="train_pipeline has no effect: the data sets of train_da"):
+        read_config(CONFIGS / COCO, own)
     with pytest.warns(UserWarning, match="adds model.test_cfg.rcnn.score_thrs.*mean score_thr"):
         read_config(CONFIGS / COCO, {"model.test_cfg.rcnn.score_thrs": 0.1})
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,29 +12,49 @@ from mmengine.config import Config
 
 from internimage.integrations.openmmlab.scripts.old_config import check_generation, old_keys
 from internimage.integrations.openmmlab.scripts.own_data import OWN_DATA_KEYS, apply_own_data
+from internimage.integrations.openmmlab.scripts.own_pipelines import (
+    PIPELINES,
+    apply_own_pipelines,
+    pipelines_of,
+)
 from internimage.script import nearest_hint
 
 RUNNER_KEYS = (
-    *("model", "work_dir", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg"),
-    *("val_cfg", "test_cfg", "auto_scale_lr", "optim_wrapper", "param_scheduler", "val_evaluator"),
-    *(
-        "test_evaluator",
-        "default_hooks",
-        "custom_hooks",
-        "data_preprocessor",
-        "load_from",
-        "resume",
-    ),
-    *("launcher", "env_cfg", "log_processor", "log_level", "visualizer", "default_scope"),
-    *("randomness", "experiment_name", "model_wrapper_cfg", "find_unused_parameters", "compile"),
-    *(
-        "sync_bn",
-        "activation_checkpointing",
-        "efficient_conv_bn_eval",
-        "tta_model",
-        "tta_pipeline",
-        "custom_imports",
-    ),
+    "model",
+    "work_dir",
+    "train_dataloader",
+    "val_dataloader",
+    "test_dataloader",
+    "train_cfg",
+    "val_cfg",
+    "test_cfg",
+    "auto_scale_lr",
+    "optim_wrapper",
+    "param_scheduler",
+    "val_evaluator",
+    "test_evaluator",
+    "default_hooks",
+    "custom_hooks",
+    "data_preprocessor",
+    "load_from",
+    "resume",
+    "launcher",
+    "env_cfg",
+    "log_processor",
+    "log_level",
+    "visualizer",
+    "default_scope",
+    "randomness",
+    "experiment_name",
+    "model_wrapper_cfg",
+    "find_unused_parameters",
+    "compile",
+    "sync_bn",
+    "activation_checkpointing",
+    "efficient_conv_bn_eval",
+    "tta_model",
+    "tta_pipeline",
+    "custom_imports",
 )
 """What a config may have at its top for mmengine's runner and for these scripts."""
 
@@ -44,7 +65,7 @@ def read_config(
     *,
     configs: Path | None = None,
 ) -> Config:
-    """Reads a config, applies the command line's options and the keys for own data.
+    """Reads a config, applies the command line's options, the keys for own data and pipelines.
 
     Args:
         path: A Python, JSON or YAML file.
@@ -69,6 +90,7 @@ def read_config(
     config = _read(path)
     check_generation(path, keys=list(config), configs=configs)
     options = dict(options or {})
+    pipelines = pipelines_of(config)
     for key in options:
         _check_key(config, key)
         _warn_about_helper(key)
@@ -79,6 +101,7 @@ def read_config(
             f"expected --cfg-options that fit {path}, got {', '.join(options)} ({_line(error)})"
         ) from error
     apply_own_data(config, given=options)
+    apply_own_pipelines(config, path, before=pipelines, given=options)
     return config
 
 
@@ -87,19 +110,41 @@ def _read(path: Path) -> Config:
         return Config.fromfile(str(path))
     except SyntaxError as error:
         where = f"line {error.lineno}" if error.lineno else "somewhere"
-        raise ValueError(f"expected Python in {path}, got {error.msg} in {where}") from error
+        raise ValueError(
+            f"expected Python in {_unparsable(path) or path}, got {error.msg} in {where}"
+        ) from error
     except FileNotFoundError as error:
         raise ValueError(
             f"expected the files that {path} inherits from or opens, got {_line(error)}"
         ) from error
     except ImportError as error:
         raise ValueError(
-            f"expected the modules that {path} imports to be installed, got {_line(error)}"
+            f"expected the modules that {path} imports to be installed, got "
+            f"{_line(error)}{_place(error)}"
         ) from error
     except Exception as error:  # a config is a program: anything can go wrong in it
         raise ValueError(
-            f"expected a config in {path}, got {type(error).__name__}: {_line(error)}"
+            f"expected a config in {path}, got {type(error).__name__}{_place(error)}: "
+            f"{_line(error)}"
         ) from error
+
+
+def _unparsable(path: Path) -> Path | None:
+    """Returns the file with the mistake in its syntax: a config, or one that it inherits from."""
+    try:
+        bases = Config._get_base_files(str(path))
+    except SyntaxError:
+        return path
+    files = (Path(Config._get_cfg_path(base, str(path))[0]) for base in bases)
+    return next(filter(None, map(_unparsable, files)), None)
+
+
+def _place(error: BaseException) -> str:
+    """Returns ``" in FILE, line N"``: where in a config, or in what it imports, an error arose."""
+    modules = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"
+    ]
+    return f" in {modules[-1].filename}, line {modules[-1].lineno}" if modules else ""
 
 
 def _check_key(config: Config, key: str) -> None:
@@ -154,10 +199,10 @@ def _warn_about_near_key(key: str, part: str, known: Sequence[str]) -> None:
 def _warn_about_helper(key: str) -> None:
     """Warns of an option for a name that a config file uses for itself, and nobody else reads."""
     first = key.partition(".")[0]
-    if first not in (*RUNNER_KEYS, *OWN_DATA_KEYS):
+    if first not in (*RUNNER_KEYS, *OWN_DATA_KEYS, *PIPELINES):
         warnings.warn(
             f"--cfg-options {key} has no effect: {first} is only used while the config file is "
-            "read; change what is made of it, such as train_dataloader.dataset.pipeline",
+            "read; change what is made of it, such as train_dataloader",
             stacklevel=2,
         )
 
