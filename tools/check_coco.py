@@ -38,6 +38,7 @@ from tools.command_line import progress, run_tool
 
 NAME = "check_coco"
 FOUND_STOPPING = 1
+MIN_SIZE = 32
 MAX_PIXELS = 50_000_000  # the limit of KINDS["large image"]
 
 ImageFault = tuple[int, str, str, tuple[int, int] | None]
@@ -131,6 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="those to learn, in their order"
     )
+    parser.add_argument(
+        "--min-size", type=float, default=MIN_SIZE, metavar="N",
+        help="smaller images are not learned: filter_cfg.min_size, of the configs 32",
+    )  # fmt: skip
     parser.add_argument("--masks", action="store_true", help="every object needs a mask")
     parser.add_argument(
         "--no-decode", action="store_true", help="read the images' headers alone: faster"
@@ -157,7 +162,7 @@ def _check(args: argparse.Namespace) -> bool:
     if args.fix is not None:
         check_target(args.fix, tool=NAME, flag="--fix", overwrite=args.overwrite)
     content = read_coco(args.annotations)
-    report = check_coco(content, classes=args.classes, masks=args.masks)
+    report = check_coco(content, classes=args.classes, masks=args.masks, min_size=args.min_size)
     found: list[ImageFault] = []
     if args.images is not None:
         decode = not args.no_decode

@@ -151,12 +151,14 @@ def test_each_fault_is_found_once_and_named(kind: str, change: Change):
 
 def test_every_kind_of_annotation_fault_has_a_case():
     cases = {kind for kind, _ in CHANGES}
-    of_files = {"missing image", "unreadable image", "wrong size", "large image"}
+    of_files = {"missing image", "unreadable image", "wrong size", "large image", "small image"}
     of_classes = {"missing class", "order of classes"}
     assert cases | of_files | of_classes == set(KINDS)
 
 
-def dataset(content: dict[str, Any], folder: Path, classes=("cat", "dog")) -> list[dict[str, Any]]:
+def dataset(
+    content: dict[str, Any], folder: Path, classes=("cat", "dog"), min_size: int = 0
+) -> list[dict[str, Any]]:
     """What mmdet makes of a file: the inputs of its images, with boxes and masks."""
     (folder / "all.json").write_text(json.dumps(content))
     for entry in (1, 2, 3, 9):
@@ -166,7 +168,7 @@ def dataset(content: dict[str, Any], folder: Path, classes=("cat", "dog")) -> li
         ann_file="all.json",
         data_prefix={"img": ""},
         metainfo={"classes": classes},
-        filter_cfg={"filter_empty_gt": True},
+        filter_cfg={"filter_empty_gt": True, "min_size": min_size},
         pipeline=[
             {"type": "LoadImageFromFile"},
             {"type": "mmdet.LoadAnnotations", "with_bbox": True, "with_mask": True},
@@ -242,6 +244,32 @@ def test_gaps_in_category_ids_and_crowds_are_learned_as_they_should_be(tmp_path:
     assert len(inputs[2]["data_samples"].ignored_instances) == 1
     report = check_coco(content, classes=("cat", "dog"), masks=True)
     assert {f.kind for f in report.faults} == {"gap in category ids", "crowd region", "empty image"}
+
+
+def test_mmdet_leaves_small_images_out_and_the_check_says_so(tmp_path: Path):
+    content = whole()
+    content["images"][0].update(width=200, height=30)
+    content["annotations"][1]["segmentation"] = POLYGON  # run lengths have the image's size
+    content["images"][1].update(width=40, height=31)
+    inputs = dataset(content, tmp_path, min_size=31)
+    assert [entry["data_samples"].img_id for entry in inputs] == [1 + 1]
+    report = check_coco(content, min_size=31)
+    faults = {fault.kind: fault for fault in report.faults}
+    assert faults["small image"].indices == (0, 2)
+    assert faults["small image"].examples[0] == "1.png is 200x30"
+    assert report.histogram == {"cat": num_boxes(inputs), "dog": 0}
+    assert {kind for kind in faults if KINDS[kind][0] != "noted"} == {"small image"}
+    assert {fault.kind for fault in check_coco(whole(), min_size=25).stopping} == {"no boxes"}
+    assert check_coco(whole(), min_size=24).faults == ()
+
+
+def test_numbers_as_texts_and_names_given_twice_are_shown_as_they_are():
+    content = whole()
+    first(image_id="1")(content)
+    categories((1, "cat"), (2, "cat"))(content)
+    examples = {fault.kind: fault.examples[0] for fault in check_coco(content).faults}
+    assert examples["unknown image"].endswith("image_id '1'")
+    assert examples["bad category"] == "2 'cat', there twice"
 
 
 def test_classes_in_another_order_would_swap_the_names(tmp_path: Path):

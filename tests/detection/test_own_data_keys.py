@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import re
 import warnings
 from pathlib import Path
@@ -275,6 +276,54 @@ def test_an_error_in_a_base_is_told_with_its_file_and_line(tmp_path: Path):
     (tmp_path / "base.py").write_text("a = 1\nb = (\n")
     with pytest.raises(ValueError, match=r"expected Python in \S*base.py, got .* in line 2"):
         read_config(tmp_path / "leaf.py")
+
+
+@pytest.mark.parametrize("name", ["train.json", "instances_train2017.json"])
+@pytest.mark.parametrize(
+    ("names", "box", "message"),
+    [
+        (("dog", "cat"), [1, 2, 3, 4], "order of classes"),
+        (("cat", "dog"), [float("nan"), 2, 3, 4], "not finite"),
+    ],
+)
+def test_own_annotations_are_checked_under_every_name(
+    name: str, names: tuple[str, ...], box: list[float], message: str, tmp_path: Path
+):
+    """The name of COCO's own file is what own data have that set the root alone."""
+    config = own_data(tmp_path, name, names, box)
+    with pytest.raises(ValueError, match=message):
+        check_data(config, TRAIN[:1])
+
+
+def test_images_that_are_too_small_warn_by_the_size_of_the_config(tmp_path: Path):
+    config = own_data(tmp_path, "a.json", ("cat", "dog"), [1, 2, 3, 4])
+    with pytest.warns(UserWarning, match=r"train_dataloader.dataset: 1 x small image: .*31x90"):
+        check_data(config, TRAIN[:1])
+    config.train_dataloader.dataset.filter_cfg.min_size = 31
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_data(config, TRAIN[:1])
+
+
+def own_data(folder: Path, name: str, names: tuple[str, ...], box: list[float]) -> Config:
+    """COCO's config for two images, one of them smaller than 32 pixels."""
+    (folder / "images").mkdir()
+    shape = [[2, 2, 12, 2, 12, 12]]
+    content = {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "width": width, "height": 90}
+            for i, width in ((1, 90), (2, 31))
+        ],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": i, "bbox": box, "area": 12, "iscrowd": 0,
+             "segmentation": shape}
+            for i in (1, 2)
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }  # fmt: skip
+    (folder / name).write_text(json.dumps(content))
+    keys = {"data_root": str(folder), "train_ann_file": name, "train_img_prefix": "images"}
+    return read_config(CONFIGS / COCO, {**keys, "classes": names})
 
 
 def write_helper(folder: Path) -> Path:

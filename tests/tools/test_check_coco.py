@@ -50,7 +50,18 @@ def change(data: Path, *annotations: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(data: Path, *flags: str) -> int:
-    return main([str(data / "a.json"), str(data / "images"), *flags])
+    return main([str(data / "a.json"), str(data / "images"), "--min-size", "0", *flags])
+
+
+def test_images_that_a_training_leaves_out_are_named(data: Path, capsys):
+    content = read_coco(data / "a.json")
+    content["images"][0].update(width=640, height=480)
+    write(data, content)
+    assert main([str(data / "a.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "4  dropped  small image: an image whose shorter side is below" in printed
+    assert "2.jpg is 32x24" in printed
+    assert "1  cat" in printed
 
 
 def test_a_whole_data_set_ends_with_zero_and_its_numbers(data: Path, capsys):
@@ -98,7 +109,7 @@ def test_images_are_opened_and_compared(harm, kind: str, data: Path, capsys):
     assert check(data) == 1
     printed = capsys.readouterr().out
     assert kind in printed and "2.jpg" in printed
-    assert main([str(data / "a.json")]) == 0  # nobody asked for the images
+    assert main([str(data / "a.json"), "--min-size", "0"]) == 0  # nobody asked for the images
 
 
 def test_truncation_shows_only_when_decoded(data: Path, capsys):

@@ -106,7 +106,12 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def require_trainable(
-    path: Path, *, classes: Sequence[str] | None = None, masks: bool = False, evaluated: bool = True
+    path: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    masks: bool = False,
+    evaluated: bool = True,
+    min_size: float = 0,
 ) -> CocoReport:
     """Check an annotation file and raise if a training on it would end in an exception later.
 
@@ -115,6 +120,7 @@ def require_trainable(
         classes: the classes that are wanted, in their order; None takes the file's.
         masks: whether masks are learned.
         evaluated: whether the file is for the evaluation.
+        min_size: images with a shorter side, pixels, are not learned.
 
     Returns:
         The report; its faults do not stop anything.
@@ -123,7 +129,9 @@ def require_trainable(
         FileNotFoundError: there is no such file.
         ValueError: it is no COCO file, or has a fault that stops; all such are named.
     """
-    report = check_coco(read_coco(path), classes=classes, masks=masks, evaluated=evaluated)
+    report = check_coco(
+        read_coco(path), classes=classes, masks=masks, evaluated=evaluated, min_size=min_size
+    )
     if report.stopping:
         faults = ", ".join(fault.describe() for fault in report.stopping)
         raise ValueError(
@@ -139,6 +147,7 @@ def check_coco(
     classes: Sequence[str] | None = None,
     masks: bool = False,
     evaluated: bool = True,
+    min_size: float = 0,
 ) -> CocoReport:
     """Check the content of an annotation file.
 
@@ -147,11 +156,13 @@ def check_coco(
         classes: the classes that are wanted, in their order; None takes the file's.
         masks: whether masks are learned, so that each object needs one.
         evaluated: whether the file is for the evaluation.
+        min_size: images with a shorter side, pixels, are not learned.
     """
     images, annotations = content["images"], content["annotations"]
     found = _Found()
     names = _check_categories(content["categories"], classes, found)
     sizes = _check_images(images, found)
+    small = {key for key, size in sizes.items() if min(size) < min_size}
     boxes: Counter[int] = Counter()
     images_with_boxes: set[int | str] = set()
     ids: set[int] = set()
@@ -165,12 +176,17 @@ def check_coco(
             ids.add(annotation["id"])
         for kind in faults:
             found.add(kind, describe(annotation, kind), index)
-        if _is_learned(annotation, faults):
+        if _is_learned(annotation, faults) and annotation["image_id"] not in small:
             boxes[annotation["category_id"]] += 1
             if classes is None or names[annotation["category_id"]] in classes:
                 images_with_boxes.add(annotation["image_id"])
     for index, image in enumerate(images):
-        if isinstance(image.get("id"), (int, str)) and image["id"] not in images_with_boxes:
+        if not isinstance(image.get("id"), (int, str)):
+            continue
+        if image["id"] in small:
+            width, height = sizes[image["id"]]
+            found.add("small image", f"{image.get('file_name')} is {width}x{height}", index)
+        elif image["id"] not in images_with_boxes:
             found.add("empty image", str(image.get("file_name")), index)
     for key, name in names.items():
         if not boxes[key] and (classes is None or name in classes):
@@ -235,7 +251,8 @@ def _check_categories(
             names[key] = name
             seen.add(name)
         else:
-            found.add("bad category", f"{key!r} {name!r}", index)
+            twice = ", there twice" if key in names or name in seen else ""
+            found.add("bad category", f"{key!r} {name!r}{twice}", index)
     if names and len(names) < max(names) - min(names) + 1:
         missing = next(key for key in range(min(names), max(names)) if key not in names)
         found.add("gap in category ids", f"the first: {missing}")

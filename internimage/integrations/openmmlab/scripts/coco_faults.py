@@ -45,6 +45,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "negative size": ("dropped", "a box of negative width or height"),
     "zero area": ("dropped", "a box or an area of nothing, or of less than a pixel"),
     "outside": ("dropped", "a box wholly outside its image"),
+    "small image": ("dropped", "an image whose shorter side is below filter_cfg.min_size"),
     "short polygon": ("dropped", "polygons of less than three points, or half a point"),
     # worth knowing
     "partly outside": ("noted", "a box that crosses its image's border by more than a pixel"),
@@ -147,6 +148,7 @@ def describe(annotation: Mapping[str, Any], kind: str) -> str:
     """Say which annotation it is, and what it has."""
     shown = {
         "unknown category": ("category_id",),
+        "unknown image": ("image_id",),  # 7 and '7' are two
         "bad annotation": ("image_id", "category_id"),
         "zero area": ("bbox", "area"),
         "not finite": ("bbox", "area"),

@@ -25,7 +25,7 @@ from internimage.integrations.openmmlab.scripts.own_data import (
 TRAIN = ("train_dataloader", "val_dataloader")
 TEST = ("test_dataloader",)
 
-# COCO's own files are known to be right, and take long to read.
+# COCO's own files are known to be right, and take long to read. Own data may have the same names.
 KNOWN_FILES = tuple(
     f"{kind}_{part}2017.json" for kind in ("instances", "image_info") for part in ("train", "val")
 )
@@ -118,14 +118,19 @@ def _check_num_classes(config: Config, key: str, names: Sequence[str]) -> None:
 def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained: bool) -> None:
     """Reads the annotations of a set in COCO's format."""
     path = Path(annotation_path(leaf))
-    if leaf.get("type") != "CocoDataset" or path.name in KNOWN_FILES or leaf.get("backend_args"):
+    if leaf.get("type") != "CocoDataset" or leaf.get("backend_args"):
         return
+    has_own_classes = (leaf.get("metainfo") or {}).get(CLASSES) is not None
+    if path.name in KNOWN_FILES and not has_own_classes:
+        return
+    is_filtered = is_trained and not leaf.get("test_mode")
     pipeline = leaf.get("pipeline") or []
     report = require_trainable(
         path,
         classes=class_names_of(config, leaf),
         masks=any(step.get("with_mask") for step in pipeline),
         evaluated=not is_trained,
+        min_size=(leaf.get("filter_cfg") or {}).get("min_size", 0) if is_filtered else 0,
     )
     for fault in report.faults:
         if fault.effect == "dropped":

@@ -19,8 +19,12 @@ DATA_ROOT = "data_root"
 CLASSES = "classes"
 PARTS = ("train", "val")
 OWN_DATA_KEYS = (
-    *(DATA_ROOT, CLASSES),
-    *(f"{part}_{key}" for part in PARTS for key in ("ann_file", "img_prefix")),
+    DATA_ROOT,
+    CLASSES,
+    "train_ann_file",
+    "train_img_prefix",
+    "val_ann_file",
+    "val_img_prefix",
 )
 """``data_root``, ``classes`` (names), and of each part the annotations and the folder of images,
 relative to ``data_root``. The test reads what the validation reads."""
@@ -43,8 +47,14 @@ def leaf_datasets(config: Config, loader: str) -> list[tuple[str, dict[str, Any]
 
 
 def heads(config: Config) -> list[tuple[str, dict[str, Any]]]:
-    """Returns the parts of the model that know a number of classes, with their dotted keys."""
-    return list(_heads("model", config.get("model")))
+    """Returns the parts of the model that know a number of classes, with their dotted keys.
+
+    A model that test-time augmentation has wrapped keeps the keys that it has in its file.
+    """
+    model = config.get("model")
+    while isinstance(model, dict) and isinstance(model.get("module"), dict):
+        model = model["module"]
+    return list(_heads("model", model))
 
 
 def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:

@@ -127,9 +127,22 @@ def _augment(config: Config, path: str) -> None:
                 f"expected {key} in {path} for --tta, got none; a config of "
                 "dino_4scale_*_tta.py, or _base_/tta.py, has it"
             )
+    if config.tta_model.get("type") == "DetTTAModel" and _has_masks(config.get("model")):
+        raise ValueError(
+            f"expected a detector of boxes alone for --tta, got {path} with a mask_head: mmdet "
+            "cannot merge masks"
+        )
     config.model = {**config.tta_model, "module": config.model}
     for _, leaf in leaf_datasets(config, "test_dataloader"):
         leaf["pipeline"] = config.tta_pipeline
+
+
+def _has_masks(node: Any) -> bool:
+    if isinstance(node, (list, tuple)):
+        return any(map(_has_masks, node))
+    if not isinstance(node, dict):
+        return False
+    return node.get("mask_head") is not None or any(map(_has_masks, node.values()))
 
 
 def _kinds(config: Config) -> list[str]:
