@@ -35,8 +35,16 @@ _OLD_TRANSFORMS = {
 }
 _TODAY = frozenset(
     {
-        *("train_dataloader", "val_dataloader", "test_dataloader", "optim_wrapper", "train_cfg"),
-        *("param_scheduler", "val_evaluator", "test_evaluator", "default_hooks", "env_cfg"),
+        "train_dataloader",
+        "val_dataloader",
+        "test_dataloader",
+        "optim_wrapper",
+        "train_cfg",
+        "param_scheduler",
+        "val_evaluator",
+        "test_evaluator",
+        "default_hooks",
+        "env_cfg",
     }
 )
 # Helper variables of these names are common in configs of today.
