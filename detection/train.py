@@ -8,9 +8,11 @@ the curves are drawn from), the checkpoints, the config as it was used, and a fo
 ``--cfg-options KEY=VALUE`` changes any setting; own data is a few of them, see
 ``docs/custom_detection.md``.
 
-``--resume`` goes on from the newest checkpoint of DIR, with the images and random numbers that the
-unbroken run would have had. SIGTERM and SIGUSR1 save the state (stopped.pth) and end the run with
-128 plus the signal's number. Without ``--resume`` an earlier run's files move into a sub-folder.
+``--resume`` goes on from the newest checkpoint of DIR with the images that the unbroken run would
+have had, and its random numbers; how a loader's workers change the images is drawn anew, though
+(``train_dataloader.num_workers=0`` has none). SIGTERM and SIGUSR1 save the state (stopped.pth) and
+end the run with 128 plus the signal's number. Without ``--resume`` an earlier run's checkpoints,
+records and config move into a sub-folder.
 
 A user's mistake ends a run with one line and exit code 2; torchrun shows the line and ends with 1.
 """

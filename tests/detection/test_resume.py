@@ -7,13 +7,21 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import BatchSampler, SequentialSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpoint
-from internimage.integrations.openmmlab.scripts.saving import GoOnBatchSampler, WholeFileBackend
+from internimage.integrations.openmmlab.scripts.saving import (
+    GoOnBatchSampler,
+    WholeFileBackend,
+    skip_steps,
+)
 from internimage.integrations.openmmlab.scripts.work_dir import find_newest
 from tests.detection.script_runs import Done, run_script
 
@@ -34,7 +42,9 @@ def test_a_run_stopped_within_an_epoch_goes_on_bit_by_bit(trained: tuple[Path, D
     done = read_checkpoint(folder / "stopped" / "stopped.pth")["meta"]["iter"]
     assert 8 < done < 16
 
-    resumed = run_script("train.py", *command, "--resume", folder=folder)
+    # Without a seed in its config, as none that is shipped has one: it is the stopped run's.
+    no_seed = ("--cfg-options", "randomness.seed=None")
+    resumed = run_script("train.py", *command, "--resume", *no_seed, folder=folder)
     assert resumed.code == 0, resumed.errors
     assert len(re.findall(r"Epoch\(train\)", resumed.printed)) == 16 - done
     expected, found = (weights(path / "epoch_2.pth") for path in (unbroken, folder / "stopped"))
@@ -51,26 +61,125 @@ def test_a_run_stopped_within_an_epoch_goes_on_bit_by_bit(trained: tuple[Path, D
 
 
 @pytest.mark.slow
+def test_a_run_stopped_within_its_last_evaluation_keeps_average_and_weights_apart(
+    tiny_folder: Path,
+):
+    (tiny_folder / "average.py").write_text(
+        '_base_ = ["tiny.py"]\n'
+        "train_cfg = dict(max_epochs=1)\n"
+        'custom_hooks = [dict(type="EMAHook", momentum=0.3)]\n'
+    )
+    command = ("average.py", "--work-dir")
+    whole = run_script("train.py", *command, "average", folder=tiny_folder)
+    assert whole.code == 0, whole.errors
+    # mmengine says so before it saves; what follows is the evaluation.
+    stopped = run_script(
+        "train.py",
+        *(*command, "average_stopped"),
+        folder=tiny_folder,
+        stop_at="Saving checkpoint at 1 epochs",
+    )
+    assert stopped.code == 128 + 15, stopped.errors
+    expected, found = (
+        read_checkpoint(tiny_folder / name)
+        for name in ("average/epoch_1.pth", "average_stopped/stopped.pth")
+    )
+    assert (found["meta"]["epoch"], found["meta"]["iter"]) == (1, 8)
+    averages = expected["state_dict"]
+    assert not all(
+        torch.equal(averages[key], expected["ema_state_dict"][f"module.{key}"]) for key in averages
+    )
+    for kind in ("state_dict", "ema_state_dict"):
+        for key, value in expected[kind].items():
+            assert torch.equal(found[kind][key], value), (kind, key)
+    assert not (tiny_folder / "average_stopped" / "metrics.json").exists()
+
+    resumed = run_script("train.py", *command, "average_stopped", "--resume", folder=tiny_folder)
+    assert resumed.code == 0, resumed.errors
+    assert "Epoch(train)" not in resumed.printed
+    ours, theirs = (tiny_folder / name for name in ("average_stopped", "average"))
+    assert (ours / "metrics.json").read_text() == (theirs / "metrics.json").read_text()
+    scores = [json.loads((run / "history.json").read_text())["scores"] for run in (ours, theirs)]
+    assert scores[0] == scores[1]
+    assert "the run has ended already, after 8 of 8 iterations" in resumed.printed
+
+
+@pytest.mark.slow
+def test_a_first_start_with_resume_starts_from_the_weights_of_the_config(
+    trained: tuple[Path, Done],
+):
+    folder = trained[0].parent
+    done = run_script(
+        "train.py",
+        *("tiny.py", "--work-dir", "first", "--resume", "--no-validate", "--cfg-options"),
+        *("load_from=run/epoch_2.pth", "train_cfg.max_epochs=1"),
+        "optim_wrapper.optimizer.lr=0.0",  # weights stay as they are
+        folder=folder,
+    )
+    assert done.code == 0, done.errors
+    assert len(re.findall(r"Epoch\(train\)", done.printed)) == 8
+    expected, found = (weights(folder / path) for path in ("run/epoch_2.pth", "first/epoch_1.pth"))
+    assert set(expected) == set(found)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.mark.slow
 def test_a_run_by_iterations_goes_on_past_a_damaged_checkpoint(trained: tuple[Path, Done]):
     folder = trained[0].parent
+    # With the batches of the large detectors; ten steps are more than the eight images.
     (folder / "steps.py").write_text(
         '_base_ = ["tiny.py"]\n'
-        'train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=4, val_interval=9)\n'
-        'train_dataloader = dict(sampler=dict(type="InfiniteSampler"))\n'
-        "default_hooks = dict(checkpoint=dict(by_epoch=False, interval=2, max_keep_ckpts=9))\n"
+        'train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=10,\n'
+        "    val_interval=99)\n"
+        'train_dataloader = dict(sampler=dict(type="InfiniteSampler"),\n'
+        '    batch_sampler=dict(type="AspectRatioBatchSampler"))\n'
+        "default_hooks = dict(checkpoint=dict(by_epoch=False, interval=9, max_keep_ckpts=9))\n"
+        "log_processor = dict(by_epoch=False)\n"
     )
-    whole = run_script("train.py", "steps.py", "--work-dir", "steps", folder=folder)
+    run = ("steps.py", "--work-dir", "steps", "--no-validate")
+    whole = run_script("train.py", *run, folder=folder)
     assert whole.code == 0, whole.errors
-    expected = weights(folder / "steps" / "iter_4.pth")
-    # As a full disk leaves it: the newest file cut short, the note of its name empty.
-    with (folder / "steps" / "iter_4.pth").open("r+b") as file:
+    expected = weights(folder / "steps" / "iter_10.pth")
+    # As a full disk leaves it: the newest file cut short, the note of its name of other bytes.
+    with (folder / "steps" / "iter_10.pth").open("r+b") as file:
         file.truncate(100_000)
-    (folder / "steps" / "last_checkpoint").write_text("")
-    resumed = run_script("train.py", "steps.py", "--work-dir", "steps", "--resume", folder=folder)
+    (folder / "steps" / "last_checkpoint").write_bytes(b"\xff\x00")
+    no_seed = ("--cfg-options", "randomness.seed=None")
+    resumed = run_script("train.py", *run, "--resume", *no_seed, folder=folder)
     assert resumed.code == 0, resumed.errors
-    assert "steps/iter_4.pth is damaged and left alone" in resumed.printed
-    found = weights(folder / "steps" / "iter_4.pth")
+    assert "steps/iter_10.pth is damaged and left alone" in resumed.printed
+    assert "loads and discards" not in resumed.printed  # mmengine's word for a slow start
+    assert len(re.findall(r"Iter\(train\)", resumed.printed)) == 1
+    found = weights(folder / "steps" / "iter_10.pth")
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.mark.parametrize("kind", [InfiniteSampler, DefaultSampler])
+def test_a_run_by_iterations_skips_indices_and_loads_no_image(kind: type):
+    class Images:
+        def __len__(self) -> int:
+            return 7
+
+        def __getitem__(self, index: int) -> int:
+            loaded.append(index)
+            return index
+
+    def loop_at(iteration: int) -> Any:
+        batches = GoOnBatchSampler(kind(Images(), seed=3), batch_size=2)
+        iterator = _InfiniteDataloaderIterator(DataLoader(Images(), batch_sampler=batches))
+        return SimpleNamespace(iter=iteration, dataloader_iterator=iterator), batches
+
+    loaded: list[int] = []
+    loop, _ = loop_at(0)
+    expected = [next(loop.dataloader_iterator).tolist() for _ in range(10)]
+    loaded.clear()
+    for done in (3, 4, 9):
+        loop, batches = loop_at(done)
+        skip_steps(loop, batches)
+        loop.dataloader_iterator.skip_iter(done)
+        found = [next(loop.dataloader_iterator).tolist() for _ in range(10 - done)]
+        assert found == expected[done:]
+    assert sorted(loaded) == sorted(sum(expected[3:] + expected[4:] + expected[9:], []))
 
 
 def test_the_newest_whole_checkpoint_is_found_wherever_the_folder_is(

@@ -59,6 +59,7 @@ def test_an_earlier_run_is_set_aside(trained: tuple[Path, Done], tmp_path: Path)
     shutil.copy(folder.parent / "tiny.py", tmp_path)
     shutil.copy(folder / "epoch_1.pth", tmp_path / "start.pth")
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tiny.py").write_text("# the earlier run's")
     for name in ("epoch_2.pth", "last_checkpoint", "metrics.json"):
         shutil.copy(folder / name, tmp_path / "run")
     before = (folder / "epoch_2.pth").read_bytes()
@@ -75,7 +76,10 @@ def test_an_earlier_run_is_set_aside(trained: tuple[Path, Done], tmp_path: Path)
         "epoch_2.pth",
         "last_checkpoint",
         "metrics.json",
+        "tiny.py",
     }
+    assert (aside / "tiny.py").read_text() == "# the earlier run's"
+    assert "max_epochs=1" in (tmp_path / "run" / "tiny.py").read_text()
     assert (aside / "epoch_2.pth").read_bytes() == before
     assert str(aside.name) in done.printed
     (found,) = re.findall(r"(\d+) of (\d+) tensors from start.pth\n", done.printed)

@@ -21,6 +21,7 @@ from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.curves import draw_curves
 from internimage.integrations.openmmlab.scripts.data_checks import DataCheckHook
 from internimage.integrations.openmmlab.scripts.divergence import DivergedError, DivergenceHook
+from internimage.integrations.openmmlab.scripts.evaluation import MissedEvaluationHook
 from internimage.integrations.openmmlab.scripts.mixed_precision import HostAmpOptimWrapper
 from internimage.integrations.openmmlab.scripts.old_config import check_generation
 from internimage.integrations.openmmlab.scripts.records import (
@@ -133,6 +134,33 @@ def test_weights_that_are_no_numbers_are_not_saved_whatever_the_loss_was():
         hook.before_save_checkpoint(runner_in(Path("."), iter=1), {"state_dict": spoilt})
     # A step that the loss scaling has skipped leaves good weights.
     hook.before_save_checkpoint(runner_in(Path("."), iter=1), {"state_dict": {"a": good}})
+
+
+@pytest.mark.parametrize(
+    ("iteration", "epoch", "scored", "resumes", "expected"),
+    [
+        (8, 2, [], True, True),
+        (8, 2, [4], True, True),
+        (8, 2, [8], True, False),
+        (8, 2, [], False, False),
+        (9, 2, [], True, False),  # in the middle of an epoch
+        (12, 3, [], True, False),  # every second epoch is evaluated
+        (20, 5, [], True, True),  # and the last one
+    ],
+)
+def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(
+    iteration: int, epoch: int, scored: list[int], resumes: bool, expected: bool, tmp_path: Path
+):
+    made: list[int] = []
+    loop = SimpleNamespace(iter=iteration, epoch=epoch, max_epochs=5, val_begin=1, val_interval=2)
+    loop.dataloader, loop._decide_current_val_interval = range(4), lambda: None
+    evaluation = SimpleNamespace(run=lambda: made.append(iteration))
+    runner = runner_in(tmp_path, iter=iteration, max_iters=20, _resume=resumes)
+    runner.train_loop, runner.val_loop, runner.logger.info = loop, evaluation, lambda text: None
+    records = RecordsHook()
+    records.history["scores"] = [[step, {"bbox_mAP": 0.5}] for step in scored]
+    MissedEvaluationHook(records).before_train(runner)
+    assert made == [iteration] * expected
 
 
 def test_random_numbers_depend_on_seed_step_and_rank_alone():

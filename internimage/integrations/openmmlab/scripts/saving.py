@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import master_only
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import barrier, master_only
 from mmengine.fileio.backends import LocalBackend, register_backend
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATA_SAMPLERS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import BatchSampler, Sampler
 
 from internimage.files import write_atomically
-from internimage.processes import REQUESTS, StoppedError
+from internimage.processes import StoppedError, StopRequest
 
 STOPPED = "stopped.pth"
 """The checkpoint that a signal leaves."""
@@ -98,7 +98,7 @@ class GoOnBatchSampler(Sampler[list[int]]):
 class StopHook(Hook):
     """Saves and stops where a scheduler asks for it by SIGTERM or SIGUSR1.
 
-    A run by epochs goes on in the middle of one: at the batch after the last.
+    A run goes on at the batch after the last, in the middle of an epoch as well.
 
     Raises:
         StoppedError: The state is saved.
@@ -107,9 +107,10 @@ class StopHook(Hook):
     priority = "LOWEST"  # after the step's other hooks
 
     def __init__(self) -> None:
-        self.signal_number = 0
-        self._before: dict[int, Any] = {}
+        self.request = StopRequest()
+        self._open = ExitStack()
         self._part_done = 0.0
+        self._evaluates_in_step = True
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Reads how much of an epoch the run has behind it."""
@@ -119,35 +120,43 @@ class StopHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """From here on a signal waits for the end of the step at hand."""
-        self._before = {number: signal.getsignal(number) for number in REQUESTS}
-        for number in REQUESTS:
-            signal.signal(number, self._note)
+        self._open.enter_context(self.request)
         batches = runner.train_dataloader.batch_sampler
-        if isinstance(batches, GoOnBatchSampler):
+        if not isinstance(batches, GoOnBatchSampler):
+            return
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            skip_steps(runner.train_loop, batches)
+        else:
             batches.num_done = round(self._part_done * len(batches))
 
     def after_train(self, runner: Runner) -> None:
         """A signal stops at once again."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._open.close()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stops all ranks where one of them was asked to."""
-        number = _largest(self.signal_number, runner)
+        number = _largest(self.request.signal_number, runner)
         if number:
             self._stop(runner, number, runner.iter + 1)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Finds out whether all ranks evaluate the same number of batches."""
+        length = len(runner.val_dataloader)
+        self._evaluates_in_step = _largest(length, runner) == -_largest(-length, runner)
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Stops this rank: ranks do not evaluate in step, and each has the signal itself."""
-        if self.signal_number and self._before:
-            self._stop(runner, self.signal_number, runner.iter)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal_number = self.signal_number or number
+        """Stops all ranks as well; where they are not in step, the evaluation is finished first."""
+        number = _largest(self.request.signal_number, runner) if self._evaluates_in_step else 0
+        if number:
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    # The model has the averaged weights for the evaluation: the learnt ones return.
+                    hook.after_val_epoch(runner)
+            self._stop(runner, number, runner.iter)
 
     def _stop(self, runner: Runner, number: int, iteration: int) -> None:
         length = len(runner.train_dataloader)
@@ -163,7 +172,30 @@ class StopHook(Hook):
             backend_args={"backend": "whole_file"},
         )
         _name_last(Path(runner.work_dir, STOPPED))
+        # The first rank alone writes, and a launcher may end all of them once one has left.
+        barrier()
         raise StoppedError(number)
+
+
+def skip_steps(loop: IterBasedTrainLoop, batches: GoOnBatchSampler) -> None:
+    """Lets a schedule by steps go on behind those that are made, without loading their images.
+
+    mmengine does so for PyTorch's own batches of an endless sampler alone.
+
+    Args:
+        loop: Not yet at work; ``iter`` are the steps that are made.
+        batches: Those of its loader.
+    """
+    iterator = loop.dataloader_iterator
+    if not hasattr(iterator, "skip_iter"):
+        return  # an mmengine that goes through all of them by itself
+    iterator.skip_iter = lambda _: None
+    if isinstance(batches.sampler, InfiniteSampler):
+        batches.num_done = loop.iter
+        return
+    iterator._epoch, batches.num_done = divmod(loop.iter, len(batches))
+    if hasattr(batches.sampler, "set_epoch"):
+        batches.sampler.set_epoch(iterator._epoch)
 
 
 @master_only

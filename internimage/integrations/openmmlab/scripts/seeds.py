@@ -2,7 +2,8 @@
 
 mmengine keeps no state of random numbers in its checkpoints. Instead of storing one a rank, every
 rank starts from a seed made of the run's, the step and its own number before it loads the images
-of a step, and again before it computes it.
+of a step, and again before it computes it. Workers that load ahead have numbers of their own, which
+depend on when they were started: the images are the same then, what is drawn for them is not.
 """
 
 from __future__ import annotations

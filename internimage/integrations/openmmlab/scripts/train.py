@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.config_file import read_config
 from internimage.integrations.openmmlab.scripts.data_checks import TRAIN, DataCheckHook, check_data
 from internimage.integrations.openmmlab.scripts.divergence import DivergenceHook
+from internimage.integrations.openmmlab.scripts.evaluation import MissedEvaluationHook
 from internimage.integrations.openmmlab.scripts.mixed_precision import HostAmpOptimWrapper
 from internimage.integrations.openmmlab.scripts.ranks import (
     choose_gpu,
@@ -29,7 +31,11 @@ from internimage.integrations.openmmlab.scripts.ranks import (
     start_ranks,
 )
 from internimage.integrations.openmmlab.scripts.records import RecordsHook
-from internimage.integrations.openmmlab.scripts.safe_loading import find_file, register_safe_loading
+from internimage.integrations.openmmlab.scripts.safe_loading import (
+    find_file,
+    read_checkpoint,
+    register_safe_loading,
+)
 from internimage.integrations.openmmlab.scripts.saving import StopHook
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
 from internimage.integrations.openmmlab.scripts.work_dir import SetAsideHook, find_newest
@@ -144,50 +150,83 @@ def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
         print_log(f"{count} SyncBN of the config are plain BN here", "current")
     _prepare(config)
     kept.append(config.work_dir)
+    aside = SetAsideHook(Path(config.work_dir, Path(config.filename).name))
     runner = Runner.from_cfg(config)
-    for hook in _hooks(config):
+    for hook in _hooks(config, aside):
         runner.register_hook(hook)
     runner.train()
 
 
 def _choose_start(config: Config, from_work_dir: bool) -> None:
-    """Finds the checkpoint that a run goes on from; the first rank does it for all."""
-    if not (config.get("resume") and from_work_dir):
+    """Finds the checkpoint that a run goes on from, and its seed; the first rank does it for all.
+
+    Raises:
+        ValueError: The folder, or the checkpoint, cannot be read.
+    """
+    if not config.get("resume"):
         return
-    work_dir = Path(config.work_dir)
-    answer: list[Any] = [None, []]
-    if is_main_process() and work_dir.is_dir():
-        answer = list(find_newest(work_dir))
+    answer: list[Any] = [None, [], None, ""]
+    if is_main_process():
+        try:
+            answer[:3] = _find_start(config, from_work_dir)
+        except (OSError, ValueError) as error:
+            answer[3] = str(error)  # the other ranks wait for it
     broadcast_object_list(answer)
-    newest, damaged = answer
+    start, damaged, seed, mistake = answer
+    if mistake:
+        raise ValueError(mistake)
     for path in damaged:
         print_log(f"{path} is damaged and left alone", "current")
-    if newest is None:
-        print_log(f"--resume: no checkpoint in {work_dir}, the run starts", "current")
+    if start is None:
+        print_log(f"--resume: no checkpoint in {config.work_dir}, the run starts", "current")
         config.resume = False
-    else:
-        config.load_from = str(newest)
+        return
+    config.load_from = start
+    if seed is None:
+        return
+    # The runner takes it up as well, but only once the samplers are made with another one.
+    given = config.randomness.seed
+    if given is not None and given != seed:
+        warnings.warn(
+            f"the seed {given} has no effect: {start} goes on with its own, {seed}", stacklevel=2
+        )
+    config.randomness.seed = seed
 
 
-def _hooks(config: Config) -> list[Hook]:
-    hooks: list[Hook] = [DataCheckHook(), StepSeedHook(), DivergenceHook(), RecordsHook()]
+def _find_start(config: Config, from_work_dir: bool) -> tuple[str | None, list[Path], int | None]:
+    """Returns the checkpoint to go on from, damaged ones that are newer, and the run's seed."""
+    start: str | None = config.load_from
+    damaged: list[Path] = []
+    if from_work_dir:
+        work_dir = Path(config.work_dir)
+        newest, damaged = find_newest(work_dir) if work_dir.is_dir() else (None, [])
+        start = None if newest is None else str(newest)
+    meta = (read_checkpoint(start).get("meta") or {}) if start else {}
+    return start, damaged, meta.get("seed")
+
+
+def _hooks(config: Config, aside: SetAsideHook) -> list[Hook]:
+    records = RecordsHook()
+    hooks: list[Hook] = [DataCheckHook(), StepSeedHook(), DivergenceHook(), records]
     if config.load_from is not None:
         purpose: Purpose = "resume" if config.resume else "load_from"
         hooks.append(CheckpointCheckHook(purpose, config.load_from))
-    return [*hooks, SetAsideHook(), StopHook()]
+    # Signals are waited for before the evaluation begins.
+    return [*hooks, aside, StopHook(), MissedEvaluationHook(records)]
 
 
 def _prepare(config: Config) -> None:
-    """Lets checkpoints be written whole, and a run go on in the middle of an epoch."""
+    """Lets checkpoints be written whole, and a run go on behind any batch."""
     checkpoint = config.setdefault("default_hooks", {}).setdefault("checkpoint", {})
     checkpoint.setdefault("type", "CheckpointHook")
     checkpoint.setdefault("backend_args", {"backend": "whole_file"})
+    # The schedules by steps leave it out: their intervals divide their steps, those of others lose
+    # what comes behind the last one.
+    checkpoint.save_last = True
     loader = config.train_dataloader
     loader.setdefault("worker_init_fn", {"type": "keep_worker_seed"})
-    loop = config.train_cfg
-    if loop.get("by_epoch", loop.get("type") == "EpochBasedTrainLoop"):
-        loader.batch_sampler = {
-            "type": "GoOnBatchSampler",
-            "batches": loader.get("batch_sampler"),
-            "drop_last": loader.pop("drop_last", False),
-        }
+    loader.batch_sampler = {
+        "type": "GoOnBatchSampler",
+        "batches": loader.get("batch_sampler"),
+        "drop_last": loader.pop("drop_last", False),
+    }

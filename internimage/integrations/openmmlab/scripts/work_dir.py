@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from internimage.files import write_atomically
 from internimage.integrations.openmmlab.scripts.records import CURVES, HISTORY, METRICS
 from internimage.integrations.openmmlab.scripts.saving import LAST, STOPPED
 
@@ -29,7 +30,7 @@ def find_newest(work_dir: Path) -> tuple[Path | None, list[Path]]:
     note = work_dir / LAST
     noted = work_dir / "none"
     if note.is_file():
-        noted = work_dir / Path(note.read_text(encoding="utf-8").strip()).name
+        noted = work_dir / Path(note.read_text(encoding="utf-8", errors="replace").strip()).name
     if noted in files:
         files.remove(noted)
         files.insert(0, noted)
@@ -65,9 +66,18 @@ def set_aside(work_dir: Path) -> Path:
 
 
 class SetAsideHook(Hook):
-    """Makes room for a run that starts where another one was, once all checks are behind it."""
+    """Makes room for a run that starts where another one was, once all checks are behind it.
+
+    Args:
+        config: The file of the work dir that the runner writes the config to. It does so before
+            anything is checked: what the earlier run has there is kept here from now on.
+    """
 
     priority = "VERY_HIGH"
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self._earlier = config.read_bytes() if config.is_file() else None
 
     def before_train(self, runner: Runner) -> None:
         """Moves the earlier run's files, if there are any and this is no run that goes on."""
@@ -75,6 +85,9 @@ class SetAsideHook(Hook):
         if runner.rank or runner._resume or not holds_a_run(work_dir):
             return
         folder = set_aside(work_dir)
+        earlier = self._earlier
+        if earlier is not None:
+            write_atomically(folder / self.config.name, lambda file: file.write_bytes(earlier))
         runner.logger.info(
             f"{work_dir} held an earlier run, now in {folder}; --resume would have gone on with it"
         )
