@@ -16,6 +16,9 @@
 #
 #   #SBATCH --signal=USR1@120 --requeue --open-mode=append
 #   detection/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR --resume
+#
+# A large model takes longer to save (CB-InternImage-H with its optimiser is a file of 26 GB): more
+# seconds than 120 in both places, here by SRUN_ARGS="--signal=USR1@600".
 set -euo pipefail
 
 if [ $# -lt 4 ]; then
