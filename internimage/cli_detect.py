@@ -9,8 +9,10 @@ import argparse
 import contextlib
 import io
 import json
+import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from internimage.integrations.openmmlab.detection.inference import Detector
 
 PALETTES = ("coco", "voc", "citys", "random")
+OWN_WARNINGS = "--cfg-options |InternImage: "
+"""How the warnings of this package begin that are about settings."""
 INSTALL = (
     "in the checkout `make setup-all`, or by hand `pip install 'internimage[openmmlab]'` behind "
     '`pip install "$(python tools/build_mmcv.py)"`; docs/install.md has more'
@@ -116,6 +120,9 @@ def detect(
     exit_code = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of libraries; what matters here is an error
+        # What is said about the user's own settings matters as well.
+        warnings.filterwarnings("always", OWN_WARNINGS, UserWarning)
+        warnings.showwarning = partial(_show_warning, program)
         detector = inference.build_detector(
             checkpoint,
             config,
@@ -146,6 +153,11 @@ def detect(
         }
         print(json.dumps(content, indent=2, allow_nan=False))
     return exit_code
+
+
+def _show_warning(program: str, message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line, where Python would show the line of code as well."""
+    print(f"{program}: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _import_detection() -> tuple[ModuleType, ModuleType]:

@@ -142,7 +142,7 @@ def test_the_settings_that_the_page_suggests_are_those_of_the_config():
         parent, _, name = key.rpartition(".")
         node = config
         for part in parent.split("."):
-            node = node[part]
+            node = node[int(part)] if part.isdecimal() else node[part]
         assert name in node or name == "frozen_stages", key
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -153,6 +154,28 @@ def test_the_metas_that_the_caller_holds_stay_as_they_are(ann_file):
     _, _, inputs, dn_meta = loss_inputs()
     head(dict(num_classes=1, ann_file=ann_file)).loss_by_feat(*inputs, dn_meta)
     assert inputs[5] == [dict(img_shape=(32, 32)), dict(img_shape=(32, 32))]
+
+
+def draw_on_a_rank(rank, rendezvous, folder):
+    """Only the first rank's folder has the file."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2
+    )
+    path = folder / str(rank) / "lvis.json"
+    classes = FederatedClasses(total_classes=4, num_classes=2, ann_file=str(path))
+    assert classes.draw(torch.tensor([2, 2])).sum() == 2
+    chances = classes._chances
+    assert chances is not None and (chances**2).tolist() == COUNTS
+    missing = FederatedClasses(total_classes=4, num_classes=2, ann_file=f"{path}.none")
+    with pytest.raises(FileNotFoundError, match="0/lvis.json.none"):
+        missing.draw(torch.tensor([0]))
+    torch.distributed.destroy_process_group()
+
+
+def test_one_rank_reads_the_file_for_all(ann_file, tmp_path):
+    (tmp_path / "0").mkdir()
+    shutil.copy(ann_file, tmp_path / "0" / "lvis.json")
+    torch.multiprocessing.spawn(draw_on_a_rank, (tmp_path / "rendezvous", tmp_path), nprocs=2)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -309,6 +310,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(kind, folder, tmp_path, capsys, m
     assert captured.err.startswith("internimage detect: ")
     assert message in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_setting_without_effect_is_one_line_and_warnings_of_libraries_are_none(
+    folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    shown = warnings.showwarning
+    more = ["--config", "config.py", "--cfg-options", "model.test_cfg.rpn.nms_prex=3"]
+    code, _, err = detect(folder, capsys, "photos/a.png", *more, output=tmp_path)
+    assert code == 0
+    assert err == (
+        "internimage detect: warning: --cfg-options adds model.test_cfg.rpn.nms_prex to the config"
+        "; did you mean nms_pre?\n"
+    )
+    assert warnings.showwarning is shown
 
 
 @pytest.mark.parametrize("text", ["1.5", "-0.1", "nan", "much"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import broadcast_object_list, is_main_process
 from torch import Tensor
 
 
@@ -26,7 +27,8 @@ class FederatedClasses:
         frequency_power: a class is drawn in proportion to its number of images to this power.
         ann_file: a COCO or LVIS annotation file, or one with its ``categories`` alone, which
             is read much faster. The images of a class are its ``image_count`` there or are counted.
-            It is read when the first loss is computed: a model that only predicts does without.
+            It is read when the first loss is computed, by the first rank, which tells the others:
+            LVIS' own takes gigabytes while it is read, and a model that only predicts does without.
 
     Raises:
         TypeError: an argument is unknown or of another kind.
@@ -71,7 +73,7 @@ class FederatedClasses:
             ValueError: it holds other classes than the head.
         """
         if self._chances is None:
-            frequencies = read_image_counts(self.ann_file)
+            frequencies = _counts_for_all_ranks(self.ann_file)
             if len(frequencies) != self.total_classes:
                 raise ValueError(
                     f"FederatedClasses: expected ann_file with the {self.total_classes} classes of "
@@ -86,6 +88,25 @@ class FederatedClasses:
         if wanted > 0 and possible:
             weights[torch.multinomial(chances, min(wanted, possible))] = 1.0
         return weights
+
+
+def _counts_for_all_ranks(ann_file: str) -> list[int]:
+    """Return what the first rank reads; an error there is raised on every rank.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no JSON, or holds no categories.
+    """
+    answer: list[Any] = [None]
+    if is_main_process():
+        try:
+            answer = [read_image_counts(ann_file)]
+        except (OSError, ValueError) as error:
+            answer = [error]  # without it the other ranks would wait
+    broadcast_object_list(answer)
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    return list(answer[0])
 
 
 def read_image_counts(ann_file: str | Path) -> list[int]:
