@@ -97,10 +97,11 @@ class Step:
         else:
             losses = self.model.loss(images, samples)
         total, _ = self.model.parse_losses(losses)
-        total.backward()
-        self.total = float(total)
+        if "grad_norms" in self.expected:
+            total.backward()
+        self.total = total.item()
         self.losses = {
-            name: [float(v) for v in value] if isinstance(value, list) else float(value)
+            name: [v.item() for v in value] if isinstance(value, list) else value.item()
             for name, value in losses.items()
         }
 
