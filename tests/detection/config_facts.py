@@ -107,7 +107,7 @@ def original_facts(config: dict[str, Any]) -> dict[str, Any]:
         "save": {
             "interval": saving.pop("interval"),
             "keep": saving.pop("max_keep_ckpts"),
-            "last": saving.pop("save_last", False),
+            "last": saving.pop("save_last", True),
             "best": BEST[train["type"]] if evaluation.pop("save_best", None) else None,
         },
         "log_interval": config.pop("log_config")["interval"],

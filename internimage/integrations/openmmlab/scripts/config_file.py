@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from internimage.integrations.openmmlab.scripts.config_values import check_values
 from internimage.integrations.openmmlab.scripts.old_config import check_generation, old_keys
 from internimage.integrations.openmmlab.scripts.own_data import OWN_DATA_KEYS, apply_own_data
 from internimage.integrations.openmmlab.scripts.own_pipelines import (
@@ -75,8 +76,8 @@ def read_config(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is of OpenMMLab's old generation or cannot be read, or an option has a
-            key that nothing reads.
+        ValueError: The file is of OpenMMLab's old generation or cannot be read, an option has a
+            key that nothing reads, or a value is out of range.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,6 +103,7 @@ def read_config(
         ) from error
     apply_own_data(config, given=options)
     apply_own_pipelines(config, path, before=pipelines, given=options)
+    check_values(config)
     return config
 
 
