@@ -26,11 +26,12 @@ from classification.distributed import (
 from classification.evaluation import Scores, evaluate, to_inputs
 from classification.optim import build_scheduler, learning_rate_factor
 from classification.random_states import get_random_states, seed_everything, set_random_states
-from classification.results import BadFilesError, DivergedError, EpochResult, StepResult, Sums
+from classification.results import BadFilesError, EpochResult, StepResult, Sums
 from classification.strategies import build_strategy
 from internimage import InternImage
 from internimage.metaformer import InternImageMetaFormer, with_unknown_meta
 from internimage.processes import REQUESTS
+from internimage.script import DivergedError
 
 MAX_SKIPPED_STEPS = 50
 """Steps in a row that may be skipped while the loss scale of float16 falls: 2**-50 is nothing."""

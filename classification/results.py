@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 
 
-class DivergedError(Exception):
-    """The gradient is no longer finite."""
-
-
 class BadFilesError(Exception):
     """Too many files of the data cannot be read."""
 

@@ -23,7 +23,12 @@ BAD_INPUT = 2
 
 SECONDS_FOR_A_WORD = 2.0
 
-MISTAKES = (ValueError, OSError, ImportError)
+
+class DivergedError(Exception):
+    """The loss, its gradient or the weights are no longer finite."""
+
+
+MISTAKES = (ValueError, OSError, ImportError, DivergedError)
 """What ends any script with one line: of the user's making, or of the disk's."""
 
 

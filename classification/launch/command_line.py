@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from classification.distributed import end_ranks
-from classification.results import BadFilesError, DivergedError
+from classification.results import BadFilesError
 from classification.runs.logs import LOGGER
 from internimage import script as scripts
 
-MISTAKES = (*scripts.MISTAKES, DivergedError, BadFilesError)
+MISTAKES = (*scripts.MISTAKES, BadFilesError)
 """What ends a script with one line: of the user's making, or of the disk's."""
 
 

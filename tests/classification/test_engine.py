@@ -20,8 +20,9 @@ from classification.distributed import Ranks
 from classification.engine import Engine
 from classification.evaluation import evaluate
 from classification.random_states import seed_everything
-from classification.results import BadFilesError, DivergedError, StepResult
+from classification.results import BadFilesError, StepResult
 from classification.runs.run import prepare
+from internimage.script import DivergedError
 
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 

@@ -20,7 +20,7 @@ from torch import nn
 from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.curves import draw_curves
 from internimage.integrations.openmmlab.scripts.data_checks import DataCheckHook
-from internimage.integrations.openmmlab.scripts.divergence import DivergedError, DivergenceHook
+from internimage.integrations.openmmlab.scripts.divergence import DivergenceHook
 from internimage.integrations.openmmlab.scripts.evaluation import MissedEvaluationHook
 from internimage.integrations.openmmlab.scripts.mixed_precision import HostAmpOptimWrapper
 from internimage.integrations.openmmlab.scripts.old_config import check_generation
@@ -31,6 +31,7 @@ from internimage.integrations.openmmlab.scripts.records import (
     to_scores,
 )
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
+from internimage.script import DivergedError
 from tests.detection.script_fixtures import signals_and_warnings_as_before  # noqa: F401
 
 

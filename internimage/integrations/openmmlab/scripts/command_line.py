@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch.distributed as dist
 from mmengine.logging import MMLogger
 
-from internimage.integrations.openmmlab.scripts.divergence import DivergedError
 from internimage.script import MISTAKES
 from internimage.script import run_script as run_any_script
 
@@ -59,7 +58,6 @@ def run_script(
     return run_any_script(
         name,
         work,
-        mistakes=(*MISTAKES, DivergedError),
         memory_advice=MEMORY_ADVICE,
         hint=hint,
         log=_log,

@@ -9,13 +9,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from internimage.script import DivergedError
+
 ADVICE = (
     "a lower optim_wrapper.optimizer.lr, optim_wrapper.clip_grad or training without --amp may help"
 )
-
-
-class DivergedError(Exception):
-    """The loss is no longer finite."""
 
 
 class DivergenceHook(Hook):
