@@ -17,8 +17,11 @@ if __name__ == "__main__":
     # Until the script works: what follows takes seconds to import.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from internimage.integrations.openmmlab.scripts.complexity import main
+from internimage.openmmlab_needed import openmmlab_needed
 from internimage.processes import leave
+
+with openmmlab_needed("get_flops.py"):
+    from internimage.integrations.openmmlab.scripts.complexity import main
 
 if __name__ == "__main__":
     leave(main("get_flops.py", Path(__file__).parent / "configs"))

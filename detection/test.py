@@ -21,8 +21,11 @@ if __name__ == "__main__":
     # Until the script works: what follows takes seconds to import.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from internimage.integrations.openmmlab.scripts.test import main
+from internimage.openmmlab_needed import openmmlab_needed
 from internimage.processes import leave
+
+with openmmlab_needed("test.py"):
+    from internimage.integrations.openmmlab.scripts.test import main
 
 if __name__ == "__main__":
     leave(main("test.py", Path(__file__).parent / "configs"))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from internimage.cli_arguments import positive, rate
 from internimage.cli_commands import check_device, report
+from internimage.openmmlab_needed import describe_missing
 
 if TYPE_CHECKING:
     from internimage.integrations.openmmlab.detection.drawing import PaletteName
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 PALETTES = ("coco", "voc", "citys", "random")
 OWN_WARNINGS = "--cfg-options |InternImage: "
 """How the warnings of this package begin that are about settings."""
-INSTALL = (
-    "in the checkout `make setup-all`, or by hand `pip install 'internimage[openmmlab]'` behind "
-    '`pip install "$(python tools/build_mmcv.py)"`; docs/install.md has more'
-)
 
 
 def add_detect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,10 +167,7 @@ def _import_detection() -> tuple[ModuleType, ModuleType]:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             from internimage.integrations.openmmlab.detection import detect_files, inference
     except ImportError as error:
-        raise ValueError(
-            f"expected OpenMMLab (mmengine, mmcv with its operators, mmdet) for detection, got "
-            f"{type(error).__name__}: {error}; to install it: {INSTALL}"
-        ) from error
+        raise ValueError(describe_missing(error)) from error
     return detect_files, inference
 
 

@@ -17,24 +17,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from internimage.image import load_image
-from internimage.integrations.openmmlab.scripts.coco_check import (
-    MAX_EXAMPLES,
-    CocoReport,
-    Fault,
-    check_coco,
-    read_coco,
-)
-from internimage.integrations.openmmlab.scripts.coco_faults import KINDS
-from tools.coco_builder import upright_size
-from tools.coco_files import check_target, write_json
-from tools.coco_repair import repair
+from internimage.openmmlab_needed import openmmlab_needed
 from tools.command_line import progress, run_tool
+
+with openmmlab_needed("check_coco"):
+    import cv2
+
+    from internimage.integrations.openmmlab.scripts.coco_check import (
+        MAX_EXAMPLES,
+        CocoReport,
+        Fault,
+        check_coco,
+        read_coco,
+    )
+    from internimage.integrations.openmmlab.scripts.coco_faults import KINDS
+    from tools.coco_builder import upright_size
+    from tools.coco_files import check_target, write_json
+    from tools.coco_repair import repair
 
 NAME = "check_coco"
 FOUND_STOPPING = 1
