@@ -189,6 +189,13 @@ def test_an_evaluation_wants_every_key_and_shape(change: dict[str, Tensor], mess
         check("test", {"state_dict": {**STATE, **change}})
 
 
+@pytest.mark.parametrize("purpose", ["test", "resume", "load_from"])
+def test_weights_that_are_no_numbers_are_refused(purpose: Purpose):
+    bad = {**STATE, "neck.bias": torch.tensor([1.0, 2.0, float("nan"), 3.0, 4.0])}
+    with pytest.raises(ValueError, match=r"NaN or infinity in some.pth: neck.bias"):
+        check(purpose, run_state(bad))
+
+
 def test_a_missing_tensor_is_named():
     state_dict = {key: value for key, value in STATE.items() if key != "neck.bias"}
     with pytest.raises(ValueError, match="1 missing: neck.bias"):
@@ -213,9 +220,12 @@ def test_classes_in_another_order_are_refused_and_other_names_warn():
         check("load_from", copy.copy(old))
     with pytest.warns(UserWarning, match="'b' where the data set has 'x'"):
         check("test", copy.copy(old), classes=("x", "a", "c"))
+    with pytest.warns(UserWarning, match="the 2 classes of the data set, got some.pth, which nam"):
+        check("test", copy.copy(old), classes=("a", "b"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check("test", copy.copy(old), classes=("b", "a", "c"))
+        check("load_from", copy.copy(old), classes=("a", "b"))
 
 
 @pytest.mark.parametrize(

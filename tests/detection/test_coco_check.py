@@ -152,7 +152,7 @@ def test_each_fault_is_found_once_and_named(kind: str, change: Change):
 def test_every_kind_of_annotation_fault_has_a_case():
     cases = {kind for kind, _ in CHANGES}
     of_files = {"missing image", "unreadable image", "wrong size", "large image", "small image"}
-    of_classes = {"missing class", "order of classes"}
+    of_classes = {"missing class", "order of classes", "other class"}
     assert cases | of_files | of_classes == set(KINDS)
 
 
@@ -279,6 +279,37 @@ def test_classes_in_another_order_would_swap_the_names(tmp_path: Path):
     with pytest.raises(ValueError, match=r"order of classes.*\['dog', 'cat'\], in the file"):
         require_trainable(tmp_path / "all.json", classes=("dog", "cat"))
     assert require_trainable(tmp_path / "all.json", classes=("dog",)).stopping == ()
+
+
+def test_boxes_of_classes_that_are_not_wanted_are_counted(tmp_path: Path):
+    (fault,) = check_coco(whole(), classes=("cat",)).faults[:1]
+    assert (fault.kind, fault.effect, fault.count) == ("other class", "dropped", 2)
+    assert num_boxes(dataset(whole(), tmp_path, classes=("cat",))) == 4 - fault.count
+
+
+def test_missing_image_files_are_found_by_listing_their_folders(tmp_path: Path):
+    content = whole()
+    content["images"][1]["file_name"] = "sub/2.png"
+    content["images"].append({"id": 9, "file_name": "9.png", "width": 32, "height": 24})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "sub").mkdir()
+    for name in ("1.png", "sub/2.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"2 x missing image: no such file \(\S*3.png; \S*9.png\)"):
+        require_trainable(tmp_path / "a.json", folder=tmp_path)
+    with pytest.raises(ValueError, match=r"1 x missing image: no such file \(\S*3.png\)"):
+        require_trainable(tmp_path / "a.json", folder=tmp_path, evaluated=False)
+    for name in ("3.png", "9.png"):
+        (tmp_path / name).touch()
+    assert require_trainable(tmp_path / "a.json", folder=tmp_path).stopping == ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_in_an_encoding_that_mmdet_does_not_read_is_an_error(encoding: str, tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(whole()), encoding=encoding)
+    with pytest.raises(ValueError, match=r"expected a JSON file in UTF-8, got \S*a.json"):
+        read_coco(path)
 
 
 def test_a_class_that_the_file_lacks_is_named_with_those_it_has():

@@ -322,6 +322,8 @@ def own_data(folder: Path, name: str, names: tuple[str, ...], box: list[float]) 
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
     }  # fmt: skip
     (folder / name).write_text(json.dumps(content))
+    for i in (1, 2):
+        (folder / "images" / f"{i}.jpg").touch()
     keys = {"data_root": str(folder), "train_ann_file": name, "train_img_prefix": "images"}
     return read_config(CONFIGS / COCO, {**keys, "classes": names})
 

@@ -258,6 +258,7 @@ class CheckpointCheckHook(Hook):
             require_complete(report, weights, self.origin, classes)
         if self.purpose == "resume":
             _require_run(checkpoint, self.origin)
+        _require_finite({key: weights[key] for key in report.loaded}, self.origin)
         checkpoint["state_dict"] = weights
         total = len(report.loaded) + len(report.missing) + len(report.mismatched)
         more = f"; {report.describe()}" if not report.complete else ""
@@ -268,7 +269,15 @@ class CheckpointCheckHook(Hook):
         loop = runner._test_loop if self.purpose == "test" else runner._train_loop
         dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
         names = getattr(dataset, "metainfo", {}).get("classes")
-        if stored is None or not names or tuple(names) == stored or len(names) != len(stored):
+        if stored is None or not names or tuple(names) == stored:
+            return
+        if len(names) != len(stored):
+            if self.purpose == "test":  # a start may have other classes
+                warnings.warn(
+                    f"expected weights for the {len(names)} classes of the data set, got "
+                    f"{self.origin}, which names {len(stored)}",
+                    stacklevel=2,
+                )
             return
         found, wanted = _first_difference(stored, names)
         text = (
@@ -278,6 +287,12 @@ class CheckpointCheckHook(Hook):
         if self.purpose == "test" and set(stored) == set(names):
             raise ValueError(f"{text}; the names are the same, their order is not")
         warnings.warn(text, stacklevel=2)
+
+
+def _require_finite(weights: Mapping[str, Tensor], origin: str) -> None:
+    for key, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"expected finite weights, got NaN or infinity in {origin}: {key}")
 
 
 def _require_run(checkpoint: Mapping[str, Any], origin: str) -> None:

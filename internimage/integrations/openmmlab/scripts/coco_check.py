@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,9 +90,12 @@ def read_coco(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"read_coco: expected an annotation file, got no file {path}")
     try:
-        content = json.loads(path.read_bytes())
+        # As mmdet reads it: no byte-order mark, no other encoding, which bytes would be taken in.
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"read_coco: expected a JSON file, got {path} ({error})") from error
+        raise ValueError(
+            f"read_coco: expected a JSON file in UTF-8, got {path} ({error})"
+        ) from error
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) and all(isinstance(x, dict) for x in content[key])
@@ -112,6 +116,7 @@ def require_trainable(
     masks: bool = False,
     evaluated: bool = True,
     min_size: float = 0,
+    folder: Path | None = None,
 ) -> CocoReport:
     """Check an annotation file and raise if a training on it would end in an exception later.
 
@@ -121,6 +126,7 @@ def require_trainable(
         masks: whether masks are learned.
         evaluated: whether the file is for the evaluation.
         min_size: images with a shorter side, pixels, are not learned.
+        folder: where the images are; None does not look for them.
 
     Returns:
         The report; its faults do not stop anything.
@@ -129,9 +135,13 @@ def require_trainable(
         FileNotFoundError: there is no such file.
         ValueError: it is no COCO file, or has a fault that stops; all such are named.
     """
+    content = read_coco(path)
     report = check_coco(
-        read_coco(path), classes=classes, masks=masks, evaluated=evaluated, min_size=min_size
+        content, classes=classes, masks=masks, evaluated=evaluated, min_size=min_size
     )
+    missing = missing_images(content, folder, evaluated=evaluated) if folder else None
+    if missing is not None:
+        report = dataclasses.replace(report, faults=(*report.faults, missing))
     if report.stopping:
         faults = ", ".join(fault.describe() for fault in report.stopping)
         raise ValueError(
@@ -139,6 +149,36 @@ def require_trainable(
             f"python tools/check_coco.py lists all, and its --fix FILE writes what is whole"
         )
     return report
+
+
+def missing_images(
+    content: Mapping[str, Any], folder: Path, *, evaluated: bool = True
+) -> Fault | None:
+    """Look for the image files in a listing of their folders; return the fault if some lack.
+
+    Args:
+        content: as :func:`read_coco` returns it.
+        folder: where the images are.
+        evaluated: whether images without annotations are read as well.
+    """
+    annotated = {
+        entry["image_id"]
+        for entry in content["annotations"]
+        if isinstance(entry.get("image_id"), (int, str))
+    }
+    listings: dict[Path, set[str]] = {}
+    found = _Found()
+    for index, image in enumerate(content["images"]):
+        name, key = image.get("file_name"), image.get("id")
+        if not isinstance(name, str) or not isinstance(key, (int, str)):
+            continue  # a bad image
+        path = folder / name
+        if path.parent not in listings:
+            there = path.parent.is_dir()
+            listings[path.parent] = set(os.listdir(path.parent)) if there else set()
+        if path.name not in listings[path.parent] and (evaluated or key in annotated):
+            found.add("missing image", str(path), index)
+    return next(iter(found.faults()), None)
 
 
 def check_coco(
@@ -176,6 +216,9 @@ def check_coco(
             ids.add(annotation["id"])
         for kind in faults:
             found.add(kind, describe(annotation, kind), index)
+        name = names.get(annotation["category_id"]) if "bad annotation" not in faults else None
+        if classes is not None and name is not None and name not in classes:
+            found.add("other class", f"{name} in image {annotation['image_id']}", index)
         if _is_learned(annotation, faults) and annotation["image_id"] not in small:
             boxes[annotation["category_id"]] += 1
             if classes is None or names[annotation["category_id"]] in classes:

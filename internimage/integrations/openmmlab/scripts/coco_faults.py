@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     # the file's lists
     "no images": ("stops", "there is nothing to learn from"),
     "no boxes": ("stops", "no image has a box that counts"),
-    "bad category": ("stops", "no id or no name of its own, or the id is no whole number"),
+    "bad category": ("stops", "no id or no name, one that is there twice, or an id that is no int"),
     "missing class": ("stops", "a wanted class is not in the file"),
     "order of classes": ("stops", "names would go to the wrong boxes; give the file's order"),
     "bad image": ("stops", "an image without id, file_name, width or height"),
@@ -41,7 +41,8 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "no mask": ("stops", "no segmentation, and masks are to be learned"),
     "bad run lengths": ("stops", "counts that do not fill the image, or another size"),
     "unknown category": ("dropped", "a category_id without a category"),
-    "unknown image": ("dropped", "an image_id without an image"),
+    "unknown image": ("dropped", "an image_id without an image; 7 and '7' are two"),
+    "other class": ("dropped", "a box of a class that is not among the wanted ones"),
     "negative size": ("dropped", "a box of negative width or height"),
     "zero area": ("dropped", "a box or an area of nothing, or of less than a pixel"),
     "outside": ("dropped", "a box wholly outside its image"),
@@ -148,7 +149,7 @@ def describe(annotation: Mapping[str, Any], kind: str) -> str:
     """Say which annotation it is, and what it has."""
     shown = {
         "unknown category": ("category_id",),
-        "unknown image": ("image_id",),  # 7 and '7' are two
+        "unknown image": ("image_id",),
         "bad annotation": ("image_id", "category_id"),
         "zero area": ("bbox", "area"),
         "not finite": ("bbox", "area"),

@@ -123,6 +123,8 @@ def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained
     has_own_classes = (leaf.get("metainfo") or {}).get(CLASSES) is not None
     if path.name in KNOWN_FILES and not has_own_classes:
         return
+    prefixes = leaf.get("data_prefix") or {}
+    folder = prefixes.get("img") or prefixes.get("img_path") or ""
     is_filtered = is_trained and not leaf.get("test_mode")
     pipeline = leaf.get("pipeline") or []
     report = require_trainable(
@@ -131,6 +133,7 @@ def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained
         masks=any(step.get("with_mask") for step in pipeline),
         evaluated=not is_trained,
         min_size=(leaf.get("filter_cfg") or {}).get("min_size", 0) if is_filtered else 0,
+        folder=Path(leaf.get("data_root") or "", folder),
     )
     for fault in report.faults:
         if fault.effect == "dropped":
