@@ -80,6 +80,8 @@ def test_flags_may_be_typed_in_either_way_without_a_word(typed, name, value):
         ("cat,dog", ["cat", "dog"]),
         ("(cat,dog)", ("cat", "dog")),
         ("[1,2]", [1, 2]),
+        ("dict(type='A', b=dict(c=[1]))", {"type": "A", "b": {"c": [1]}}),
+        ("[dict(type='A')]", [{"type": "A"}]),
         ("1e-4", 1e-4),
         ("true", True),
         ("None", None),
@@ -108,7 +110,8 @@ def test_options_may_be_given_twice():
         ("c.py --gpu-id 1 --gpu-ids 0", "one of --gpu-ids and --gpu-id"),
         ("c.py --resume a.pth --resume-from b.pth", "one of --resume-from and --resume"),
         ("c.py --options a=1 --cfg-options b=2", "one of --options and --cfg-options"),
-        ("c.py --cfg-options a=[1,[2]", "brackets in pairs, got a=\\[1,\\[2"),
+        ("c.py --cfg-options a=[1,[2]", "brackets in pairs and texts in quotes, got a=\\[1,\\[2"),
+        ("c.py --cfg-options a=dict(b=c,d=e)", "brackets in pairs and texts in quotes, got a=dict"),
         ("c.py d.py", "expected known flags, got d.py"),
     ],
 )

@@ -82,6 +82,18 @@ class ScriptParser(Parser):
         return names.get(name.replace("_", "-"), name) + equals + value
 
 
+class _WithDicts(ast.NodeTransformer):
+    """Writes ``dict(a=1)``, as configs do, in the way of literals."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
+        if not is_dict or any(keyword.arg is None for keyword in node.keywords):
+            return node
+        keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+
+
 class KeyValues(DictAction):
     """KEY=VALUE pairs; a value in brackets or quotes may hold spaces."""
 
@@ -102,15 +114,15 @@ class KeyValues(DictAction):
         setattr(namespace, self.dest, options)
 
     def _to_value(self, parser: argparse.ArgumentParser, key: str, text: str) -> Any:
-        if text.startswith(("(", "[", "{", "'", '"')):
+        if text.startswith(("(", "[", "{", "'", '"', "dict(")):
             try:
-                return ast.literal_eval(text)
+                return ast.literal_eval(_WithDicts().visit(ast.parse(text, mode="eval")))
             except (ValueError, SyntaxError):
                 pass  # words without quotes, [a,b], are mmengine's own form
         try:
             return self._parse_iterable(text)
-        except AssertionError:
-            parser.error(f"expected brackets in pairs, got {key}={text}")
+        except (AssertionError, RecursionError):
+            parser.error(f"expected brackets in pairs and texts in quotes, got {key}={text}")
 
 
 def parse_train(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
