@@ -113,10 +113,14 @@ def test_a_first_start_with_resume_starts_from_the_weights_of_the_config(
         "train.py",
         *("tiny.py", "--work-dir", "first", "--resume", "--no-validate", "--cfg-options"),
         *("load_from=run/epoch_2.pth", "train_cfg.max_epochs=1"),
+        # The classifier's weights are of no use then, wherever they have gone.
+        "model.backbone.init_cfg=dict(type='Pretrained',checkpoint='gone.pth')",
         "optim_wrapper.optimizer.lr=0.0",  # weights stay as they are
         folder=folder,
     )
     assert done.code == 0, done.errors
+    assert "no checkpoint in first, a new run" in done.errors
+    assert "init_cfg: gone.pth is not read, run/epoch_2.pth is" in done.printed
     assert len(re.findall(r"Epoch\(train\)", done.printed)) == 8
     expected, found = (weights(folder / path) for path in ("run/epoch_2.pth", "first/epoch_1.pth"))
     assert set(expected) == set(found)

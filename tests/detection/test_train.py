@@ -143,6 +143,7 @@ WRONG = {
     ),
     "GPUs": (["--gpus", "8"], "dist_train.sh CONFIG GPUS"),
     "a launcher": (["--launcher", "pytorch"], "dist_train.sh and dist_test.sh start the ranks"),
+    "a file": (["--work-dir", __file__], "expected a folder for --work-dir, got the file"),
     "weights": (["--load-from", "no.pth"], "an existing checkpoint, got no.pth"),
     "both": (["--resume", "a.pth", "--load-from", "b.pth"], "one of --resume and --load-from"),
     "a batch": (

@@ -14,8 +14,11 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
+from internimage.integrations.openmmlab.backbone import split_init_cfg
 from internimage.integrations.openmmlab.scripts.arguments import parse_train
 from internimage.integrations.openmmlab.scripts.checkpoints import CheckpointCheckHook, Purpose
 from internimage.integrations.openmmlab.scripts.command_line import run_script
@@ -82,6 +85,8 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
             raise ValueError(f"expected {name} in {args.config} to train, got none")
     default = Path("work_dirs") / Path(args.config).stem
     config.work_dir = args.work_dir or config.get("work_dir") or str(default)
+    if Path(config.work_dir).is_file():
+        raise ValueError(f"expected a folder for --work-dir, got the file {config.work_dir}")
     for name in ("val_dataloader", "val_evaluator", "val_cfg"):
         if args.no_validate or config.get(name) is None:
             config[name] = None
@@ -154,6 +159,8 @@ def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
     runner = Runner.from_cfg(config)
     for hook in _hooks(config, aside):
         runner.register_hook(hook)
+    if config.load_from is not None:
+        _skip_first_weights(runner.model, config.load_from)
     runner.train()
 
 
@@ -178,7 +185,7 @@ def _choose_start(config: Config, from_work_dir: bool) -> None:
     for path in damaged:
         print_log(f"{path} is damaged and left alone", "current")
     if start is None:
-        print_log(f"--resume: no checkpoint in {config.work_dir}, the run starts", "current")
+        warnings.warn(f"--resume: no checkpoint in {config.work_dir}, a new run", stacklevel=2)
         config.resume = False
         return
     config.load_from = start
@@ -205,6 +212,19 @@ def _find_start(config: Config, from_work_dir: bool) -> tuple[str | None, list[P
     return start, damaged, meta.get("seed")
 
 
+def _skip_first_weights(model: nn.Module, load_from: str) -> None:
+    """Lets a backbone leave out a checkpoint that the whole model's replaces: its file may be gone.
+
+    The config keeps it, for a run that starts from it another time.
+    """
+    backbone = getattr(model.module if is_model_wrapper(model) else model, "backbone", None)
+    pretrained, others = split_init_cfg(getattr(backbone, "init_cfg", None))
+    if backbone is not None and pretrained:
+        backbone.init_cfg = others
+        origin = pretrained[0].get("checkpoint")
+        print_log(f"model.backbone.init_cfg: {origin} is not read, {load_from} is", "current")
+
+
 def _hooks(config: Config, aside: SetAsideHook) -> list[Hook]:
     records = RecordsHook()
     hooks: list[Hook] = [DataCheckHook(), StepSeedHook(), DivergenceHook(), records]
@@ -220,9 +240,6 @@ def _prepare(config: Config) -> None:
     checkpoint = config.setdefault("default_hooks", {}).setdefault("checkpoint", {})
     checkpoint.setdefault("type", "CheckpointHook")
     checkpoint.setdefault("backend_args", {"backend": "whole_file"})
-    # The schedules by steps leave it out: their intervals divide their steps, those of others lose
-    # what comes behind the last one.
-    checkpoint.save_last = True
     loader = config.train_dataloader
     loader.setdefault("worker_init_fn", {"type": "keep_worker_seed"})
     loader.batch_sampler = {
