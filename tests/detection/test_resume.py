@@ -6,16 +6,19 @@ import json
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from internimage.integrations.openmmlab.scripts import train
 from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpoint
 from internimage.integrations.openmmlab.scripts.saving import (
     GoOnBatchSampler,
@@ -238,3 +241,43 @@ def test_a_checkpoint_is_whole_or_absent_and_the_old_one_goes_last(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["1.pth"]
     other.put(b"new", new)
     assert [path.name for path in tmp_path.iterdir()] == ["2.pth"]
+
+
+@pytest.mark.parametrize("given", [None, 5])
+def test_a_run_goes_on_with_its_own_seed_from_the_start(given: int | None, tmp_path: Path):
+    # The samplers are made before mmengine looks into the checkpoint.
+    start = tmp_path / "epoch_1.pth"
+    torch.save({"meta": {"seed": 7}, "state_dict": {"a": torch.zeros(1)}}, start)
+    config = Config({"resume": True, "load_from": None, "work_dir": str(tmp_path)})
+    config.randomness = {"seed": given}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train._choose_start(config, from_work_dir=True)
+    assert config.load_from == str(start)
+    assert config.randomness.seed == 7
+    said = [str(warning.message) for warning in caught]
+    assert said == ([] if given is None else [f"the seed 5 has no effect: {start} goes on with 7"])
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_the_first_rank_cannot_read_ends_all_of_them(
+    is_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sent = []
+
+    def unreadable(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    def broadcast(answer: list[Any]) -> None:
+        if is_first:
+            sent.append(list(answer))
+        else:
+            answer[:] = [None, [], None, "[Errno 13] Permission denied"]
+
+    monkeypatch.setattr(train, "find_newest", unreadable)
+    monkeypatch.setattr(train, "is_main_process", lambda: is_first)
+    monkeypatch.setattr(train, "broadcast_object_list", broadcast)
+    config = Config({"resume": True, "load_from": None, "work_dir": str(tmp_path)})
+    with pytest.raises(ValueError, match="Permission denied"):
+        train._choose_start(config, from_work_dir=True)
+    assert len(sent) == is_first

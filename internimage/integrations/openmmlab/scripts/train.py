@@ -194,9 +194,7 @@ def _choose_start(config: Config, from_work_dir: bool) -> None:
     # The runner takes it up as well, but only once the samplers are made with another one.
     given = config.randomness.seed
     if given is not None and given != seed:
-        warnings.warn(
-            f"the seed {given} has no effect: {start} goes on with its own, {seed}", stacklevel=2
-        )
+        warnings.warn(f"the seed {given} has no effect: {start} goes on with {seed}", stacklevel=2)
     config.randomness.seed = seed
 
 
