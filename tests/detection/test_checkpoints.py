@@ -220,7 +220,9 @@ def test_classes_in_another_order_are_refused_and_other_names_warn():
         check("load_from", copy.copy(old))
     with pytest.warns(UserWarning, match="'b' where the data set has 'x'"):
         check("test", copy.copy(old), classes=("x", "a", "c"))
-    with pytest.warns(UserWarning, match="the 2 classes of the data set, got some.pth, which nam"):
+    with pytest.warns(
+        UserWarning, match="the 2 classes of the data set, got some.pth, which names 3"
+    ):
         check("test", copy.copy(old), classes=("a", "b"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
