@@ -205,9 +205,19 @@ def toolkit(tmp_path: Path) -> str:
 def test_an_nvcc_that_has_come_or_gone_rebuilds_the_operator(checkout: Path, toolkit: str):
     mark_as_set_up(checkout)
     assert planned_steps(checkout, CUDA_HOME=toolkit) == ["operator", "core", "mmcv", "dev"]
-    assert planned_steps(checkout, CUDA_HOME="", CUDA_PATH=toolkit) == ["operator", "core", "mmcv", "dev"]
+    assert planned_steps(checkout, CUDA_HOME="", CUDA_PATH=toolkit) == [
+        "operator",
+        "core",
+        "mmcv",
+        "dev",
+    ]
     on_path = f"{toolkit}/bin:{os.environ['PATH']}"
-    assert planned_steps(checkout, CUDA_HOME="", PATH=on_path) == ["operator", "core", "mmcv", "dev"]
+    assert planned_steps(checkout, CUDA_HOME="", PATH=on_path) == [
+        "operator",
+        "core",
+        "mmcv",
+        "dev",
+    ]
     assert planned_steps(checkout, CUDA_HOME=toolkit, USE_CUDA="0") == []
     says_nothing = 4294967295  # cksum of what this nvcc prints as its version
     name = "native-c++-" + re.sub("[^A-Za-z0-9.+-]", "_", f"{toolkit}/bin/nvcc-{says_nothing}  ")
