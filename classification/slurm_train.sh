@@ -29,28 +29,6 @@ job_name=$2
 config=$3
 shift 3
 
-gpus=${GPUS:-8}
-gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
-stopped=138 # 128 + SIGUSR1
-
-# The signal is a property of the allocation: srun asks for it where it makes one.
-signal=(--signal=USR1@120)
-if [ -n "${SLURM_JOB_ID:-}" ]; then
-    signal=()
-fi
-
-while true; do
-    exit_code=0
-    # shellcheck disable=SC2086  # SRUN_ARGS are several words
-    srun --partition "$partition" --job-name "$job_name" \
-        --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" --gres "gpu:$gpus_per_node" \
-        --cpus-per-task "${CPUS_PER_TASK:-12}" \
-        --kill-on-bad-exit=1 "${signal[@]}" ${SRUN_ARGS:-} \
-        python -u "$(dirname "$0")/train.py" --cfg "$config" "$@" || exit_code=$?
-    if [ "$exit_code" -ne "$stopped" ]; then
-        exit "$exit_code"
-    fi
-    if [ -n "${SLURM_JOB_ID:-}" ]; then
-        exec scontrol requeue "$SLURM_JOB_ID"
-    fi
-done
+export CPUS_PER_TASK=${CPUS_PER_TASK:-12}
+exec bash "$(dirname "$0")/../tools/ranks/srun_until_done.sh" "" "$partition" "$job_name" \
+    "$(dirname "$0")/train.py" --cfg "$config" "$@"

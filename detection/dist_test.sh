@@ -4,10 +4,7 @@
 #   detection/dist_test.sh CONFIG CHECKPOINT GPUS [flags of test.py]
 #
 # GPUS is the number of ranks of this machine. For several machines set, on each of them:
-#   NNODES       their number (1)
-#   NODE_RANK    the number of this one, from 0 (0)
-#   MASTER_ADDR  the name of the first one
-#   MASTER_PORT  a free port there (29500); the original's PORT is read as well
+#   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT, as tools/ranks/torchrun.sh says.
 # Several machines gather their results in a folder that all see: --tmpdir.
 set -euo pipefail
 
@@ -20,17 +17,5 @@ checkpoint=$2
 gpus=$3
 shift 3
 
-nnodes=${NNODES:-1}
-port=${MASTER_PORT:-${PORT:-}}
-if [ "$nnodes" -eq 1 ] && [ -z "$port" ]; then
-    where=(--standalone) # finds a free port
-elif [ "$nnodes" -gt 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
-    echo "$0: expected MASTER_ADDR beside NNODES=$nnodes, got none" >&2
-    exit 2
-else
-    where=(--nnodes "$nnodes" --node_rank "${NODE_RANK:-0}"
-        --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${port:-29500}")
-fi
-
-exec torchrun "${where[@]}" --nproc_per_node "$gpus" \
+exec bash "$(dirname "$0")/../tools/ranks/torchrun.sh" "$gpus" \
     "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

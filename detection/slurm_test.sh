@@ -20,11 +20,5 @@ config=$3
 checkpoint=$4
 shift 4
 
-gpus=${GPUS:-8}
-gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
-
-# shellcheck disable=SC2086  # SRUN_ARGS are several words
-exec srun --partition "$partition" --job-name "$job_name" \
-    --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" --gres "gpu:$gpus_per_node" \
-    --cpus-per-task "${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    python -u "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher slurm "$@"
+exec bash "$(dirname "$0")/../tools/ranks/srun.sh" "$partition" "$job_name" \
+    "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher slurm "$@"

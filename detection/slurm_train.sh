@@ -31,36 +31,5 @@ config=$3
 work_dir=$4
 shift 4
 
-gpus=${GPUS:-8}
-gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
-stopped=138 # 128 + SIGUSR1
-
-# The signal is a property of the allocation: srun asks for it where it makes one.
-signal=(--signal=USR1@120)
-if [ -n "${SLURM_JOB_ID:-}" ]; then
-    signal=()
-fi
-
-# Of a job that was requeued, this is not the first start.
-flags=("$@")
-if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
-    flags=("$@" --resume)
-fi
-
-while true; do
-    exit_code=0
-    # shellcheck disable=SC2086  # SRUN_ARGS are several words
-    srun --partition "$partition" --job-name "$job_name" \
-        --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" --gres "gpu:$gpus_per_node" \
-        --cpus-per-task "${CPUS_PER_TASK:-5}" \
-        --kill-on-bad-exit=1 "${signal[@]}" ${SRUN_ARGS:-} \
-        python -u "$(dirname "$0")/train.py" "$config" --work-dir "$work_dir" \
-        --launcher slurm "${flags[@]}" || exit_code=$?
-    if [ "$exit_code" -ne "$stopped" ]; then
-        exit "$exit_code"
-    fi
-    if [ -n "${SLURM_JOB_ID:-}" ]; then
-        exec scontrol requeue "$SLURM_JOB_ID"
-    fi
-    flags=("$@" --resume)
-done
+exec bash "$(dirname "$0")/../tools/ranks/srun_until_done.sh" --resume "$partition" "$job_name" \
+    "$(dirname "$0")/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"
