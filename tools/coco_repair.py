@@ -25,10 +25,10 @@ def repair(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Returns a cleaned copy of an annotation file, and what was done how often.
 
-    Classes keep their ids and empty images stay. Sizes become those of the files, boxes end at
-    their images' borders, ``area`` and ``iscrowd`` are filled in, annotations are numbered anew
-    where a number is 0 or used twice. Whatever would still stop a training, or be dropped by it
-    without a word, is left out.
+    Classes keep their ids and empty images stay. Sizes become those of the files, boxes given by
+    two corners get width and height, boxes end at their images' borders, ``area`` and ``iscrowd``
+    are filled in, annotations are numbered anew where a number is 0 or used twice. Whatever would
+    still stop a training, or be dropped by it without a word, is left out.
 
     Args:
         content: Of the annotation file; it is not changed.
@@ -43,6 +43,7 @@ def repair(
         done["size of an image corrected"] += 1
     cleaned["images"] = _without(cleaned["images"], lost, "images dropped: unreadable", done)
     _drop(cleaned, done, masks=masks, only=tuple(LIST_OF_KIND))
+    _turn_corners(cleaned, done, masks=masks)
     images = {image["id"]: image for image in cleaned["images"]}
     for annotation in cleaned["annotations"]:
         _correct(annotation, images, done)
@@ -53,6 +54,16 @@ def repair(
             annotation["id"] = number
         done["annotations numbered anew"] = len(numbers)
     return cleaned, dict(done)
+
+
+def _turn_corners(cleaned: dict[str, Any], done: Counter[str], *, masks: bool) -> None:
+    """Gives width and height to the boxes that are two corners."""
+    for fault in check_coco(cleaned, masks=masks).faults:
+        if fault.kind == "corners":
+            for index in fault.indices:
+                x, y, right, bottom = cleaned["annotations"][index]["bbox"]
+                cleaned["annotations"][index]["bbox"] = [x, y, right - x, bottom - y]
+            done["boxes of two corners given width and height"] += fault.count
 
 
 def _correct(

@@ -20,6 +20,7 @@ from internimage.integrations.openmmlab.scripts.coco_check import (
     require_trainable,
 )
 from internimage.integrations.openmmlab.scripts.coco_faults import KINDS
+from tools.coco_repair import repair
 
 POLYGON = [[2, 2, 12, 2, 12, 12, 2, 12]]
 RUNS = {"size": [24, 32], "counts": [50, 10, 708]}
@@ -152,8 +153,36 @@ def test_each_fault_is_found_once_and_named(kind: str, change: Change):
 def test_every_kind_of_annotation_fault_has_a_case():
     cases = {kind for kind, _ in CHANGES}
     of_files = {"missing image", "unreadable image", "wrong size", "large image", "small image"}
+    of_files |= {"corners"}
     of_classes = {"missing class", "order of classes", "other class"}
     assert cases | of_files | of_classes == set(KINDS)
+
+
+@pytest.mark.parametrize("told_by", ["area", "polygon"])
+def test_boxes_given_by_two_corners_stop(told_by: str):
+    content = whole()
+    for annotation in content["annotations"]:
+        x, y, width, height = box = annotation["bbox"]
+        right, bottom = x + width, y + height
+        if told_by == "area":
+            del annotation["segmentation"]
+        else:
+            annotation["segmentation"] = [[x, y, right, y, right, bottom, x, bottom]]
+        if box[:2] != [0, 0]:  # from there both are the same
+            annotation["bbox"] = [x, y, right, bottom]
+    (fault,) = check_coco(content).stopping
+    assert (fault.kind, fault.indices) == ("corners", (0, 2, 3))
+
+    fixed, done = repair(content, sizes={}, lost=(), masks=False)
+    assert [a["bbox"] for a in fixed["annotations"]] == [a["bbox"] for a in whole()["annotations"]]
+    assert done == {"boxes of two corners given width and height": 3}
+
+
+def test_a_single_box_that_could_be_two_corners_is_no_fault():
+    content = whole()
+    content["annotations"][0].update(bbox=[2, 2, 10, 10], area=64.0)  # a mask's, by chance 8 x 8
+    del content["annotations"][0]["segmentation"]
+    assert check_coco(content).faults == ()
 
 
 def dataset(

@@ -20,6 +20,7 @@ from internimage.integrations.openmmlab.scripts.coco_faults import (
     describe,
     faults_of,
     is_finite,
+    is_given_by_corners,
     is_id,
 )
 
@@ -206,6 +207,8 @@ def check_coco(
     boxes: Counter[int] = Counter()
     images_with_boxes: set[int | str] = set()
     ids: set[int] = set()
+    corners: list[int] = []
+    num_whole = 0
     for index, annotation in enumerate(annotations):
         faults = faults_of(annotation, sizes, names, masks=masks)
         if evaluated and "iscrowd" not in annotation:
@@ -216,6 +219,9 @@ def check_coco(
             ids.add(annotation["id"])
         for kind in faults:
             found.add(kind, describe(annotation, kind), index)
+        if not any(KINDS[kind][0] == "stops" for kind in faults) and "short polygon" not in faults:
+            num_whole += 1
+            corners += [index] if is_given_by_corners(annotation) else []
         name = names.get(annotation["category_id"]) if "bad annotation" not in faults else None
         if classes is not None and name is not None and name not in classes:
             found.add("other class", f"{name} in image {annotation['image_id']}", index)
@@ -223,6 +229,9 @@ def check_coco(
             boxes[annotation["category_id"]] += 1
             if classes is None or names[annotation["category_id"]] in classes:
                 images_with_boxes.add(annotation["image_id"])
+    if len(corners) > num_whole / 2:
+        for index in corners:
+            found.add("corners", describe(annotations[index], "corners"), index)
     for index, image in enumerate(images):
         if not isinstance(image.get("id"), (int, str)):
             continue

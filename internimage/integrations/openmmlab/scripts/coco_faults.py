@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "no iscrowd": ("stops", "no iscrowd, which the evaluation reads"),
     "no mask": ("stops", "no segmentation, and masks are to be learned"),
     "bad run lengths": ("stops", "counts that do not fill the image, or another size"),
+    "corners": ("stops", "area or polygon say that the box is x1, y1, x2, y2; give x, y, w, h"),
     "unknown category": ("dropped", "a category_id without a category"),
     "unknown image": ("dropped", "an image_id without an image; 7 and '7' are two"),
     "other class": ("dropped", "a box of a class that is not among the wanted ones"),
@@ -126,6 +127,34 @@ def _faults_of_box(box: Sequence[float], size: tuple[float, float] | None) -> li
     if x < -1 or y < -1 or x + width > size[0] + 1 or y + height > size[1] + 1:
         return ["partly outside"]
     return []
+
+
+def is_given_by_corners(annotation: Mapping[str, Any]) -> bool:
+    """Whether area or polygon contradict a box, and would fit it if it were x1, y1, x2, y2.
+
+    One such annotation may be chance; it is a fault where most of a file's are like that.
+
+    Args:
+        annotation: one that :func:`faults_of` finds nothing in that stops.
+    """
+    x, y, width, height = annotation["bbox"]
+    right, bottom = _far_corner(annotation.get("segmentation"))
+    if right is not None and bottom is not None:
+        is_corner = abs(right - width) <= 1 and abs(bottom - height) <= 1
+        return is_corner and max(abs(right - x - width), abs(bottom - y - height)) > 1
+    area = annotation["area"]
+    as_corners = max(width - x, 0) * max(height - y, 0)
+    return abs(as_corners - area) <= 0.01 * area and abs(width * height - area) > 0.05 * area
+
+
+def _far_corner(mask: Any) -> tuple[float | None, float | None]:
+    """Return the greatest x and y of polygons, pixels."""
+    if not isinstance(mask, list) or not mask:
+        return None, None
+    return (
+        max(value for part in mask for value in part[0::2]),
+        max(value for part in mask for value in part[1::2]),
+    )
 
 
 def _faults_of_mask(mask: Any, size: tuple[float, float] | None) -> list[str]:
