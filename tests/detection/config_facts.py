@@ -14,7 +14,11 @@ import os.path
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
 
 from internimage.variants import get_variant
 from tests.detection.config_facts_models import current_model, original_model, taken
@@ -49,6 +53,14 @@ def load_originals() -> dict[str, dict[str, Any]]:
 def load_current(name: str) -> Config:
     """Return our config of that name; it is shared, so not to be changed."""
     return Config.fromfile(CONFIGS / f"{name}.py")
+
+
+def build_without_storage(name: str) -> nn.Module:
+    """Return the model of a config at its full size, on the meta device."""
+    config = load_current(name)
+    init_default_scope(config.default_scope)
+    with torch.device("meta"):
+        return MODELS.build(copy.deepcopy(config.model))  # mmdet's models change theirs
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

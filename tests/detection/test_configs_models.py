@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import textwrap
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import nn
 
 import internimage.integrations.openmmlab.detection  # noqa: F401  (registers the models)
 from internimage.integrations.openmmlab import convert_state_dict
-from tests.detection.config_facts import CONFIGS, load_current
+from tests.detection.config_facts import CONFIGS, build_without_storage
 from tests.detection.released_records import read_json
 
 RECORDED = read_json("keys")["detection"]
@@ -35,13 +33,6 @@ PARAMETERS = {
     "objects365/dino_4scale_cbinternimage_h_objects365": "2.18B",
     "objects365/dino_4scale_internimage_h_objects365": "1.10B",
 }
-
-
-def build_without_storage(name: str) -> nn.Module:
-    config = load_current(name)
-    init_default_scope(config.default_scope)
-    with torch.device("meta"):
-        return MODELS.build(copy.deepcopy(config.model))  # mmdet's models change theirs
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))

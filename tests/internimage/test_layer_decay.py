@@ -17,7 +17,7 @@ from internimage.integrations.openmmlab import (
     convert_state_dict,
 )
 from internimage.param_groups import has_weight_decay
-from tests.detection.released_configs import build_without_storage, read_config
+from tests.detection.config_facts import build_without_storage, load_current
 from tests.detection.released_records import read_json
 
 DETECTORS = read_json("layer_decay")["detection"]
@@ -87,10 +87,9 @@ def repaired(name, original):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_rates_and_decays_of_every_parameter_are_the_original_ones(name):
-    config = read_config(name)
     original = recorded(name)
     expected = repaired(name, original)
-    found = rates_and_decays(build_without_storage(config), config.optim_wrapper)
+    found = rates_and_decays(build_without_storage(name), load_current(name).optim_wrapper)
     assert found == {key: pytest.approx(values, rel=1e-9) for key, values in expected.items()}
     changed = {key for key in expected if expected[key] != original[key]}
     if "cbinternimage" in name:
