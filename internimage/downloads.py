@@ -10,12 +10,12 @@ from filelock import FileLock
 
 
 def is_url(text: str) -> bool:
-    """Returns whether a path is an address."""
+    """Return whether a path is an address."""
     return text.startswith(("https://", "http://"))
 
 
 def download(url: str) -> Path:
-    """Downloads a file into PyTorch's cache once; all ranks of a machine may ask at a time.
+    """Download a file into PyTorch's cache once; all ranks of a machine may ask at a time.
 
     Returns:
         The file in the cache, named as in the address.

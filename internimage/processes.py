@@ -25,7 +25,7 @@ class StoppedError(Exception):
 
 
 def raise_on_stop_signals() -> None:
-    """Lets SIGINT, SIGTERM and SIGUSR1 raise ``StoppedError`` in the main thread.
+    """Let SIGINT, SIGTERM and SIGUSR1 raise ``StoppedError`` in the main thread.
 
     torchrun passes signals on to every rank. Each rank leaves on its own, without a word to the
     others: a rank that waits in a collective is woken by the connection that its peer closes.
@@ -67,7 +67,7 @@ class StopRequest:
 
 
 def die_with_the_launcher() -> None:
-    """Asks Linux to kill this rank when torchrun is killed, who could not pass the signal on.
+    """Ask Linux to kill this rank when torchrun is killed, who could not pass the signal on.
 
     Its ranks would train on unseen, in the folder in which the restarted command trains as well.
     """
@@ -85,7 +85,7 @@ def is_lost_rank(error: RuntimeError) -> bool:
 
 
 def report_to_launcher(text: str) -> None:
-    """Hands the reason of a failure to torchrun, which prints it below its own messages.
+    """Hand the reason of a failure to torchrun, which prints it below its own messages.
 
     torchrun names a file in the environment; PyTorch's own writer of it adds a stack trace, which
     would bury a line about a wrong setting.
@@ -98,7 +98,7 @@ def report_to_launcher(text: str) -> None:
 
 
 def leave(exit_code: int) -> NoReturn:
-    """Ends the process; after an error or a signal at once.
+    """End the process; after an error or a signal at once.
 
     Whoever leaves in the middle of an epoch may have a collective under way, which no other rank
     will join: an orderly end would wait for it.

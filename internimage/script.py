@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=name, description=description, allow_abbrev=False)
 
     def parse_known(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """Parses the command line.
+        """Parse the command line.
 
         Raises:
             ValueError: A flag is unknown (the message names the nearest one) or lacks its value.
@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse would print.
+        """Raise what argparse would print.
 
         Raises:
             ValueError: Always.
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def nearest_hint(word: str, known: Sequence[str]) -> str:
-    """Returns ``"; did you mean X?"`` for the known word nearest to ``word``, else nothing."""
+    """Return ``"; did you mean X?"`` for the known word nearest to ``word``, else nothing."""
     by_lower = {name.lower(): name for name in known}
     matches = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[matches[0]]}?" if matches else ""
@@ -80,7 +80,7 @@ def run_script(
     hint: Callable[[], str] = lambda: "",
     log: Callable[[str, bool], None] = lambda text, is_error: None,
 ) -> int:
-    """Runs a script on this rank and returns its exit code.
+    """Run a script on this rank and return its exit code.
 
     Args:
         name: The script's name.
@@ -119,7 +119,7 @@ def run_script(
 
 
 def _end(name: str, text: str) -> int:
-    """Says why a script ends, to all who may be listening; returns the exit code."""
+    """Say why a script ends, to all who may be listening; return the exit code."""
     report_to_launcher(text)  # whichever rank torchrun notices first
     _say(name, text)
     if _rank() != 0:
@@ -132,7 +132,7 @@ def _end(name: str, text: str) -> int:
 
 
 def _say(name: str, text: str) -> None:
-    """Prints a line on the first rank: the others would say the same."""
+    """Print a line on the first rank: the others would say the same."""
     if _rank() == 0:
         _print(f"{name}: {text}")
 
@@ -150,6 +150,6 @@ def _rank() -> int:
 def _show_warning(
     name: str, message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
-    """Shows a warning as one line, where Python would show the line of code as well."""
+    """Show a warning as one line, where Python would show the line of code as well."""
     kind = "warning" if category is UserWarning else category.__name__
     _say(name, f"{kind}: {' '.join(str(message).split())}")

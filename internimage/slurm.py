@@ -8,7 +8,7 @@ FIRST_PORT, NUM_PORTS = 20000, 12000
 
 
 def name_ranks(environment: MutableMapping[str, str]) -> None:
-    """Sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in a task of srun.
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in a task of srun.
 
     Nothing happens under torchrun, which names its ranks itself, or outside of srun: the shell of
     an allocation has some of Slurm's variables and is no rank. MASTER_ADDR and MASTER_PORT stay as
@@ -35,7 +35,7 @@ def name_ranks(environment: MutableMapping[str, str]) -> None:
 
 
 def first_host(nodes: str) -> str:
-    """Returns the first machine of Slurm's short form: ``gpu[003-006,009],x1`` is ``gpu003``."""
+    """Return the first machine of Slurm's short form: ``gpu[003-006,009],x1`` is ``gpu003``."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
     if first is None:
         raise ValueError(f"first_host: expected names of machines, got {nodes!r}")

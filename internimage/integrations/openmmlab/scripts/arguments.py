@@ -43,7 +43,7 @@ class ScriptParser(Parser):
         )
 
     def add_run_flags(self) -> None:
-        """Adds the flags of scripts that run under a launcher and leave files."""
+        """Add the flags of scripts that run under a launcher and leave files."""
         self.add_argument("--work-dir", metavar="DIR", help="folder for what the run leaves")
         self.add_argument(
             "--launcher",
@@ -61,7 +61,7 @@ class ScriptParser(Parser):
         self.add_argument("--gpus", type=int, metavar="N", help="old: the number of GPUs")
 
     def parse_all(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """Parses the command line.
+        """Parse the command line.
 
         Raises:
             ValueError: A flag is unknown, lacks its value, or has a wrong one, or there is no
@@ -74,7 +74,7 @@ class ScriptParser(Parser):
         return parsed
 
     def _as_registered(self, text: str) -> str:
-        """Returns a flag that is typed with ``_`` for ``-``, or the other way round, as it is."""
+        """Return a flag that is typed with ``_`` for ``-``, or the other way round, as it is."""
         if not text.startswith("--"):
             return text
         name, equals, value = text.partition("=")
@@ -104,7 +104,7 @@ class KeyValues(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Adds the pairs to those before."""
+        """Add the pairs to those before."""
         options = dict(getattr(namespace, self.dest) or {})
         for text in values:
             key, equals, value = text.partition("=")
@@ -126,7 +126,7 @@ class KeyValues(DictAction):
 
 
 def parse_train(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns what the command line of a train.py says.
+    """Return what the command line of a train.py says.
 
     Raises:
         ValueError: A flag is unknown, lacks its value, contradicts another or means nothing here.
@@ -166,7 +166,7 @@ def parse_train(name: str, arguments: Sequence[str] | None = None) -> argparse.N
 
 
 def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns what the command line of a test.py says.
+    """Return what the command line of a test.py says.
 
     Raises:
         ValueError: A flag is unknown, lacks its value, contradicts another or means nothing here.
@@ -214,7 +214,7 @@ def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Na
 
 
 def parse_flops(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns what the command line of a get_flops.py says, ``shape`` as (height, width).
+    """Return what the command line of a get_flops.py says, ``shape`` as (height, width).
 
     Raises:
         ValueError: A flag is unknown, lacks its value, or has a wrong one.
@@ -251,7 +251,7 @@ def _take_old_options(args: argparse.Namespace, name: str) -> None:
 def _take_old(
     args: argparse.Namespace, name: str, old: str, new: str, value: Any, *, is_empty: bool = False
 ) -> None:
-    """Sets what an old flag stands for, and says so."""
+    """Set what an old flag stands for, and say so."""
     before = getattr(args, name)
     if not is_empty and before not in (None, False, value):
         raise ValueError(f"expected one of {old} and {new.split()[0]}, got both")
@@ -260,7 +260,7 @@ def _take_old(
 
 
 def _take_gpus(args: argparse.Namespace) -> None:
-    """Makes one ``gpu_id`` of the flags about GPUs: a process uses one.
+    """Make one ``gpu_id`` of the flags about GPUs: a process uses one.
 
     Raises:
         ValueError: They ask for several GPUs, or contradict each other.
@@ -282,5 +282,5 @@ def _take_gpus(args: argparse.Namespace) -> None:
 
 
 def _script_of(args: argparse.Namespace) -> str:
-    """Returns which of train and test the arguments are for."""
+    """Return which of train and test the arguments are for."""
     return "test" if hasattr(args, "checkpoint") else "train"

@@ -41,7 +41,7 @@ _OUTPUTS = ((1, 0), (1, 1), (4, 0))
 
 
 def weights_of(checkpoint: Mapping[str, Any], origin: str) -> dict[str, Tensor]:
-    """Returns a checkpoint's weights under today's names.
+    """Return a checkpoint's weights under today's names.
 
     Raises:
         ValueError: There are none.
@@ -54,7 +54,7 @@ def weights_of(checkpoint: Mapping[str, Any], origin: str) -> dict[str, Tensor]:
 
 
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Returns the classes that a checkpoint was trained on, if it says: mmdet 2's or 3's."""
+    """Return the classes that a checkpoint was trained on, if it says: mmdet 2's or 3's."""
     meta = checkpoint.get("meta")
     if not isinstance(meta, Mapping):
         return None
@@ -68,7 +68,7 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def compare(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
-    """Compares every key and shape of a checkpoint with the model's."""
+    """Compare every key and shape of a checkpoint with the model's."""
     state = model.state_dict()
     # Counters of batch norms are not in checkpoints of before 2018.
     wanted = {key for key in state if not key.endswith("num_batches_tracked")}
@@ -88,7 +88,7 @@ def compare(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
 
 
 def load_all_weights(model: nn.Module, checkpoint: Mapping[str, Any], origin: str) -> None:
-    """Loads a checkpoint into a model, all of it.
+    """Load a checkpoint into a model, all of it.
 
     Args:
         model: A detector or segmentor.
@@ -107,7 +107,7 @@ def load_all_weights(model: nn.Module, checkpoint: Mapping[str, Any], origin: st
 def require_complete(
     report: LoadReport, weights: Mapping[str, Tensor], origin: str, classes: Collection[str]
 ) -> None:
-    """Refuses a checkpoint that is not this model's.
+    """Refuse a checkpoint that is not this model's.
 
     Args:
         report: Of the comparison.
@@ -133,7 +133,7 @@ def require_complete(
 def require_start(
     report: LoadReport, weights: Mapping[str, Tensor], origin: str, classes: Collection[str]
 ) -> None:
-    """Refuses a checkpoint that a model cannot start from.
+    """Refuse a checkpoint that a model cannot start from.
 
     Layers of another number of classes stay as they are initialised. So do parts of the head that
     the checkpoint lacks, with a warning; the backbone has to be there.
@@ -170,7 +170,7 @@ def require_start(
 
 
 def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Words the mistakes that have cost the most: a part of a model, or the part's names alone.
+    """Word the mistakes that have cost the most: a part of a model, or the part's names alone.
 
     Raises:
         ValueError: The checkpoint is a classifier, a bare backbone, or of another model.
@@ -195,7 +195,7 @@ def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str
 
 
 def class_sized(model: nn.Module, report: LoadReport) -> tuple[str, ...]:
-    """Returns the layers that differ in the number of classes, and in nothing else.
+    """Return the layers that differ in the number of classes, and in nothing else.
 
     Their first dimension is one of ``_OUTPUTS`` of that number, in checkpoint and model alike:
     another number of queries or of levels is none. The names in the checkpoint are not asked, for a
@@ -242,7 +242,7 @@ class CheckpointCheckHook(Hook):
         self.origin = origin
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Changes the checkpoint in place, before it goes into the model."""
+        """Change the checkpoint in place, before it goes into the model."""
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module

@@ -31,7 +31,7 @@ _FILE = re.compile(r"failed to load image|Results do not correspond", re.DOTALL)
 def run_script(
     name: str, script: Callable[[], None], *, hint: Callable[[], str] = lambda: ""
 ) -> int:
-    """Runs a script on this rank and returns its exit code.
+    """Run a script on this rank and return its exit code.
 
     Args:
         name: The script's name.
@@ -65,7 +65,7 @@ def run_script(
 
 
 def _mistake_in(error: Exception) -> str | None:
-    """Returns the line about a mistake in a config or a file, None for another error."""
+    """Return the line about a mistake in a config or a file, None for another error."""
     text = str(error).strip()
     from_worker = "Original Traceback" in text  # a loader's worker says where in its program it was
     is_known = _CONFIG.search(text) or _FILE.search(text)
@@ -75,7 +75,7 @@ def _mistake_in(error: Exception) -> str | None:
 
 
 def _log(text: str, is_error: bool) -> None:
-    """Writes to the log file of the run, if there is one yet, with where an error came from."""
+    """Write to the log file of the run, if there is one yet, with where an error came from."""
     logger = MMLogger.get_current_instance()
     level = logging.ERROR if is_error else logging.WARNING
     origin = sys.exc_info() if is_error else None

@@ -32,7 +32,7 @@ NUM_MASKS = 100
 
 
 def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line of a get_flops.py; returns the exit code.
+    """Run the command line of a get_flops.py; return the exit code.
 
     Args:
         name: The script's name.
@@ -61,7 +61,7 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
 
 
 def count_config(config: Config, height: int, width: int) -> tuple[Complexity, bool]:
-    """Counts the model of a config for one image.
+    """Count the model of a config for one image.
 
     Args:
         config: Of a detector or segmentor.
@@ -108,7 +108,7 @@ def count_config(config: Config, height: int, width: int) -> tuple[Complexity, b
 
 
 def _count(model: nn.Module, image: Tensor) -> int:
-    """Returns twice the multiply-accumulates behind the backbone."""
+    """Return twice the multiply-accumulates behind the backbone."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         _forward(model, image)
     return int(counter.get_total_flops())
@@ -126,13 +126,13 @@ class _Features(nn.Module):
         self.features = features
 
     def forward(self, image: Tensor) -> Any:
-        """Returns maps of zeros, where the image is."""
+        """Return maps of zeros, where the image is."""
         return tree_map(lambda x: torch.zeros(x.shape, device=image.device), self.features)
 
 
 @contextmanager
 def sampling_operations(model: nn.Module) -> Iterator[list[int]]:
-    """Counts what PyTorch's counter of FLOPs does not know: the samplings of DCNv3.
+    """Count what PyTorch's counter of FLOPs does not know: the samplings of DCNv3.
 
     Args:
         model: Whose passes are to be counted.
@@ -158,7 +158,7 @@ def sampling_operations(model: nn.Module) -> Iterator[list[int]]:
 
 
 def _forward(model: nn.Module, image: Tensor) -> None:
-    """Runs all parts of a model once, a two-stage detector with a fixed number of regions."""
+    """Run all parts of a model once, a two-stage detector with a fixed number of regions."""
     head = getattr(model, "roi_head", None)
     if head is None:
         model(image, _samples(model, image), mode="tensor")
@@ -173,7 +173,7 @@ def _forward(model: nn.Module, image: Tensor) -> None:
 
 
 def _parts(head: nn.Module, kind: str) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
-    """Returns the extractors and heads of one kind: one, or one for each stage of a cascade."""
+    """Return the extractors and heads of one kind: one, or one for each stage of a cascade."""
     extractors: Any = getattr(head, f"{kind}_roi_extractor", None)
     parts: Any = getattr(head, f"{kind}_head", None)
     if parts is None:
@@ -189,7 +189,7 @@ def _regions(extractor: Any, count: int, image: Tensor) -> Tensor:
 
 
 def _samples(model: nn.Module, image: Tensor) -> list[Any] | None:
-    """Returns what a detector without regions wants to know of its image."""
+    """Return what a detector without regions wants to know of its image."""
     try:
         from mmdet.structures import DetDataSample
     except ImportError:

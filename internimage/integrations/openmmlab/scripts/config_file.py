@@ -66,7 +66,7 @@ def read_config(
     *,
     configs: Path | None = None,
 ) -> Config:
-    """Reads a config, applies the command line's options, the keys for own data and pipelines.
+    """Read a config, apply the command line's options, the keys for own data and pipelines.
 
     Args:
         path: A Python, JSON or YAML file.
@@ -132,7 +132,7 @@ def _read(path: Path) -> Config:
 
 
 def _unparsable(path: Path) -> Path | None:
-    """Returns the file with the mistake in its syntax: a config, or one that it inherits from."""
+    """Return the file with the mistake in its syntax: a config, or one that it inherits from."""
     try:
         bases = Config._get_base_files(str(path))
     except SyntaxError:
@@ -142,7 +142,7 @@ def _unparsable(path: Path) -> Path | None:
 
 
 def _place(error: BaseException) -> str:
-    """Returns ``" in FILE, line N"``: where in a config, or in what it imports, an error arose."""
+    """Return ``" in FILE, line N"``: where in a config, or in what it imports, an error arose."""
     modules = [
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"
     ]
@@ -150,7 +150,7 @@ def _place(error: BaseException) -> str:
 
 
 def _check_key(config: Config, key: str) -> None:
-    """Refuses an option whose place in the config does not exist.
+    """Refuse an option whose place in the config does not exist.
 
     The last part of a key may be new: it is an argument that the config leaves at its default, and
     whoever is built from it refuses what is no argument of it.
@@ -199,7 +199,7 @@ def _warn_about_near_key(key: str, part: str, known: Sequence[str]) -> None:
 
 
 def _warn_about_helper(key: str) -> None:
-    """Warns of an option for a name that a config file uses for itself, and nobody else reads."""
+    """Warn of an option for a name that a config file uses for itself, and nobody else reads."""
     first = key.partition(".")[0]
     if first not in (*RUNNER_KEYS, *OWN_DATA_KEYS, *PIPELINES):
         warnings.warn(

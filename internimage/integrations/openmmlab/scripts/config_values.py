@@ -26,7 +26,7 @@ NUMBERS = ("optim_wrapper.optimizer.lr", "optim_wrapper.optimizer.weight_decay")
 
 
 def check_values(config: Config) -> None:
-    """Checks the numbers that a run depends on and the optimiser's name.
+    """Check the numbers that a run depends on and the optimiser's name.
 
     Raises:
         ValueError: A value is of another kind or out of range; the message names its key.
@@ -55,7 +55,7 @@ def check_values(config: Config) -> None:
 
 
 def _value(config: Config, key: str) -> Any:
-    """Returns the value of a dotted key, None where there is none."""
+    """Return the value of a dotted key, None where there is none."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, (Config, dict)) else None

@@ -20,7 +20,7 @@ COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed")
 
 
 def draw_curves(history: Mapping[str, Sequence[Sequence[Any]]], path: Path) -> None:
-    """Draws the loss, and beside it the scores if there are any.
+    """Draw the loss, and beside it the scores if there are any.
 
     Args:
         history: ``loss``: pairs of an iteration and a loss; ``scores``: pairs of an iteration and
@@ -49,7 +49,7 @@ def draw_curves(history: Mapping[str, Sequence[Sequence[Any]]], path: Path) -> N
 def _score_lines(
     points: Sequence[Sequence[Any]],
 ) -> dict[str, tuple[list[int], list[float]]]:
-    """Returns the scores to draw by name: iterations and values."""
+    """Return the scores to draw by name: iterations and values."""
     lines: dict[str, tuple[list[int], list[float]]] = {}
     for iteration, scores in points:
         for name in HEADLINES:

@@ -33,7 +33,7 @@ SHOWN = 5
 
 
 def check_data(config: Config, loaders: Sequence[str]) -> None:
-    """Checks the data sets of a config: files, numbers of classes, the content of COCO files.
+    """Check the data sets of a config: files, numbers of classes, the content of COCO files.
 
     Args:
         config: With the keys for own data applied.
@@ -58,7 +58,7 @@ def check_data(config: Config, loaders: Sequence[str]) -> None:
 
 
 def class_names_of(config: Config, leaf: dict[str, Any]) -> tuple[str, ...] | None:
-    """Returns the classes of a data set: those of its ``metainfo``, else those of its type."""
+    """Return the classes of a data set: those of its ``metainfo``, else those of its type."""
     given = (leaf.get("metainfo") or {}).get(CLASSES)
     if given is not None:
         return (given,) if isinstance(given, str) else tuple(given)
@@ -116,7 +116,7 @@ def _check_num_classes(config: Config, key: str, names: Sequence[str]) -> None:
 
 
 def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained: bool) -> None:
-    """Reads the annotations of a set in COCO's format."""
+    """Read the annotations of a set in COCO's format."""
     path = Path(annotation_path(leaf))
     if leaf.get("type") != "CocoDataset" or leaf.get("backend_args"):
         return
@@ -150,7 +150,7 @@ class DataCheckHook(Hook):
     priority = "VERY_HIGH"
 
     def before_run(self, runner: Runner) -> None:
-        """Looks at the data sets that have been built."""
+        """Look at the data sets that have been built."""
         for name in ("train", "val", "test"):
             loop = getattr(runner, f"_{name}_loop")
             loader = getattr(loop, "dataloader", None)

@@ -44,7 +44,7 @@ class DivergenceHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Looks at the losses of a step."""
+        """Look at the losses of a step."""
         values = {
             name: float(value.detach().float().mean()) if isinstance(value, Tensor) else value
             for name, value in (outputs or {}).items()
@@ -63,7 +63,7 @@ class DivergenceHook(Hook):
             self._stop(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keeps weights that are no numbers from taking the place of good ones.
+        """Keep weights that are no numbers from taking the place of good ones.
 
         The loss does not tell: another rank's gradient, or one that overflowed, spoils them too.
         """

@@ -27,7 +27,7 @@ class MissedEvaluationHook(Hook):
         self.records = records
 
     def before_train(self, runner: Runner) -> None:
-        """Makes up for the evaluation; the first rank decides for all."""
+        """Make up for the evaluation; the first rank decides for all."""
         if not runner._resume:
             return
         if runner.iter >= runner.max_iters:
@@ -46,7 +46,7 @@ class MissedEvaluationHook(Hook):
 
 
 def _is_due(runner: Runner) -> bool:
-    """Returns whether a loop would evaluate behind the step that the run has reached."""
+    """Return whether a loop would evaluate behind the step that the run has reached."""
     loop: Any = runner.train_loop
     loop._decide_current_val_interval()
     if isinstance(loop, IterBasedTrainLoop):

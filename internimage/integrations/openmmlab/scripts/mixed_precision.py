@@ -23,7 +23,7 @@ class HostAmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Surrounds the forward pass of a model with a backbone."""
+        """Surround the forward pass of a model with a backbone."""
         whole: Any = model.module if is_model_wrapper(model) else model
         backbone = whole.backbone
         forward = backbone.forward

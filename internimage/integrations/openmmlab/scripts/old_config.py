@@ -52,14 +52,14 @@ _HELPERS = frozenset({"optimizer", "img_norm_cfg", "resume_from", "fp16", "workf
 
 
 def old_keys() -> dict[str, str]:
-    """Returns the old generation's keys and what they are called today."""
+    """Return the old generation's keys and what they are called today."""
     return dict(_OLD_KEYS)
 
 
 def check_generation(
     path: Path, *, keys: Collection[str] | None = None, configs: Path | None = None
 ) -> None:
-    """Refuses a config of the old generation, before anything of it is run.
+    """Refuse a config of the old generation, before anything of it is run.
 
     Args:
         path: The file.
@@ -93,7 +93,7 @@ def check_generation(
 
 
 def _names_and_strings(path: Path) -> tuple[set[str], set[str]]:
-    """Returns the names that a file assigns at its top, and the old transforms that it names."""
+    """Return the names that a file assigns at its top, and the old transforms that it names."""
     if path.suffix != ".py":
         return set(), set()
     try:
@@ -116,7 +116,7 @@ def _names_and_strings(path: Path) -> tuple[set[str], set[str]]:
 
 
 def _shown(path: Path) -> str:
-    """Returns a path as it would be typed here."""
+    """Return a path as it would be typed here."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -39,7 +39,7 @@ NOT_HEADS = ("backbone", "fed_loss")
 
 
 def leaf_datasets(config: Config, loader: str) -> list[tuple[str, dict[str, Any]]]:
-    """Returns the data sets of a loader with their dotted keys, wrappers seen through."""
+    """Return the data sets of a loader with their dotted keys, wrappers seen through."""
     settings = config.get(loader)
     if not isinstance(settings, dict) or not isinstance(settings.get("dataset"), dict):
         return []
@@ -47,7 +47,7 @@ def leaf_datasets(config: Config, loader: str) -> list[tuple[str, dict[str, Any]
 
 
 def heads(config: Config) -> list[tuple[str, dict[str, Any]]]:
-    """Returns the parts of the model that know a number of classes, with their dotted keys.
+    """Return the parts of the model that know a number of classes, with their dotted keys.
 
     A model that test-time augmentation has wrapped keeps the keys that it has in its file.
     """
@@ -58,7 +58,7 @@ def heads(config: Config) -> list[tuple[str, dict[str, Any]]]:
 
 
 def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
-    """Carries the keys for own data to where they are read.
+    """Carry the keys for own data to where they are read.
 
     Args:
         config: Changed in place.
@@ -89,7 +89,7 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
 
 
 def annotation_path(leaf: dict[str, Any]) -> str:
-    """Returns where a data set's annotation file is, as the data set will look for it."""
+    """Return where a data set's annotation file is, as the data set will look for it."""
     return os.path.join(leaf.get(DATA_ROOT) or "", leaf.get("ann_file") or "")
 
 
@@ -116,7 +116,7 @@ def _heads(key: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _spread(config: Config, key: str, part: str, write: Any, *, is_given: bool) -> None:
-    """Writes a key into the data sets of its part: train's, or val's and the test's."""
+    """Write a key into the data sets of its part: train's, or val's and the test's."""
     loaders = [loader for loader, its_part in LOADERS.items() if its_part == part]
     own = [leaf for _, leaf in leaf_datasets(config, loaders[0])]
     values = config[key] if isinstance(config[key], (list, tuple)) else [config[key]]
@@ -139,7 +139,7 @@ def _spread(config: Config, key: str, part: str, write: Any, *, is_given: bool) 
 
 
 def _keep_first(config: Config, loader: str) -> None:
-    """Leaves one of several concatenated data sets: the one that own data takes the place of."""
+    """Leave one of several concatenated data sets: the one that own data takes the place of."""
     node = config[loader]["dataset"]
     while isinstance(node.get("dataset"), dict):
         node = node["dataset"]
@@ -147,7 +147,7 @@ def _keep_first(config: Config, loader: str) -> None:
 
 
 def _shown(leaves: list[dict[str, Any]], write: Any) -> list[Any]:
-    """Returns what the data sets hold of what ``write`` writes."""
+    """Return what the data sets hold of what ``write`` writes."""
     if write is _set_ann_file:
         return [leaf.get("ann_file") for leaf in leaves]
     return [_prefixes(leaf).get(_image_key(leaf)) for leaf in leaves]
@@ -173,7 +173,7 @@ def _image_key(leaf: dict[str, Any]) -> str:
 def _move_evaluators(
     config: Config, before: dict[str, list[dict[str, Any]]], *, always: bool
 ) -> None:
-    """Lets the metrics, and the federated loss, read the files that the data sets read now."""
+    """Let the metrics, and the federated loss, read the files that the data sets read now."""
     for name, loader in EVALUATORS.items():
         now = [leaf for _, leaf in leaf_datasets(config, loader)]
         if len(now) != 1:

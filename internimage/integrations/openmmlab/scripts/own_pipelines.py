@@ -23,14 +23,14 @@ PIPELINES = {
 
 
 def pipelines_of(config: Config) -> dict[str, Any]:
-    """Returns copies of what a config has under the names of pipelines."""
+    """Return copies of what a config has under the names of pipelines."""
     return {name: copy.deepcopy(config.get(name)) for name in PIPELINES}
 
 
 def apply_own_pipelines(
     config: Config, path: Path, *, before: Mapping[str, Any], given: Collection[str] = ()
 ) -> None:
-    """Carries the two pipelines to the data sets that have their bases' ones.
+    """Carry the two pipelines to the data sets that have their bases' ones.
 
     Args:
         config: Changed in place.
@@ -63,7 +63,7 @@ def apply_own_pipelines(
 
 
 def _with_pipeline(loader: Any) -> Iterator[dict[str, Any]]:
-    """Yields the data sets of a loader, and their wrappers, that have a pipeline."""
+    """Yield the data sets of a loader, and their wrappers, that have a pipeline."""
     waiting = [loader.get("dataset")] if isinstance(loader, dict) else []
     while waiting:
         node = waiting.pop()
@@ -74,7 +74,7 @@ def _with_pipeline(loader: Any) -> Iterator[dict[str, Any]]:
 
 
 def _inherited(path: Path, name: str) -> Iterator[Any]:
-    """Yields what a config's bases, and theirs, have under a name."""
+    """Yield what a config's bases, and theirs, have under a name."""
     if Config._is_lazy_import(str(path)):
         return  # a config of imports and objects: it has no bases that are files
     for base in Config._get_base_files(str(path)):
@@ -84,7 +84,7 @@ def _inherited(path: Path, name: str) -> Iterator[Any]:
 
 
 def _plain(node: Any) -> Any:
-    """Returns lists and dicts without the mark of the library that a base is from."""
+    """Return lists and dicts without the mark of the library that a base is from."""
     if isinstance(node, dict):
         return {key: _plain(value) for key, value in node.items() if key != "_scope_"}
     return [_plain(value) for value in node] if isinstance(node, (list, tuple)) else node

@@ -49,7 +49,7 @@ class HostDistributedDataParallel(MMDistributedDataParallel):
 def name_launcher(
     launcher: str | None, local_rank: int | None, environment: MutableMapping[str, str]
 ) -> str:
-    """Returns the launcher in the runner's words, ``"pytorch"`` or ``"none"``.
+    """Return the launcher in the runner's words, ``"pytorch"`` or ``"none"``.
 
     The environment names the ranks as torchrun does afterwards.
 
@@ -102,7 +102,7 @@ def name_launcher(
 
 
 def start_ranks(config: Config) -> None:
-    """Joins the process group and chooses this rank's device and wrapper.
+    """Join the process group and choose this rank's device and wrapper.
 
     Args:
         config: ``launcher`` is the one of :func:`name_launcher`; ``model_wrapper_cfg`` is set.
@@ -132,7 +132,7 @@ def start_ranks(config: Config) -> None:
 
 
 def choose_gpu(number: int | None) -> None:
-    """Uses the GPU of this number where there is no launcher.
+    """Use the GPU of this number where there is no launcher.
 
     Raises:
         ValueError: There is no such GPU.
@@ -148,7 +148,7 @@ def choose_gpu(number: int | None) -> None:
 
 
 def replace_sync_batch_norm(config: Config) -> int:
-    """Turns synchronised batch norms of the model into plain ones where they cannot work.
+    """Turn synchronised batch norms of the model into plain ones where they cannot work.
 
     On a CPU there is no such layer; with one process there is nothing to synchronise.
 

@@ -27,7 +27,7 @@ History = dict[str, list[list[Any]]]
 
 
 def to_scores(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """Returns an evaluation's scores by their names alone, 0-1.
+    """Return an evaluation's scores by their names alone, 0-1.
 
     ``coco/bbox_mAP`` is ``bbox_mAP``. A score that is no number is None, as JSON has it;
     pycocotools reports -1 where there is nothing to find.
@@ -46,7 +46,7 @@ def to_scores(metrics: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def scores_of_nothing(evaluator: Evaluator) -> dict[str, float]:
-    """Returns the scores of a detector that has found no object, for which mmdet has none: 0."""
+    """Return the scores of a detector that has found no object, for which mmdet has none: 0."""
     return {
         f"{name}_mAP": 0.0
         for metric in evaluator.metrics
@@ -58,7 +58,7 @@ def scores_of_nothing(evaluator: Evaluator) -> dict[str, float]:
 
 
 def write_metrics(work_dir: Path, scores: Mapping[str, Any]) -> None:
-    """Writes metrics.json, whole or not at all."""
+    """Write metrics.json, whole or not at all."""
     _write_json(work_dir / METRICS, scores)
 
 
@@ -77,7 +77,7 @@ class RecordsHook(Hook):
         self._sum, self._count = 0.0, 0
 
     def before_train(self, runner: Runner) -> None:
-        """Takes up the history of the run that goes on, up to where it does."""
+        """Take up the history of the run that goes on, up to where it does."""
         path = Path(runner.work_dir, HISTORY)
         if runner.iter and path.is_file():
             try:
@@ -96,7 +96,7 @@ class RecordsHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Adds a step's loss."""
+        """Add a step's loss."""
         loss = float(torch.as_tensor((outputs or {}).get("loss", math.nan)).detach())
         if math.isfinite(loss):
             self._sum += loss
@@ -105,7 +105,7 @@ class RecordsHook(Hook):
             self._add_point(runner.iter + 1)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Adds an evaluation's scores, and writes all."""
+        """Add an evaluation's scores, and write all."""
         scores = to_scores(metrics or scores_of_nothing(runner.val_evaluator))
         self.history["scores"].append([runner.iter, scores])
         if runner.rank == 0 and scores:
@@ -116,11 +116,11 @@ class RecordsHook(Hook):
         self._write(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Lets the history be as far as the checkpoint is."""
+        """Let the history be as far as the checkpoint is."""
         self._write(runner, draw=False)
 
     def after_train(self, runner: Runner) -> None:
-        """Writes what came after the last evaluation."""
+        """Write what came after the last evaluation."""
         if self._count:
             self._add_point(runner.iter)
         self._write(runner)
@@ -148,7 +148,7 @@ class ScoresHook(Hook):
         self.checkpoint = checkpoint
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Writes the scores."""
+        """Write the scores."""
         scores = to_scores(metrics or scores_of_nothing(runner.test_evaluator))
         if runner.rank == 0 and scores:
             write_metrics(Path(runner.work_dir), {**scores, "checkpoint": self.checkpoint})

@@ -65,7 +65,7 @@ _REFUSED = ("pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
 
 
 def _statistic(owner: object, name: str) -> Any:
-    """Stands in for ``getattr``, by which a pickle names the statistics of mmengine's logs."""
+    """Stand in for ``getattr``, by which a pickle names the statistics of mmengine's logs."""
     if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
         raise ValueError(f"expected a statistic of mmengine's logs, got {name} of {owner!r}")
     return getattr(HistoryBuffer, name)
@@ -91,7 +91,7 @@ def _allowed() -> dict[str, Any]:
 
 
 def read_checkpoint(source: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint without running what is in it.
+    """Read a checkpoint without running what is in it.
 
     Args:
         source: A file, an address, or the name of a released detector or classifier.
@@ -113,7 +113,7 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
 
 
 def find_file(source: str | Path) -> Path:
-    """Returns the file of a path, an address, or a released name; downloads it where need be.
+    """Return the file of a path, an address, or a released name; download it where need be.
 
     Raises:
         FileNotFoundError: There is no such file, and nothing of this name was released.
@@ -149,7 +149,7 @@ def load_safely(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def register_safe_loading() -> None:
-    """Puts the safe loader in the place of mmengine's own, for every kind of address."""
+    """Put the safe loader in the place of mmengine's own, for every kind of address."""
     prefixes = ["", "http://", "https://", *_ZOOS]
     CheckpointLoader.register_scheme(prefixes, load_safely, force=True)
     CheckpointLoader.register_scheme(list(_REFUSED), _refuse, force=True)

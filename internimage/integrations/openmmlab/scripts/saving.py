@@ -39,7 +39,7 @@ class WholeFileBackend(LocalBackend):
     _to_remove: ClassVar[list[Path]] = []
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file; the old one of its name stays until the new one is whole."""
+        """Write a file; the old one of its name stays until the new one is whole."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda temporary: temporary.write_bytes(obj))
@@ -49,7 +49,7 @@ class WholeFileBackend(LocalBackend):
         self._to_remove.clear()
 
     def remove(self, filepath: str | Path) -> None:
-        """Removes a file as soon as the next one is written."""
+        """Remove a file as soon as the next one is written."""
         self._to_remove.append(Path(filepath))
 
 
@@ -113,7 +113,7 @@ class StopHook(Hook):
         self._evaluates_in_step = True
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Reads how much of an epoch the run has behind it."""
+        """Read how much of an epoch the run has behind it."""
         self._part_done = (
             checkpoint.get("meta", {}).get("part_done", 0.0) if runner._resume else 0.0
         )
@@ -136,20 +136,20 @@ class StopHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Stops all ranks where one of them was asked to."""
+        """Stop all ranks where one of them was asked to."""
         number = _largest(self.request.signal_number, runner)
         if number:
             self._stop(runner, number, runner.iter + 1)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Finds out whether all ranks evaluate the same number of batches."""
+        """Find out whether all ranks evaluate the same number of batches."""
         length = len(runner.val_dataloader)
         self._evaluates_in_step = _largest(length, runner) == -_largest(-length, runner)
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Stops all ranks as well; where they are not in step, the evaluation is finished first."""
+        """Stop all ranks as well; where they are not in step, the evaluation is finished first."""
         number = _largest(self.request.signal_number, runner) if self._evaluates_in_step else 0
         if number:
             for hook in runner.hooks:
@@ -178,7 +178,7 @@ class StopHook(Hook):
 
 
 def skip_steps(loop: IterBasedTrainLoop, batches: GoOnBatchSampler) -> None:
-    """Lets a schedule by steps go on behind those that are made, without loading their images.
+    """Let a schedule by steps go on behind those that are made, without loading their images.
 
     mmengine does so for PyTorch's own batches of an endless sampler alone.
 
@@ -204,7 +204,7 @@ def _name_last(path: Path) -> None:
 
 
 def _largest(number: int, runner: Runner) -> int:
-    """Returns the largest of all ranks' numbers."""
+    """Return the largest of all ranks' numbers."""
     if not dist.is_initialized():
         return number
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model

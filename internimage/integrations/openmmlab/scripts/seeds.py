@@ -22,7 +22,7 @@ NUM_SEEDS = 2**32  # numpy takes no larger ones
 
 @FUNCTIONS.register_module()
 def keep_worker_seed(worker_id: int) -> None:
-    """Leaves a loader's worker with PyTorch's seed.
+    """Leave a loader's worker with PyTorch's seed.
 
     mmengine's own choice gives the workers of every epoch, and of every run that goes on, the
     random numbers of the first one.

@@ -38,7 +38,7 @@ class FuseHook(Hook):
     """Merges batch norms into the convolutions before them, once the weights are there."""
 
     def before_test(self, runner: Runner) -> None:
-        """Changes the model in place."""
+        """Change the model in place."""
         before = _num_batch_norms(runner.model)
         fuse_conv_bn(runner.model)
         fused = before - _num_batch_norms(runner.model)
@@ -51,7 +51,7 @@ class FuseHook(Hook):
 
 
 def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line of a test.py; returns the exit code.
+    """Run the command line of a test.py; return the exit code.
 
     Args:
         name: The script's name.
@@ -75,7 +75,7 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
 
 
 def test(config: Config, *, fuse: bool) -> None:
-    """Evaluates as a config says.
+    """Evaluate as a config says.
 
     Args:
         config: Complete and checked; ``load_from`` is the checkpoint.

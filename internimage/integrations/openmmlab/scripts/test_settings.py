@@ -31,7 +31,7 @@ SCORE_THRESHOLD = 0.3
 
 
 def apply_arguments(config: Config, args: argparse.Namespace) -> None:
-    """Writes what the flags say into the config.
+    """Write what the flags say into the config.
 
     Raises:
         ValueError: A flag needs something that the config does not have, or has a wrong value.

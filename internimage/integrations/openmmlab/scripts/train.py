@@ -45,7 +45,7 @@ from internimage.integrations.openmmlab.scripts.work_dir import SetAsideHook, fi
 
 
 def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line of a train.py; returns the exit code.
+    """Run the command line of a train.py; return the exit code.
 
     Args:
         name: The script's name.
@@ -75,7 +75,7 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
 
 
 def apply_arguments(config: Config, args: argparse.Namespace) -> None:
-    """Writes what the flags say into the config.
+    """Write what the flags say into the config.
 
     Raises:
         ValueError: The config lacks something to train with, or that a flag needs.
@@ -116,7 +116,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
 
 
 def use_mixed_precision(config: Config) -> None:
-    """Lets the optimiser's wrapper compute in half precision: float16 on a GPU, bfloat16 on a CPU.
+    """Let the optimiser's wrapper compute in half precision: float16 on a GPU, bfloat16 on a CPU.
 
     Raises:
         ValueError: The config has a wrapper of another kind.
@@ -134,7 +134,7 @@ def use_mixed_precision(config: Config) -> None:
 
 
 def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
-    """Trains as a config says.
+    """Train as a config says.
 
     Args:
         config: Complete and checked.
@@ -165,7 +165,7 @@ def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
 
 
 def _choose_start(config: Config, from_work_dir: bool) -> None:
-    """Finds the checkpoint that a run goes on from, and its seed; the first rank does it for all.
+    """Find the checkpoint that a run goes on from, and its seed; the first rank does it for all.
 
     Raises:
         ValueError: The folder, or the checkpoint, cannot be read.
@@ -199,7 +199,7 @@ def _choose_start(config: Config, from_work_dir: bool) -> None:
 
 
 def _find_start(config: Config, from_work_dir: bool) -> tuple[str | None, list[Path], int | None]:
-    """Returns the checkpoint to go on from, damaged ones that are newer, and the run's seed."""
+    """Return the checkpoint to go on from, damaged ones that are newer, and the run's seed."""
     start: str | None = config.load_from
     damaged: list[Path] = []
     if from_work_dir:
@@ -211,7 +211,7 @@ def _find_start(config: Config, from_work_dir: bool) -> tuple[str | None, list[P
 
 
 def _skip_first_weights(model: nn.Module, load_from: str) -> None:
-    """Lets a backbone leave out a checkpoint that the whole model's replaces: its file may be gone.
+    """Let a backbone leave out a checkpoint that the whole model's replaces: its file may be gone.
 
     The config keeps it, for a run that starts from it another time.
     """
@@ -234,7 +234,7 @@ def _hooks(config: Config, aside: SetAsideHook) -> list[Hook]:
 
 
 def _prepare(config: Config) -> None:
-    """Lets checkpoints be written whole, and a run go on behind any batch."""
+    """Let checkpoints be written whole, and a run go on behind any batch."""
     checkpoint = config.setdefault("default_hooks", {}).setdefault("checkpoint", {})
     checkpoint.setdefault("type", "CheckpointHook")
     checkpoint.setdefault("backend_args", {"backend": "whole_file"})

@@ -18,7 +18,7 @@ CHECKPOINT = re.compile(r"(epoch|iter)_(\d+)\.pth")
 
 
 def find_newest(work_dir: Path) -> tuple[Path | None, list[Path]]:
-    """Returns the newest whole checkpoint of a run and the damaged ones that are newer.
+    """Return the newest whole checkpoint of a run and the damaged ones that are newer.
 
     mmengine writes down the newest one's name, but the note, or the file, may have been cut short,
     and the folder may have been moved since.
@@ -43,12 +43,12 @@ def find_newest(work_dir: Path) -> tuple[Path | None, list[Path]]:
 
 
 def holds_a_run(work_dir: Path) -> bool:
-    """Returns whether a training has left checkpoints or records in a folder."""
+    """Return whether a training has left checkpoints or records in a folder."""
     return (work_dir / LAST).is_file() or (work_dir / HISTORY).is_file()
 
 
 def set_aside(work_dir: Path) -> Path:
-    """Moves an earlier run's checkpoints and records into a sub-folder, so that nothing is lost.
+    """Move an earlier run's checkpoints and records into a sub-folder, so that nothing is lost.
 
     Its logs are in sub-folders of their own already.
 
@@ -80,7 +80,7 @@ class SetAsideHook(Hook):
         self._earlier = config.read_bytes() if config.is_file() else None
 
     def before_train(self, runner: Runner) -> None:
-        """Moves the earlier run's files, if there are any and this is no run that goes on."""
+        """Move the earlier run's files, if there are any and this is no run that goes on."""
         work_dir = Path(runner.work_dir)
         if runner.rank or runner._resume or not holds_a_run(work_dir):
             return
