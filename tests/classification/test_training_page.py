@@ -59,7 +59,7 @@ def test_the_evaluation_command_fails_only_for_want_of_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 ):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("classification.launch.command_line.raise_on_stop_signals", lambda: None)
+    monkeypatch.setattr("internimage.script.raise_on_stop_signals", lambda: None)
     (command,) = (text for text in commands() if "classification/evaluate.py" in text)
     arguments = shlex.split(command.partition("classification/evaluate.py")[2])
     arguments[-1] = str(tmp_path / "model.safetensors")
