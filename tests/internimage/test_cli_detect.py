@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -81,6 +82,7 @@ def test_an_image_leaves_a_picture_and_its_detections(folder, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "internimage.cli", *arguments],
         cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums round alike
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
