@@ -23,6 +23,8 @@ from internimage.integrations.openmmlab.scripts.config_file import read_config
 from tests.detection import tiny_detection_sets as tiny
 from tests.detection.config_facts import CONFIGS, load_current
 
+pytestmark = pytest.mark.slow
+
 CB_H = "dino_4scale_cbinternimage_h_objects365"
 SETS: dict[str, tuple[Callable[..., None], tuple[int, int], int, dict[str, float]]] = {
     # config: maker, labels of each image's objects, samples for training, scores of perfect boxes

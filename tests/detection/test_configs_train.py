@@ -25,6 +25,8 @@ import internimage.integrations.openmmlab.detection  # noqa: F401  (registers th
 from tests.detection import tiny_detection_sets as tiny
 from tests.detection.config_facts import load_current
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 128, 160
 CB_H = "dino_4scale_cbinternimage_h_objects365"
 

@@ -15,6 +15,8 @@ from tests.detection.released_records import (
     read_record,
 )
 
+pytestmark = pytest.mark.slow
+
 RECORDS = ["dino_t", "dino_g", "dino_t_saturated", "cbdino_h"]
 
 

@@ -14,6 +14,8 @@ from mmengine.structures import InstanceData
 from internimage.integrations.openmmlab import convert_state_dict
 from tests.detection.released_records import build_filled, data_samples, read_record
 
+pytestmark = pytest.mark.slow
+
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-3
 # The gradients are recorded in float64. Behind a softmax the terms of a bias's gradient nearly

@@ -15,6 +15,8 @@ from tests.detection.released_records import (
     read_record,
 )
 
+pytestmark = pytest.mark.slow
+
 RECORDS = ["mask_rcnn_t", "cascade_l", "cascade_crowdhuman"]
 WITH_MASKS = ["mask_rcnn_t", "cascade_l"]
 CASCADES = ["cascade_l", "cascade_crowdhuman"]
