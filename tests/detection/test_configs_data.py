@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ from tests.detection import tiny_detection_sets as tiny
 from tests.detection.config_facts import CONFIGS, load_current
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def scores_without_forks(monkeypatch: pytest.MonkeyPatch):
+    """Mmdet scores VOC and OpenImages in forks: of a process with threads, one may wait for ever.
+
+    A fork has the locks of all threads and the threads not: a lock that is held at that moment
+    stays so. Sessions of tests have threads of loaders, trackers and progress bars.
+    """
+    monkeypatch.setattr("mmdet.evaluation.functional.mean_ap.Pool", ThreadPool)
+
 
 CB_H = "dino_4scale_cbinternimage_h_objects365"
 SETS: dict[str, tuple[Callable[..., None], tuple[int, int], int, dict[str, float]]] = {
