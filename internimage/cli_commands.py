@@ -18,9 +18,8 @@ from internimage.factory import create_model, list_models
 from internimage.hub import HUB_URL, PTH_REPOSITORY, RELEASED, find_release
 from internimage.metadata import Preprocessing
 from internimage.predict import Label, Predictor, build_predictor, read_class_names
+from internimage.script import BAD_INPUT
 from internimage.variants import get_variant, list_variants
-
-BAD_INPUT = 2
 
 
 def run_list(options: argparse.Namespace) -> int:

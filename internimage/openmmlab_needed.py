@@ -4,11 +4,12 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from internimage.script import BAD_INPUT
+
 INSTALL = (
     "in the checkout `make setup-all`, or by hand `pip install 'internimage[openmmlab]'` behind "
     '`pip install "$(python tools/build_mmcv.py)"`; docs/install.md has more'
 )
-BAD_INPUT = 2
 
 
 def describe_missing(error: ImportError) -> str:

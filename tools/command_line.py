@@ -15,8 +15,8 @@ from torch import Tensor
 
 from internimage import Preprocessing
 from internimage.predict import Predictor, build_predictor
+from internimage.script import BAD_INPUT
 
-BAD_INPUT = 2
 STOPPED = 130  # as shells have it: 128 + SIGINT
 
 
