@@ -28,14 +28,14 @@ from tools.command_line import progress, run_tool
 with openmmlab_needed("check_coco"):
     import cv2
 
-    from internimage.integrations.openmmlab.scripts.coco_check import (
+    from internimage.integrations.openmmlab.data.coco_check import (
         MAX_EXAMPLES,
         CocoReport,
         Fault,
         check_coco,
         read_coco,
     )
-    from internimage.integrations.openmmlab.scripts.coco_faults import KINDS
+    from internimage.integrations.openmmlab.data.coco_faults import KINDS
     from tools.coco_builder import upright_size
     from tools.coco_files import check_target, write_json
     from tools.coco_repair import repair

@@ -7,8 +7,8 @@ from typing import Any
 
 from pycocotools import mask as rle
 
-from internimage.integrations.openmmlab.scripts.coco_check import check_coco
-from internimage.integrations.openmmlab.scripts.coco_faults import KINDS, is_finite
+from internimage.integrations.openmmlab.data.coco_check import check_coco
+from internimage.integrations.openmmlab.data.coco_faults import KINDS, is_finite
 
 LISTS = ("images", "annotations", "categories")
 LIST_OF_KIND = {"bad category": "categories", "bad image": "images", "duplicate image id": "images"}

@@ -14,12 +14,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from internimage.integrations.openmmlab.scripts.coco_check import (
+from internimage.integrations.openmmlab.data.coco_check import (
     check_coco,
     read_coco,
     require_trainable,
 )
-from internimage.integrations.openmmlab.scripts.coco_faults import KINDS
+from internimage.integrations.openmmlab.data.coco_faults import KINDS
 from tools.coco_repair import repair
 
 POLYGON = [[2, 2, 12, 2, 12, 12, 2, 12]]

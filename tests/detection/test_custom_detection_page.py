@@ -14,8 +14,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from PIL import Image
 
+from internimage.integrations.openmmlab.data.coco_faults import KINDS
 from internimage.integrations.openmmlab.scripts.arguments import parse_train
-from internimage.integrations.openmmlab.scripts.coco_faults import KINDS
 from internimage.integrations.openmmlab.scripts.config_file import read_config
 from tests.detection.tiny_coco import CLASSES, write_config, write_images
 from tools import odgt_to_coco, voc_to_coco, yolo_to_coco

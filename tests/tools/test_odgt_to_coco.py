@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from internimage.integrations.openmmlab.scripts.coco_check import check_coco, read_coco
+from internimage.integrations.openmmlab.data.coco_check import check_coco, read_coco
 from tools.odgt_to_coco import main
 
 

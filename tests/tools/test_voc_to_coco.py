@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from internimage.integrations.openmmlab.scripts.coco_check import check_coco, read_coco
+from internimage.integrations.openmmlab.data.coco_check import check_coco, read_coco
 from tools.voc_to_coco import main, to_box
 
 OBJECT = """<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin>

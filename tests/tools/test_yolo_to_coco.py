@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from internimage.integrations.openmmlab.scripts.coco_check import check_coco, read_coco
+from internimage.integrations.openmmlab.data.coco_check import check_coco, read_coco
 from tools.yolo_to_coco import find_labels, main
 
 UPRIGHT = 6  # EXIF: to be turned by a quarter

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-from internimage.integrations.openmmlab.scripts.coco_check import require_trainable
+from internimage.integrations.openmmlab.data.coco_check import require_trainable
 from internimage.integrations.openmmlab.scripts.own_data import (
     CLASSES,
     EVALUATORS,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from internimage.integrations.openmmlab.scripts.coco_faults import (
+from internimage.integrations.openmmlab.data.coco_faults import (
     KINDS,
     Effect,
     Sizes,

@@ -1,0 +1,1 @@
+"""What is wrong with own data, told before a training finds it out."""
