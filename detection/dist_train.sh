@@ -9,14 +9,4 @@
 # TORCH_ELASTIC_SHUTDOWN_TIMEOUT are the seconds that ranks have for saving when they are asked to
 # stop (600).
 set -euo pipefail
-
-if [ $# -lt 2 ]; then
-    echo "usage: $0 CONFIG GPUS [flags of train.py]" >&2
-    exit 2
-fi
-config=$1
-gpus=$2
-shift 2
-
-exec bash "$(dirname "$0")/../tools/ranks/torchrun.sh" "$gpus" \
-    "$(dirname "$0")/train.py" "$config" --launcher pytorch "$@"
+exec bash "$(dirname "$0")/../tools/ranks/openmmlab.sh" "$0" "$@"

@@ -9,16 +9,4 @@
 #   SRUN_ARGS      further arguments of srun, such as "--time 1:00:00"
 # Several machines gather their results in a folder that all see: --tmpdir.
 set -euo pipefail
-
-if [ $# -lt 4 ]; then
-    echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [flags of test.py]" >&2
-    exit 2
-fi
-partition=$1
-job_name=$2
-config=$3
-checkpoint=$4
-shift 4
-
-exec bash "$(dirname "$0")/../tools/ranks/srun.sh" "$partition" "$job_name" \
-    "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher slurm "$@"
+exec bash "$(dirname "$0")/../tools/ranks/openmmlab.sh" "$0" "$@"

@@ -20,16 +20,4 @@
 # A large model takes longer to save (CB-InternImage-H with its optimiser is a file of 26 GB): more
 # seconds than 120 in both places, here by SRUN_ARGS="--signal=USR1@600".
 set -euo pipefail
-
-if [ $# -lt 4 ]; then
-    echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [flags of train.py]" >&2
-    exit 2
-fi
-partition=$1
-job_name=$2
-config=$3
-work_dir=$4
-shift 4
-
-exec bash "$(dirname "$0")/../tools/ranks/srun_until_done.sh" --resume "$partition" "$job_name" \
-    "$(dirname "$0")/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"
+exec bash "$(dirname "$0")/../tools/ranks/openmmlab.sh" "$0" "$@"

@@ -21,7 +21,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "internimage": frozenset({"ops_dcnv3"}),
     "classification": frozenset({"ops_dcnv3", "internimage"}),
     "detection": frozenset({"ops_dcnv3", "internimage"}),
-    "tools": frozenset({"ops_dcnv3", "internimage", "classification", "detection"}),
+    "segmentation": frozenset({"ops_dcnv3", "internimage"}),
+    "tools": frozenset({"ops_dcnv3", "internimage", "classification", "detection", "segmentation"}),
 }
 OUTSIDERS = frozenset({"tests", "benchmarks", "build"})
 
@@ -33,6 +34,7 @@ MAY_USE: dict[Path, frozenset[str]] = {
     # timm's schedules, augmentation and moving averages; the model is ours.
     Path("classification"): frozenset({"timm"}),
     Path("detection"): OPENMMLAB,
+    Path("segmentation"): OPENMMLAB,
 }
 
 # `import internimage` must not load these: they are slow, optional, or both.
@@ -107,6 +109,8 @@ def test_every_room_has_files_to_check(room: str):
         ("classification/a.py", "from detection import train", "imports detection"),
         ("detection/a.py", "import classification.config", "imports classification"),
         ("detection/a.py", "from timm.data import Mixup", "imports timm.data"),
+        ("detection/a.py", "import segmentation.train", "imports segmentation.train"),
+        ("segmentation/a.py", "from detection import train", "imports detection"),
         ("internimage/a.py", "import detection.train", "imports detection.train"),
         ("tools/a.py", "import transformers", "imports transformers"),
         ("tools/a.py", "import mmdet", "imports mmdet"),
@@ -128,6 +132,7 @@ def test_a_forbidden_import_is_found(tmp_path: Path, path: str, source: str, exp
         ("internimage/integrations/timm.py", "import timm"),
         ("internimage/integrations/openmmlab/detection/a.py", "from mmdet.apis import x"),
         ("detection/a.py", "import mmdet\nfrom mmengine.config import Config"),
+        ("segmentation/a.py", "import mmseg\nfrom mmengine.config import Config"),
         ("classification/a.py", "from internimage import create_model\nimport config"),
         ("classification/data/a.py", "from timm.data import Mixup"),
         ("tools/a.py", "from classification import train"),

@@ -213,15 +213,27 @@ def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Na
     return args
 
 
-def parse_flops(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_flops(
+    name: str, arguments: Sequence[str] | None = None, *, shape: tuple[int, int] = (800, 1280)
+) -> argparse.Namespace:
     """Return what the command line of a get_flops.py says, ``shape`` as (height, width).
+
+    Args:
+        name: The script's name.
+        arguments: The command line; None is the process's own.
+        shape: What ``--shape`` is where it is not given.
 
     Raises:
         ValueError: A flag is unknown, lacks its value, or has a wrong one.
     """
     parser = ScriptParser(name, "Counts parameters and operations of the model of a config.")
     parser.add_argument(
-        "--shape", type=int, nargs="+", default=[800, 1280], help="HEIGHT WIDTH, or one side"
+        "--shape",
+        type=int,
+        nargs="+",
+        default=list(shape),
+        metavar="N",
+        help=f"HEIGHT WIDTH, or one side ({shape[0]} {shape[1]})",
     )
     parser.add_argument(
         "--size-divisor", type=int, default=32, help="round the shape up to a multiple (32)"

@@ -31,17 +31,24 @@ NUM_MASKS = 100
 """Regions that the heads of an R-CNN look at, in the counts that papers print."""
 
 
-def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> int:
+def main(
+    name: str,
+    configs: Path,
+    arguments: Sequence[str] | None = None,
+    *,
+    shape: tuple[int, int] = (800, 1280),
+) -> int:
     """Run the command line of a get_flops.py; return the exit code.
 
     Args:
         name: The script's name.
         configs: The folder of its configs.
         arguments: The command line; None is the process's own.
+        shape: Height and width of the image where ``--shape`` is not given, pixels.
     """
 
     def script() -> None:
-        args = parse_flops(name, arguments)
+        args = parse_flops(name, arguments, shape=shape)
         config = read_config(args.config, args.cfg_options, configs=configs)
         height, width = (-(-side // args.size_divisor) * args.size_divisor for side in args.shape)
         complexity, is_abstract = count_config(config, height, width)
