@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _DINO = "bbox_head.transformer."
 _SPLIT_FFN = re.compile(r"^(.*\.ffns\.0\.)(fc[12])_(?:(\d+)\.(weight|bias)|(bias))$")
@@ -84,6 +85,30 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             )
         converted[new], old_names[new] = value, old
     return converted
+
+
+def convert_on_load(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Rename released weights in place, before ``module`` takes its own from them.
+
+    For ``register_load_state_dict_pre_hook`` of a whole detector or segmentor, so that whoever
+    loads a released checkpoint need not know that its names are others.
+
+    Args:
+        module: what loads.
+        state_dict: of ``module`` and of what it may be a part of.
+        prefix: what the names of ``module`` begin with there.
+    """
+    own = {
+        key.removeprefix(prefix): value
+        for key, value in state_dict.items()
+        if key.startswith(prefix)
+    }
+    converted = convert_state_dict(own)
+    if list(converted) == list(own):
+        return
+    for key in own:
+        del state_dict[prefix + key]
+    state_dict.update({prefix + key: value for key, value in converted.items()})
 
 
 def _rename(key: str) -> str:

@@ -29,7 +29,7 @@ from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from internimage.integrations.openmmlab.convert import convert_state_dict
+from internimage.integrations.openmmlab.convert import convert_on_load
 
 INVERSE_SIGMOID_EPS = 1e-3
 """Box coordinates this close to 0 or 1 count as this close; mmdet's head has 1e-5."""
@@ -191,18 +191,3 @@ class InternImageDINO(DINO):
         decoder: dict[str, Any] = self.__dict__["decoder"]  # the config: no module yet
         super()._init_layers()
         self.decoder = ReleasedDinoDecoder(**decoder)
-
-
-def convert_on_load(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Rename a released detector's weights in place, before ``module`` takes its own from them."""
-    own = {
-        key.removeprefix(prefix): value
-        for key, value in state_dict.items()
-        if key.startswith(prefix)
-    }
-    converted = convert_state_dict(own)
-    if list(converted) == list(own):
-        return
-    for key in own:
-        del state_dict[prefix + key]
-    state_dict.update({prefix + key: value for key, value in converted.items()})

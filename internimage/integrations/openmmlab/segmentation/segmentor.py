@@ -1,0 +1,178 @@
+"""The segmentor of all our configs: mmseg's encoder and decoder, made for large images.
+
+Scores of 150 classes for 4096 x 2048 pixels are 5 GB. mmseg holds them several times over: a padded
+copy for each sliding window, one more for their mean, one for a resizing that changes nothing.
+Here they are there once.
+
+Shape legend: N batch, C classes, H W of the images that the model gets, in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from internimage.integrations.openmmlab.convert import convert_on_load
+from internimage.integrations.openmmlab.segmentation.sliding import (
+    check_sliding,
+    mean_over_windows,
+)
+
+MODES = ("whole", "slide")
+_FLIPPED_AXES = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
+
+
+@MODELS.register_module()
+class InternImageSegmentor(EncoderDecoder):
+    """mmseg's ``EncoderDecoder`` with its fields, and three things of its own.
+
+    Weights of released segmentors, with their old names, are converted when they are loaded,
+    whoever loads them. Sliding windows (``test_cfg=dict(mode="slide", crop_size=(h, w),
+    stride=(h, w))``) are held one at a time, and the images' metadata stay the caller's. What
+    already has the size of the original image is not resized.
+
+    Args:
+        **kwargs: mmseg's fields. ``test_cfg`` left out means whole images.
+
+    Raises:
+        ValueError: ``test_cfg`` has another mode, or windows that leave pixels out.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        check_test_cfg(kwargs.get("test_cfg"))
+        super().__init__(**kwargs)
+        self.register_load_state_dict_pre_hook(convert_on_load)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
+        """Return scores (N, C, H, W) for images (N, 3, H, W), or for one window of them.
+
+        Args:
+            inputs: the images.
+            batch_img_metas: of each image; its sizes in them are replaced by those of ``inputs``.
+        """
+        size = inputs.shape[2:]
+        metas = [dict(meta, img_shape=size, pad_shape=size) for meta in batch_img_metas]
+        return self.decode_head.predict(self.extract_feat(inputs), metas, self.test_cfg)
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
+        """Return scores (N, C, H, W): where windows overlap, their mean.
+
+        Args:
+            inputs: images (N, 3, H, W); one that is smaller than a window is one window.
+            batch_img_metas: of each image.
+
+        Raises:
+            ValueError: the windows leave pixels out.
+        """
+        return mean_over_windows(
+            lambda window: self.encode_decode(window, batch_img_metas),
+            inputs,
+            self.out_channels,
+            *check_sliding(self.test_cfg),
+        )
+
+    def inference(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
+        """Return scores (N, C, H, W) of whole images, by the mode of ``test_cfg``.
+
+        Args:
+            inputs: images (N, 3, H, W).
+            batch_img_metas: of each image.
+
+        Raises:
+            ValueError: ``test_cfg``, which can be changed after the model was built, is wrong.
+        """
+        if check_test_cfg(self.test_cfg) == "slide":
+            return self.slide_inference(inputs, batch_img_metas)
+        return self.whole_inference(inputs, batch_img_metas)
+
+    def postprocess_result(
+        self, seg_logits: Tensor, data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """Return each image's scores and labels at its original size.
+
+        Args:
+            seg_logits: scores (N, C, H, W).
+            data_samples: of the images, whose metadata say what padding, flip and resizing to
+                undo; None leaves all as it is.
+
+        Returns:
+            The samples with ``seg_logits`` (C, Ho, Wo), for one class its probability, and
+            ``pred_sem_seg`` (1, Ho, Wo), int64.
+        """
+        samples = [SegDataSample() for _ in seg_logits] if data_samples is None else data_samples
+        for scores, sample in zip(seg_logits, samples, strict=True):
+            scores = undo_transforms(scores, sample.metainfo, align_corners=self.align_corners)
+            if len(scores) == 1:
+                scores = scores.sigmoid()
+            labels = find_labels(scores, self.decode_head)
+            sample.set_data(
+                {"seg_logits": PixelData(data=scores), "pred_sem_seg": PixelData(data=labels)}
+            )
+        return list(samples)
+
+
+def check_test_cfg(test_cfg: Mapping[str, Any] | None) -> str:
+    """Return the mode of a segmentor's ``test_cfg``.
+
+    Raises:
+        ValueError: it is none of :data:`MODES`, or its windows leave pixels out.
+    """
+    mode = (test_cfg or {}).get("mode", "whole")
+    if mode not in MODES:
+        raise ValueError(
+            f"InternImageSegmentor: expected test_cfg with mode = {' or '.join(MODES)}, got "
+            f"{mode!r}"
+        )
+    if test_cfg is not None and mode == "slide":
+        check_sliding(test_cfg)
+    return mode
+
+
+def undo_transforms(scores: Tensor, meta: Mapping[str, Any], *, align_corners: bool) -> Tensor:
+    """Return scores (C, Ho, Wo) of an original image; a view of those given where that can be.
+
+    Args:
+        scores: (C, H, W) of the padded, flipped and resized image.
+        meta: the image's metadata: ``img_padding_size`` or ``padding_size`` (left, right, top,
+            bottom), ``flip`` and ``flip_direction``, ``ori_shape``. What is missing was not done.
+        align_corners: how scores are resized.
+
+    Raises:
+        ValueError: the direction of the flip is unknown.
+    """
+    height, width = scores.shape[1:]
+    left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+    scores = scores[:, top : height - bottom, left : width - right]
+    if meta.get("flip"):
+        direction = meta.get("flip_direction")
+        if direction not in _FLIPPED_AXES:
+            raise ValueError(
+                f"InternImageSegmentor: expected flip_direction = {', '.join(_FLIPPED_AXES)}, got "
+                f"{direction!r}"
+            )
+        scores = scores.flip(_FLIPPED_AXES[direction])
+    size = tuple(meta.get("ori_shape", scores.shape[1:])[:2])
+    if tuple(scores.shape[1:]) == size:
+        return scores
+    return resize(
+        scores[None], size=size, mode="bilinear", align_corners=align_corners, warning=False
+    )[0]
+
+
+def find_labels(scores: Tensor, head: Any) -> Tensor:
+    """Return the label (1, H, W) of every pixel, int64.
+
+    Args:
+        scores: (C, H, W), of a single class its probability.
+        head: whose ``threshold`` says above which probability a pixel is of the single class.
+    """
+    if len(scores) > 1:
+        return scores.argmax(dim=0, keepdim=True)
+    return (scores > head.threshold).long()

@@ -1,0 +1,87 @@
+"""A segmentor on several views of an image: other scales, flipped.
+
+Shape legend: C classes, Ho Wo of the original image in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import SegTTAModel
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from internimage.integrations.openmmlab.segmentation.segmentor import find_labels
+
+
+@MODELS.register_module()
+class InternImageSegTTA(SegTTAModel):
+    """The mean of the views' probabilities at the original size, and the labels from it.
+
+    mmseg's ``SegTTAModel`` holds the scores of all views until the last is there (5 GB each for 150
+    classes on 4096 x 2048 pixels), takes the sigmoid of a single class twice, and returns the
+    scores and metadata of the last view, flip included, beside the merged labels. Here one view is
+    held beside the sum, and the first view's sample, whose scores are the mean, is returned.
+    """
+
+    def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
+        """Return one merged sample for every image.
+
+        Args:
+            data: ``inputs`` and ``data_samples``, each a list of views of a list of images.
+        """
+        merged: list[SegDataSample] = []
+        sums: list[Tensor] = []
+        views = range(len(data["inputs"]))
+        for view in views:
+            samples = self.module.test_step({key: value[view] for key, value in data.items()})
+            if not merged:
+                merged = samples
+                sums = [take_probabilities(sample) for sample in samples]
+                continue
+            for total, sample in zip(sums, samples, strict=True):
+                total += take_probabilities(sample)
+        return [
+            self._with_mean(sample, total.div_(len(views)))
+            for sample, total in zip(merged, sums, strict=True)
+        ]
+
+    def merge_preds(
+        self, data_samples_list: Sequence[Sequence[SegDataSample]]
+    ) -> list[SegDataSample]:
+        """Return one merged sample for every image.
+
+        Args:
+            data_samples_list: for every image the predictions of all its views, which lose their
+                scores.
+        """
+        merged = []
+        for samples in data_samples_list:
+            total = take_probabilities(samples[0])
+            for sample in samples[1:]:
+                total += take_probabilities(sample)
+            merged.append(self._with_mean(samples[0], total.div_(len(samples))))
+        return merged
+
+    def _with_mean(self, sample: SegDataSample, mean: Tensor) -> SegDataSample:
+        """Put the views' mean (C, Ho, Wo) and its labels into the sample of the first."""
+        labels = find_labels(mean, self.module.decode_head)
+        sample.set_data(
+            {"seg_logits": PixelData(data=mean), "pred_sem_seg": PixelData(data=labels)}
+        )
+        sample.set_metainfo({"flip": False, "flip_direction": None})
+        return sample
+
+
+def take_probabilities(sample: SegDataSample) -> Tensor:
+    """Return the probability (C, Ho, Wo) of every class, taken out of a sample.
+
+    Scores of several classes become probabilities by a softmax, Mask2Former's sums over queries as
+    well: so the released models averaged them. That of a single class is one already.
+    """
+    scores = sample.seg_logits.data
+    del sample.seg_logits
+    return scores.softmax(dim=0) if len(scores) > 1 else scores.clone()
