@@ -22,8 +22,8 @@ from internimage.cli_commands import check_device, report
 from internimage.openmmlab_needed import describe_missing
 
 if TYPE_CHECKING:
-    from internimage.integrations.openmmlab.detection.drawing import PaletteName
-    from internimage.integrations.openmmlab.detection.inference import Detector
+    from internimage.integrations.openmmlab.prediction.boxes import PaletteName
+    from internimage.integrations.openmmlab.prediction.detector import Detector
 
 PALETTES = ("coco", "voc", "citys", "random")
 OWN_WARNINGS = "--cfg-options |InternImage: "
@@ -111,7 +111,7 @@ def detect(
         ValueError: OpenMMLab is missing, or the detector cannot be built; the message says why.
     """
     device = check_device(device)
-    files, inference = _import_detection()
+    files, inference, loading = _import_detection()
     limits = {"score_threshold": score_threshold, "topk": topk}
     answers: list[dict[str, Any]] = []
     exit_code = 0
@@ -126,7 +126,7 @@ def detect(
             device=device,
             palette=palette,
             tta=tta,
-            cfg_options=inference.read_options(cfg_options),
+            cfg_options=loading.read_options(cfg_options),
             configs=configs,
         )
         if not as_json:
@@ -157,7 +157,7 @@ def _show_warning(program: str, message: Warning | str, *_: object, **__: object
     print(f"{program}: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _import_detection() -> tuple[ModuleType, ModuleType]:
+def _import_detection() -> tuple[ModuleType, ModuleType, ModuleType]:
     """Import what needs OpenMMLab; what its packages print while they load is dropped.
 
     Raises:
@@ -165,10 +165,14 @@ def _import_detection() -> tuple[ModuleType, ModuleType]:
     """
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            from internimage.integrations.openmmlab.detection import detect_files, inference
+            from internimage.integrations.openmmlab.prediction import (
+                detect_files,
+                detector,
+                loading,
+            )
     except ImportError as error:
         raise ValueError(describe_missing(error)) from error
-    return detect_files, inference
+    return detect_files, detector, loading
 
 
 def _print_head(detector: Detector) -> None:

@@ -13,13 +13,13 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
-from internimage.integrations.openmmlab.detection.drawing import OPACITY, Painter
-from internimage.integrations.openmmlab.detection.inference import (
+from internimage.integrations.openmmlab.prediction.boxes import OPACITY, Painter
+from internimage.integrations.openmmlab.prediction.detector import (
     Detector,
     build_detector,
     count_classes,
 )
-from internimage.integrations.openmmlab.detection.saved_config import PARTS, read_saved_config
+from internimage.integrations.openmmlab.prediction.saved_config import PARTS, read_saved_config
 from tests.detection.tiny_detectors import (
     NAMES,
     ROOT,

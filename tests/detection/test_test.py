@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from internimage.integrations.openmmlab.detection.inference import build_detector
+from internimage.integrations.openmmlab.prediction.detector import build_detector
 from internimage.integrations.openmmlab.scripts.arguments import parse_test
 from internimage.integrations.openmmlab.scripts.config_file import read_config
 from internimage.integrations.openmmlab.scripts.own_data import heads

@@ -13,7 +13,7 @@ import mmengine
 import pytest
 import torch
 
-from internimage.integrations.openmmlab.detection.inference import build_detector
+from internimage.integrations.openmmlab.prediction.detector import build_detector
 from internimage.integrations.openmmlab.scripts.test import main
 from tests.detection.script_runs import CONFIGS
 from tests.detection.tiny_coco import CLASSES, write_config, write_images

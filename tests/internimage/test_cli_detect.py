@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from internimage import cli
-from internimage.integrations.openmmlab.detection.inference import build_detector
-from internimage.integrations.openmmlab.detection.video import (
+from internimage.integrations.openmmlab.prediction.detector import build_detector
+from internimage.integrations.openmmlab.prediction.video import (
     VideoWriter,
     read_facts,
     read_frames,
@@ -195,7 +195,7 @@ def test_frames_of_odd_sizes_keep_their_last_row_and_column(tmp_path):
 
 def test_frames_are_streamed_one_at_a_time(folder, tmp_path, capsys, monkeypatch):
     """A long film must not have to fit into the memory."""
-    import internimage.integrations.openmmlab.detection.detect_files as detect_files
+    import internimage.integrations.openmmlab.prediction.files as files
 
     order: list[str] = []
 
@@ -204,10 +204,10 @@ def test_frames_are_streamed_one_at_a_time(folder, tmp_path, capsys, monkeypatch
             order.append("read")
             yield frame
 
-    original = detect_files.VideoWriter.write
-    monkeypatch.setattr(detect_files, "read_frames", frames)
+    original = files.VideoWriter.write
+    monkeypatch.setattr(files, "read_frames", frames)
     monkeypatch.setattr(
-        detect_files.VideoWriter,
+        files.VideoWriter,
         "write",
         lambda self, frame: (order.append("write"), original(self, frame)),
     )
