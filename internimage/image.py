@@ -24,6 +24,9 @@ MAX_ASPECT = 8
 """Beyond this ratio of sides, only the middle of the longer one is resized: the rest is cropped off
 anyway, and a picture of one pixel by a million would otherwise become gigabytes."""
 
+_ORIENTATION = 274  # the EXIF tag
+_SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
+
 
 def load_image(path: str | Path) -> Image.Image:
     """Read an image file as 8-bit RGB.
@@ -43,6 +46,24 @@ def load_image(path: str | Path) -> Image.Image:
     if path.stat().st_size == 0:
         raise ValueError(f"load_image: expected an image file, got the empty file {path}")
     return _decode(path, name=str(path), function="load_image")
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Return the width and height of an image file, pixels, turned as its EXIF data say.
+
+    Only its header is read.
+
+    Raises:
+        ValueError: it is no image.
+        OSError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            sideways = file.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"expected an image, got {error}") from error
+    return (height, width) if sideways else (width, height)
 
 
 def decode_image(content: bytes, *, name: str) -> Image.Image:

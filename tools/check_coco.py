@@ -10,40 +10,32 @@ With ``--fix OUT.json`` a cleaned file is written, and the exit code is that fil
 import argparse
 import dataclasses
 import sys
-import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from internimage.image import load_image
 from internimage.openmmlab_needed import openmmlab_needed
+from internimage.threads import map_in_order
 from tools.command_line import progress, run_tool
 
 with openmmlab_needed("check_coco"):
-    import cv2
-
     from internimage.integrations.openmmlab.data.coco_check import (
-        MAX_EXAMPLES,
         CocoReport,
-        Fault,
         check_coco,
         read_coco,
     )
     from internimage.integrations.openmmlab.data.coco_faults import KINDS
-    from tools.coco_builder import upright_size
+    from internimage.integrations.openmmlab.data.faults import Findings, fault_lines, in_order
+    from internimage.integrations.openmmlab.data.image_files import check_image
     from tools.coco_files import check_target, write_json
     from tools.coco_repair import repair
 
 NAME = "check_coco"
 FOUND_STOPPING = 1
 MIN_SIZE = 32
-MAX_PIXELS = 50_000_000  # the limit of KINDS["large image"]
 
 ImageFault = tuple[int, str, str, tuple[int, int] | None]
 """Index of an image, kind of fault, example, and the file's width and height where known."""
@@ -60,14 +52,12 @@ def check_images(
         workers: Threads; the decoders let each other work.
         decode: Whether to decode each image: finds the truncated ones, takes longer.
     """
-    waiting: deque[Future[ImageFault | None]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for index, image in enumerate(content["images"]):
-            waiting.append(pool.submit(_check_image, index, image, folder, decode))
-            if len(waiting) > 8 * workers:  # not a million at once
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+
+    def check(numbered: tuple[int, Mapping[str, Any]]) -> ImageFault | None:
+        index, image = numbered
+        return _check_image(index, image, folder, decode)
+
+    return map_in_order(check, enumerate(content["images"]), workers=workers)
 
 
 def _check_image(
@@ -77,50 +67,25 @@ def _check_image(
     if not isinstance(name, str):
         return None  # a bad image, found in the annotations already
     path = folder / name
-    if not path.is_file():
-        return index, "missing image", str(path), None
-    try:
-        width, height = upright_size(path)  # as a training sees it
-        if width * height <= MAX_PIXELS and decode:
-            load_image(path)
-        if not cv2.haveImageReader(str(path)):
-            raise ValueError("OpenCV does not read this format")
-    except (OSError, ValueError) as error:
-        huge = isinstance(error.__cause__, Image.DecompressionBombError)
-        kind = "large image" if huge else "unreadable image"
-        return index, kind, f"{path}: {' '.join(str(error).split())}", None
+    size, kind, example = check_image(path, decode=decode)
     said = (image.get("width"), image.get("height"))
-    if said != (width, height):
-        example = f"{path} is {width}x{height}, not {said[0]}x{said[1]}"
-        return index, "wrong size", example, (width, height)
-    if width * height > MAX_PIXELS:
-        return index, "large image", f"{path} is {width}x{height}", (width, height)
-    return None
+    if size is not None and said != size:
+        example = f"{path} is {size[0]}x{size[1]}, not {said[0]}x{said[1]}"
+        return index, "wrong size", example, size
+    return (index, kind, example, size) if kind else None
 
 
-def with_images(report: CocoReport, found: Sequence[ImageFault]) -> CocoReport:
+def with_images(report: CocoReport, images: Sequence[ImageFault]) -> CocoReport:
     """Returns the report with what was found in the image files."""
-    faults = {fault.kind: fault for fault in report.faults}
-    for kind in {fault[1] for fault in found}:
-        of_kind = [fault for fault in found if fault[1] == kind]
-        faults[kind] = Fault(
-            kind=kind,
-            count=len(of_kind),
-            examples=tuple(fault[2] for fault in of_kind[:MAX_EXAMPLES]),
-            indices=tuple(fault[0] for fault in of_kind),
-        )
-    ordered = tuple(faults[kind] for kind in KINDS if kind in faults)
-    return dataclasses.replace(report, faults=ordered)
+    found = Findings(KINDS)
+    for index, kind, example, _ in images:
+        found.add(kind, example, index)
+    return dataclasses.replace(report, faults=in_order((*report.faults, *found.faults()), KINDS))
 
 
 def describe(report: CocoReport) -> str:
     """Returns the faults and the boxes of each class as two tables, a line a fact: not wrapped."""
-    lines = []
-    if report.faults:
-        lines = [f"{'count':>9}  {'effect':7}  found"]
-    for fault in report.faults:
-        lines.append(f"{fault.count:>9,}  {fault.effect:7}  {fault.kind}: {fault.meaning}")
-        lines += [f"{'':20}    {example}" for example in fault.examples]
+    lines = fault_lines(report.faults)
     lines += ["", f"{'boxes':>9}  class"] if lines else [f"{'boxes':>9}  class"]
     lines += [f"{count:>9,}  {name}" for name, count in report.histogram.items()]
     return "\n".join(lines)
@@ -170,8 +135,7 @@ def _check(args: argparse.Namespace) -> bool:
     found: list[ImageFault] = []
     if args.images is not None:
         decode = not args.no_decode
-        with progress("images", report.num_images) as advance, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with progress("images", report.num_images) as advance:
             for fault in check_images(content, args.images, workers=args.workers, decode=decode):
                 advance(1)
                 found += [fault] if fault is not None else []

@@ -7,9 +7,7 @@ One line a broken file: its path, a tab, what is wrong. The exit code is 1 if th
 
 import argparse
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -18,6 +16,7 @@ from classification.config import get_default_config
 from classification.data import DATASETS, build_sets
 from classification.data.decode import to_pixels
 from classification.data.source import Source
+from internimage.threads import map_in_order
 from tools.command_line import progress, run_tool
 
 NAME = "check_images"
@@ -31,14 +30,11 @@ def broken_files(source: Source, *, workers: int) -> Iterator[tuple[str, str] | 
         source: The images.
         workers: Threads; the decoders let each other work.
     """
-    waiting: deque[Future[tuple[str, str] | None]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for index in range(len(source)):
-            waiting.append(pool.submit(_check, source, index))
-            if len(waiting) > 8 * workers:  # not a million at once
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+
+    def check(index: int) -> tuple[str, str] | None:
+        return _check(source, index)
+
+    return map_in_order(check, range(len(source)), workers=workers)
 
 
 def _check(source: Source, index: int) -> tuple[str, str] | None:

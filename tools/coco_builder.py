@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
 
 from tools.coco_files import categories, write_json
 
 MAX_SHOWN = 20  # mistakes; a wrong flag makes one of every line
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-ORIENTATION = 274  # the EXIF tag
-SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 
 
 class Mistakes:
@@ -163,22 +160,6 @@ def _names_of_yaml(path: Path, *, tool: str) -> list[str]:
             f"{names!r}"
         )
     return [str(name) for name in names]
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Returns the width and height of an image file, pixels, turned as its EXIF data say.
-
-    Raises:
-        ValueError: It is no image.
-        OSError: It cannot be read.
-    """
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            sideways = file.getexif().get(ORIENTATION) in SIDEWAYS
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected an image, got {error}") from error
-    return (height, width) if sideways else (width, height)
 
 
 def images_by_stem(folder: Path) -> dict[str, str]:

@@ -15,7 +15,6 @@ from typing import Any
 
 from internimage.integrations.openmmlab.data.coco_faults import (
     KINDS,
-    Effect,
     Sizes,
     describe,
     faults_of,
@@ -23,40 +22,7 @@ from internimage.integrations.openmmlab.data.coco_faults import (
     is_given_by_corners,
     is_id,
 )
-
-MAX_EXAMPLES = 3
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Fault:
-    """One kind of fault in a file.
-
-    Args:
-        kind: a key of ``KINDS``.
-        count: how often.
-        examples: the first ones, in words.
-        indices: where in the file's list they are; empty where there is no such list.
-    """
-
-    kind: str
-    count: int
-    examples: tuple[str, ...] = ()
-    indices: tuple[int, ...] = ()
-
-    @property
-    def effect(self) -> Effect:
-        """How much it matters."""
-        return KINDS[self.kind][0]
-
-    @property
-    def meaning(self) -> str:
-        """What it is, and what it does."""
-        return KINDS[self.kind][1]
-
-    def describe(self) -> str:
-        """Return the fault in one line."""
-        more = f" ({'; '.join(self.examples)})" if self.examples else ""
-        return f"{self.count:,} x {self.kind}: {self.meaning}{more}"
+from internimage.integrations.openmmlab.data.faults import Fault, Findings, stopping
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +44,7 @@ class CocoReport:
     @property
     def stopping(self) -> tuple[Fault, ...]:
         """Those that end a training or an evaluation."""
-        return tuple(fault for fault in self.faults if fault.effect == "stops")
+        return stopping(self.faults)
 
 
 def read_coco(path: Path) -> dict[str, Any]:
@@ -168,7 +134,7 @@ def missing_images(
         if isinstance(entry.get("image_id"), (int, str))
     }
     listings: dict[Path, set[str]] = {}
-    found = _Found()
+    found = Findings(KINDS)
     for index, image in enumerate(content["images"]):
         name, key = image.get("file_name"), image.get("id")
         if not isinstance(name, str) or not isinstance(key, (int, str)):
@@ -200,7 +166,7 @@ def check_coco(
         min_size: images with a shorter side, pixels, are not learned.
     """
     images, annotations = content["images"], content["annotations"]
-    found = _Found()
+    found = Findings(KINDS)
     names = _check_categories(content["categories"], classes, found)
     sizes = _check_images(images, found)
     small = {key for key, size in sizes.items() if min(size) < min_size}
@@ -262,37 +228,8 @@ def _is_learned(annotation: Mapping[str, Any], faults: Sequence[str]) -> bool:
     return all(KINDS[kind][0] == "noted" or kind in ("no iscrowd", "no mask") for kind in faults)
 
 
-class _Found:
-    """Collects faults by kind."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
-        self._indices: dict[str, list[int]] = {}
-
-    def add(self, kind: str, example: str = "", index: int | None = None) -> None:
-        self._counts[kind] += 1
-        examples = self._examples.setdefault(kind, [])
-        if example and len(examples) < MAX_EXAMPLES:
-            examples.append(example)
-        if index is not None:
-            self._indices.setdefault(kind, []).append(index)
-
-    def faults(self) -> tuple[Fault, ...]:
-        return tuple(
-            Fault(
-                kind=kind,
-                count=self._counts[kind],
-                examples=tuple(self._examples[kind]),
-                indices=tuple(self._indices.get(kind, ())),
-            )
-            for kind in KINDS
-            if kind in self._counts
-        )
-
-
 def _check_categories(
-    categories: Sequence[Mapping[str, Any]], classes: Sequence[str] | None, found: _Found
+    categories: Sequence[Mapping[str, Any]], classes: Sequence[str] | None, found: Findings
 ) -> dict[int, str]:
     """Return the name of each category id, in the file's order."""
     names: dict[int, str] = {}
@@ -320,7 +257,7 @@ def _check_categories(
     return names
 
 
-def _check_images(images: Sequence[Mapping[str, Any]], found: _Found) -> Sizes:
+def _check_images(images: Sequence[Mapping[str, Any]], found: Findings) -> Sizes:
     """Return the width and height of each image id, pixels."""
     sizes: Sizes = {}
     for index, image in enumerate(images):

@@ -1,9 +1,5 @@
 """The faults that an annotation of a COCO file can have, and what today's mmdet makes of each.
 
-- ``stops``: training or evaluation ends with an exception, or computes nonsense;
-- ``dropped``: mmdet leaves the box or the image out without a word;
-- ``noted``: all is well, and worth knowing.
-
 Boxes are COCO's: x, y, width, height in pixels.
 """
 
@@ -11,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
-Effect = Literal["stops", "dropped", "noted"]
+from internimage.integrations.openmmlab.data.faults import Effect
+from internimage.integrations.openmmlab.data.image_files import IMAGE_KINDS
+
 Sizes = dict[int | str, tuple[float, float]]
 """Width and height of each image id, pixels."""
 
@@ -29,10 +27,8 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "bad annotation": ("stops", "an annotation without id, image_id or category_id"),
     "duplicate annotation id": ("stops", "mmdet refuses the file"),
     # the image files, which only tools/check_coco.py opens
-    "missing image": ("stops", "no such file"),
-    "unreadable image": ("stops", "no image for OpenCV, or truncated: half of it would be grey"),
+    **IMAGE_KINDS,
     "wrong size": ("stops", "the file has another width or height: boxes and masks do not fit"),
-    "large image": ("noted", "over 50 million pixels, decoded in full each time"),
     # single annotations
     "no box": ("stops", "no bbox of four numbers"),
     "not finite": ("stops", "a box with NaN or infinity"),
