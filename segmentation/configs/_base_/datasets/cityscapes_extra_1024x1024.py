@@ -1,0 +1,20 @@
+"""Cityscapes and its 20,000 more images, as in ``cityscapes_extra.py``; crops of 1024x1024."""
+
+_base_ = "cityscapes_1024x1024.py"
+
+train_img_prefix = ["leftImg8bit/train", "leftImg8bit/train_extra"]
+train_seg_map_prefix = ["gtFine/train", "refinement_final/train_extra"]
+
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type="ConcatDataset",
+        datasets=[
+            dict(
+                _base_.train_dataloader.dataset,
+                data_prefix=dict(img_path=images, seg_map_path=masks),
+            )
+            for images, masks in zip(train_img_prefix, train_seg_map_prefix, strict=True)
+        ],
+    )
+)
