@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from tests.detection.config_facts_models import DINO_TYPES, original_dino
+from tests.released_records import without_sync_bn
 
 NOT_BUILT = ("ffn", "fed_loss_without_effect", "snip_without_effect")
 """Facts of an original that say how it was made, and are no fields of a model."""
@@ -15,16 +16,7 @@ def to_current(model: dict[str, Any]) -> dict[str, Any]:
     """Return a recorded model's config for ``mmdet.registry.MODELS.build``."""
     model = copy.deepcopy(model)
     if model["type"] not in DINO_TYPES:
-        return _without_sync_bn(model)
+        return without_sync_bn(model)
     backbone = model.pop("backbone")
     fields = {key: value for key, value in original_dino(model).items() if key not in NOT_BUILT}
     return fields | {"backbone": backbone}
-
-
-def _without_sync_bn(value: Any) -> Any:
-    """Synchronised batch norm cannot learn on a CPU; on one process it is the ordinary one."""
-    if isinstance(value, dict):
-        return {key: _without_sync_bn(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_sync_bn(item) for item in value]
-    return "BN" if value == "SyncBN" else value

@@ -14,9 +14,9 @@ from mmengine.registry import init_default_scope
 import internimage.integrations.openmmlab.detection  # noqa: F401  (registers the models)
 from internimage.integrations.openmmlab import convert_state_dict
 from tests.detection.config_facts import CONFIGS, build_without_storage
-from tests.detection.released_records import read_json
+from tests.released_records import read_json
 
-RECORDED = read_json("keys")["detection"]
+RECORDED = read_json("dense/keys")["detection"]
 UNRECORDED = sorted(
     str(path.relative_to(CONFIGS).with_suffix(""))
     for path in CONFIGS.glob("*/*.py")

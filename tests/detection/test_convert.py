@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from internimage.integrations.openmmlab import convert_state_dict
-from tests.detection.released_records import read_json
+from tests.released_records import read_json
 
-DETECTORS = read_json("keys")["detection"]
-SEGMENTORS = read_json("keys")["segmentation"]
+DETECTORS = read_json("dense/keys")["detection"]
+SEGMENTORS = read_json("dense/keys")["segmentation"]
 
 RENAMED = {
     "module.backbone.levels.0.norm.0.weight": "backbone.levels.0.norm.0.weight",

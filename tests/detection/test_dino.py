@@ -15,8 +15,9 @@ from torch import nn
 from internimage.integrations.openmmlab import convert_state_dict
 from internimage.integrations.openmmlab.detection.dino import RecomputedFFN
 from tests.detection.released_configs import to_current
-from tests.detection.released_records import read_record, released_weights
+from tests.detection.released_records import read_record
 from tests.detection.small_dino import build, losses_and_gradients, small_config
+from tests.released_records import released_weights
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,15 @@ import torch
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
-from internimage.integrations.openmmlab import convert_state_dict
 from tests.detection.released_records import build_filled, data_samples, read_record
+from tests.released_records import (
+    assert_gradients_equal,
+    assert_losses_equal,
+    recorded_images,
+)
 
 pytestmark = pytest.mark.slow
 
-LOSS_TOLERANCE = 1e-5
-GRADIENT_TOLERANCE = 1e-3
 # The gradients are recorded in float64. Behind a softmax the terms of a bias's gradient nearly
 # cancel: of this one a fortieth of their sum is left, so rounding in float32 counts forty times.
 LESS_EXACT = {"loss_cascade_l": {"backbone.levels.0.blocks.0.dcn.mask.bias": 2.5e-3}}
@@ -89,8 +91,7 @@ class Step:
         self.expected = record["variants"][variant]
         self.gradient_tolerances = LESS_EXACT.get(name, {})
         self.model = build_filled(record, weight).train()
-        batch, _, height, width = record["input"]["shape"]
-        images = image(batch, height, width, record["input"]["seed"]).float()
+        images = recorded_images(record, image)
         samples = samples_with_targets(record, arrays)
         torch.manual_seed(0)
         np.random.seed(0)
@@ -116,29 +117,9 @@ def step(request, weight, image):
 @pytest.mark.parametrize("step", WITH_GRADIENTS + WITHOUT_GRADIENTS, indirect=True)
 def test_losses_equal_the_original(step):
     expected = step.expected["float32"]
-    assert {current_name(name) for name in expected["losses"]} == set(step.losses)
-    for name, value in expected["losses"].items():
-        np.testing.assert_allclose(
-            step.losses[current_name(name)], value, rtol=LOSS_TOLERANCE, atol=1e-7, err_msg=name
-        )
-    assert step.total == pytest.approx(expected["total"], rel=LOSS_TOLERANCE)
+    renamed = {current_name(name): value for name, value in expected["losses"].items()}
+    assert_losses_equal(step.losses, step.total, expected | {"losses": renamed})
 
 
 def test_gradients_of_all_parameters_equal_the_original(step):
-    expected = convert_state_dict(
-        {name: torch.tensor(norm) for name, norm in step.expected["grad_norms"].items()}
-    )
-    # In float32, as one record has it, the sum of millions of squares is off by 1e-3.
-    source = getattr(torch, step.expected["grad_norms_source"])
-    found = {
-        name: float(parameter.grad.to(source).norm())
-        for name, parameter in step.model.named_parameters()
-    }
-    assert set(found) == set(expected)
-    for name, norm in found.items():
-        tolerance = step.gradient_tolerances.get(name, GRADIENT_TOLERANCE)
-        assert norm == pytest.approx(float(expected[name]), rel=tolerance, abs=1e-6), name
-    for name, values in step.expected.get("buffers_after_step", {}).items():
-        np.testing.assert_allclose(
-            step.model.get_buffer(name)[: len(values)], values, rtol=1e-4, atol=1e-6
-        )
+    assert_gradients_equal(step.model, step.expected, step.gradient_tolerances)

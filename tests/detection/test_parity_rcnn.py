@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from tests.detection.released_records import (
-    assert_equals_record,
     build_filled,
-    captured,
     data_samples,
     missed_detections,
     read_record,
 )
+from tests.released_records import assert_equals_record, captured, recorded_images
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +33,7 @@ class Run:
     def __init__(self, name, weight, image):
         self.record, self.arrays = read_record(name)
         self.model = model = build_filled(self.record, weight).eval()
-        batch, _, height, width = self.record["input"]["shape"]
-        images = image(batch, height, width, self.record["input"]["seed"]).float()
+        images = recorded_images(self.record, image)
         self.metas = [sample.metainfo for sample in data_samples(self.record)]
         self.rois = torch.from_numpy(self.arrays["rois"]).float()
         with (

@@ -18,10 +18,10 @@ from internimage.integrations.openmmlab import (
 )
 from internimage.param_groups import has_weight_decay
 from tests.detection.config_facts import build_without_storage, load_current
-from tests.detection.released_records import read_json
+from tests.released_records import read_json
 
-DETECTORS = read_json("layer_decay")["detection"]
-SEGMENTORS = read_json("layer_decay")["segmentation"]
+DETECTORS = read_json("dense/layer_decay")["detection"]
+SEGMENTORS = read_json("dense/layer_decay")["segmentation"]
 SINGLE_STREAM_H = "coco/dino_4scale_internimage_h_objects365_coco_ss"
 POST_NORM_BLOCKS = {"h": (5, 11, 17, 23, 29), "g": (5, 11, 17, 23, 29, 35, 41, 47)}
 MASK2FORMER_FIRST = ("mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat")
@@ -109,7 +109,7 @@ def test_rates_of_a_segmentor_are_the_original_ones(name):
     constructor = LayerDecayOptimWrapperConstructor(
         dict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.05)), options
     )
-    shapes = read_json("keys")["segmentation"][name]
+    shapes = read_json("dense/keys")["segmentation"][name]
     params = SEGMENTORS[name]["params"]
     for key, (factor, decay) in params.items():
         if post_norm := POST_NORM.search(key):
