@@ -42,4 +42,4 @@ resume = False
 # Test-time augmentation: the class probabilities of all views are averaged. The views,
 # ``tta_pipeline``, stand with each data set. It acts in ``segmentation/test.py CONFIG CHECKPOINT
 # --tta``, and without the flag in a config that has ``tta = True``.
-tta_model = dict(type="SegTTAModel")
+tta_model = dict(type="InternImageSegTTA")

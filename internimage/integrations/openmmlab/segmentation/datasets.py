@@ -1,0 +1,114 @@
+"""Data sets that mmseg lacks: NYU Depth v2 with 40 classes, Mapillary in Cityscapes' classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from mmseg.datasets import (
+    ADE20KDataset,
+    BaseSegDataset,
+    CityscapesDataset,
+    MapillaryDataset_v1,
+)
+from mmseg.registry import DATASETS
+
+IGNORED = 255
+
+NYU_CLASSES = (
+    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf"),
+    *("picture", "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror"),
+    *("floor mat", "clothes", "ceiling", "books", "refrigerator", "television", "paper", "towel"),
+    *("shower curtain", "box", "whiteboard", "person", "night stand", "toilet", "sink", "lamp"),
+    *("bathtub", "bag", "other structure", "other furniture", "other prop"),
+)
+"""The 40 classes of Gupta et al. (CVPR 2013), in the order of their labels."""
+
+VISTAS_OF_CITYSCAPES: dict[str, tuple[str, ...]] = {
+    "road": ("Road", "Lane Marking - General", "Manhole"),
+    "sidewalk": ("Curb", "Sidewalk"),
+    "building": ("Building",),
+    "wall": ("Wall",),
+    "fence": ("Fence",),
+    "pole": ("Pole", "Utility Pole"),
+    "traffic light": ("Traffic Light",),
+    "traffic sign": ("Traffic Sign (Front)",),
+    "vegetation": ("Vegetation",),
+    "terrain": ("Terrain",),
+    "sky": ("Sky",),
+    "person": ("Person",),
+    "rider": ("Bicyclist", "Motorcyclist", "Other Rider"),
+    "car": ("Car",),
+    "truck": ("Truck",),
+    "bus": ("Bus",),
+    "train": ("On Rails",),
+    "motorcycle": ("Motorcycle",),
+    "bicycle": ("Bicycle",),
+}
+"""The classes of Mapillary Vistas 1.2 that a class of Cityscapes takes; all others are ignored."""
+
+
+@DATASETS.register_module()
+class NYUDepthV2Dataset(BaseSegDataset):
+    """NYU Depth v2, the colour images and 40 classes; the depths are not read.
+
+    Masks hold 1 to 40, and 0 for what is ignored.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {
+        "classes": NYU_CLASSES,
+        # A scale of colours that are easy to tell apart; the classes have nothing in common.
+        "palette": ADE20KDataset.METAINFO["palette"][: len(NYU_CLASSES)],
+    }
+
+    def __init__(
+        self,
+        img_suffix: str = ".png",
+        seg_map_suffix: str = ".png",
+        reduce_zero_label: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            img_suffix=img_suffix,
+            seg_map_suffix=seg_map_suffix,
+            reduce_zero_label=reduce_zero_label,
+            **kwargs,
+        )
+
+
+@DATASETS.register_module()
+class MapillaryToCityscapesDataset(BaseSegDataset):
+    """Mapillary Vistas 1.2 in the 19 classes of Cityscapes.
+
+    Masks hold the numbers of the 65 classes, and 65 for what has none; 255, where there is any,
+    stays what it is, which is ignored.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = CityscapesDataset.METAINFO
+
+    def __init__(
+        self, img_suffix: str = ".jpg", seg_map_suffix: str = ".png", **kwargs: Any
+    ) -> None:
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+    @classmethod
+    def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int]:
+        """Return the label to learn of each label in a mask, by which the loader replaces it.
+
+        Args:
+            new_classes: some of the classes of Cityscapes, or all; others are ignored then.
+
+        Raises:
+            ValueError: a class is none of Cityscapes'.
+        """
+        classes = list(new_classes or cls.METAINFO["classes"])
+        if unknown := [name for name in classes if name not in VISTAS_OF_CITYSCAPES]:
+            raise ValueError(
+                f"MapillaryToCityscapesDataset: expected classes of Cityscapes "
+                f"({', '.join(VISTAS_OF_CITYSCAPES)}), got {', '.join(map(str, unknown))}"
+            )
+        learnt = {
+            vistas: classes.index(name) for name in classes for vistas in VISTAS_OF_CITYSCAPES[name]
+        }
+        names = MapillaryDataset_v1.METAINFO["classes"]
+        return {label: learnt.get(name, IGNORED) for label, name in enumerate(names)}

@@ -1,0 +1,116 @@
+"""The check of a mask as it is loaded: what is wrong with it is said before a loss is.
+
+mmseg takes a mask as it comes: a colour image, labels that the model has no output for, labels of
+16 bits cut to 8. What follows is an error of an index deep inside of the loss, on a GPU one that
+names no file, or a model that learns something else.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+from PIL import Image
+
+from internimage.integrations.openmmlab.data.mask_file import LABELS, read_mask
+
+IGNORED = 255
+
+
+@TRANSFORMS.register_module()
+class CheckSegMap(BaseTransform):
+    """Raises an error for a mask that is not one label a pixel of its image.
+
+    It stands right behind ``LoadAnnotations``, where the mask is as large as the image's file, and
+    labels are what the model is to learn: lowered by one, or mapped, if the data set says so.
+
+    Args:
+        num_classes: classes of the data set; the labels are 0 to ``num_classes - 1``.
+        ignore_index: a label that is none, allowed beside them.
+
+    Raises:
+        ValueError: ``num_classes`` is below 1. When called: the mask is a colour image, has not
+            the size of its image, or has other labels.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = IGNORED) -> None:
+        if num_classes < 1:
+            raise ValueError(f"CheckSegMap: expected num_classes >= 1, got {num_classes}")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Check ``gt_seg_map``, (H, W) uint8, which keeps its values.
+
+        Raises:
+            ValueError: see the class.
+        """
+        path = results.get("seg_map_path") or "the mask"
+        _check_file(path)
+        labels = results["gt_seg_map"]
+        height, width = results["ori_shape"][:2]
+        if labels.ndim < 2 and labels.size == height * width and 1 in (height, width):
+            # mmseg's loader drops sides of one pixel.
+            labels = results["gt_seg_map"] = labels.reshape(height, width)
+        if labels.ndim != 2:
+            shape = " x ".join(map(str, labels.shape))
+            raise ValueError(
+                f"CheckSegMap: expected {path} = one label a pixel, not a colour image, got an "
+                f"array of {shape}"
+            )
+        if labels.shape != (height, width):
+            raise ValueError(
+                f"CheckSegMap: expected {path} = {width} x {height} pixels, the size of its image "
+                f"{results.get('img_path', '')}, got {labels.shape[1]} x {labels.shape[0]}"
+            )
+        # The maximum alone is five times as fast as a mask of what is wrong.
+        if labels.size and labels.max() >= self.num_classes:
+            self._check_labels(labels, results, path)
+        return results
+
+    def _check_labels(self, labels: np.ndarray, results: dict[str, Any], path: str) -> None:
+        wrong = labels[(labels >= self.num_classes) & (labels != self.ignore_index)]
+        if not wrong.size:
+            return
+        # As they stand in the file, where the loader has lowered them.
+        lowered = bool(results.get("reduce_zero_label"))
+        found = np.unique(wrong) + lowered
+        named = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+        mapped = results.get("label_map")
+        last = max(mapped) if mapped else self.num_classes - 1
+        ignored = f"0 and {self.ignore_index}" if lowered else str(self.ignore_index)
+        raise ValueError(
+            f"CheckSegMap: expected {path} = labels {int(lowered)} to {last + lowered}, and "
+            f"{ignored} for what is ignored, got {named} in {wrong.size} of {labels.size} pixels"
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(num_classes={self.num_classes}, "
+            f"ignore_index={self.ignore_index})"
+        )
+
+
+def _check_file(path: str) -> None:
+    """Look at what the loader has lost: labels above 255 are cut to 8 bits, fractions to integers.
+
+    Reads the header of the file, and the file where its kind could hold such labels. One that does
+    not lie on this machine is left to the checks of what was loaded.
+    """
+    if not os.path.isfile(path):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as file:
+            mode, is_lossy = file.mode, file.format in ("JPEG", "MPO")
+    if mode in LABELS and not is_lossy:
+        return
+    for kind, rest in read_mask(Path(path)).faults:
+        raise ValueError(
+            f"CheckSegMap: expected one label of 8 bits a pixel, got a {kind}: {path}{rest}"
+        )
