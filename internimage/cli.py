@@ -1,4 +1,4 @@
-"""The command ``internimage``: list, info, predict, features, detect, convert.
+"""The command ``internimage``: list, info, predict, features, detect, segment, convert.
 
 Exit codes: 0 done, 2 bad input (one line on stderr says which; the other images are still done).
 """
@@ -15,6 +15,7 @@ from internimage import __version__
 from internimage import cli_commands as commands
 from internimage.cli_arguments import positive
 from internimage.cli_detect import add_detect_arguments
+from internimage.cli_segment import add_segment_arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,6 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     features.set_defaults(run=commands.run_features)
 
     add_detect_arguments(parsers.add_parser("detect", help="find objects in images and videos"))
+    add_segment_arguments(
+        parsers.add_parser("segment", help="find the class of every pixel of images and videos")
+    )
 
     convert = parsers.add_parser("convert", help="rewrite a checkpoint with today's keys")
     convert.add_argument("source", type=Path, help="checkpoint of any layout")

@@ -15,7 +15,7 @@ INSTALL = (
 def describe_missing(error: ImportError) -> str:
     """Return the line about an import of OpenMMLab that failed, with the command that helps."""
     return (
-        f"expected OpenMMLab (mmengine, mmcv with its operators, mmdet), got "
+        f"expected OpenMMLab (mmengine, mmcv with its operators, mmdet, mmseg), got "
         f"{type(error).__name__}: {error}; to install it: {INSTALL}"
     )
 

@@ -1,7 +1,7 @@
 """Prediction with the models of OpenMMLab: images, folders and videos in, answers on disk out.
 
-- ``build_detector``: a checkpoint and its config put together, in :mod:`.detector`;
-- ``detect_files``: what a detector finds in files, in :mod:`.detect_files`.
+- ``detector.build_detector``, ``segmentor.build_segmentor``: a checkpoint and its config together;
+- ``detect_files``, ``segment_files``: what they find in files, pictures and JSON.
 
-This module imports neither: a detector needs mmdet.
+This module imports none of them: a detector needs mmdet, a segmentor mmseg.
 """

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +27,11 @@ class _Detections:
     detector: Detector
     score_threshold: float
     topk: int | None
-    has_label_maps: ClassVar[bool] = False
+
+    @property
+    def has_label_maps(self) -> bool:
+        """Whether answers about images hold one: they have boxes."""
+        return False
 
     def answer(self, image: np.ndarray) -> Answer:
         """Return what is found in an image (H, W, 3), uint8, blue-green-red."""

@@ -10,20 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
+import mmdet.datasets  # noqa: F401  the registry would import it later, and it prints
 import numpy as np
 import torch
-from mmcv.transforms import Compose
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.structures.mask import encode_mask_results
 from mmdet.visualization.palette import get_palette
-from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch import nn
 
 import internimage.integrations.openmmlab.detection  # noqa: F401  registers what configs name
 from internimage.integrations.openmmlab.prediction.boxes import Painter, Palette, PaletteName
 from internimage.integrations.openmmlab.prediction.loading import (
+    ModelStep,
     Sources,
     build_model,
     names_of,
@@ -81,8 +80,7 @@ class Detector:
         self.class_names = tuple(class_names)
         self.checkpoint = checkpoint
         self.config = config
-        self._predict: Any = model.test_step
-        self._pipeline = Compose(pipeline)
+        self._step = ModelStep(model, pipeline)
         self._painter = Painter(self.class_names, palette)
 
     @torch.inference_mode()
@@ -103,16 +101,7 @@ class Detector:
         Raises:
             ValueError: the image is of no use to the model, or an answer is not finite.
         """
-        height, width = image.shape[:2]
-        try:
-            batch = pseudo_collate([self._pipeline({"img": image, "img_id": 0})])
-            found = self._predict(batch)[0].pred_instances.cpu()
-        except (cv2.error, torch.OutOfMemoryError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(
-                f"Detector.detect: expected an image that the pipeline can resize and the memory "
-                f"can hold, got {width}x{height} pixels ({reason})"
-            ) from error
+        found = self._step(image).pred_instances.cpu()
         if not (found.scores.isfinite().all() and found.bboxes.isfinite().all()):
             raise ValueError(
                 "Detector.detect: expected finite boxes and scores, got NaN or infinity: the "

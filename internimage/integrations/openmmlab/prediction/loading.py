@@ -11,8 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import mmcv.ops  # noqa: F401  others would notice only later that the operators are missing
+import numpy as np
+import torch
+from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
@@ -174,6 +179,39 @@ def with_augmentation(model: nn.Module, sources: Sources) -> nn.Module:
     return MODELS.build({**sources.settings.tta_model, "module": model}).eval()
 
 
+class ModelStep:
+    """One image in memory through the pipeline and the model.
+
+    Args:
+        model: in evaluation mode, or behind test-time augmentation.
+        pipeline: transforms of an image in memory.
+    """
+
+    def __init__(self, model: Any, pipeline: Sequence[Mapping[str, Any]]) -> None:
+        self._predict = model.test_step
+        self._pipeline = Compose(pipeline)
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray) -> Any:
+        """Return the model's sample of one image (H, W, 3), uint8, blue-green-red.
+
+        Raises:
+            ValueError: the image cannot be resized, or needs more memory than there is.
+        """
+        try:
+            batch = pseudo_collate([self._pipeline({"img": image, "img_id": 0})])
+            return self._predict(batch)[0]
+        except (cv2.error, RuntimeError) as error:
+            if not isinstance(error, cv2.error) and not _is_out_of_memory(error):
+                raise
+            height, width = image.shape[:2]
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"expected an image that the pipeline can resize and the memory can hold, got "
+                f"{width}x{height} pixels ({reason})"
+            ) from error
+
+
 def pipeline_of(sources: Sources, *, tta: bool) -> list[dict[str, Any]]:
     """Return the transforms of the test set for an image in memory.
 
@@ -313,3 +351,8 @@ def _require_finite(model: nn.Module, origin: str) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"expected finite weights, got NaN or infinity in {origin}: {name}")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # On a CPU PyTorch has no error of its own for it.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

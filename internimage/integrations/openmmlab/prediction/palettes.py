@@ -1,0 +1,77 @@
+"""Colours of classes, red, green and blue, 0-255: those of known data sets, and others.
+
+mmseg has them with its data sets; what it has a second time under other names, without NYU and by
+``eval``, is not asked.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from typing import Any, Literal
+
+from mmseg.registry import DATASETS
+
+Colour = tuple[int, int, int]
+
+PaletteName = Literal[
+    "ade",
+    "ade20k",
+    "cityscapes",
+    "cocostuff",
+    "mapillary",
+    "nyu",
+    "pascal_context",
+    "voc",
+    "random",
+]
+
+DATA_SETS: dict[str, str] = {
+    "ade": "ADE20KDataset",
+    "ade20k": "ADE20KDataset",
+    "cityscapes": "CityscapesDataset",
+    "cocostuff": "COCOStuffDataset",
+    "mapillary": "MapillaryDataset_v1",
+    "nyu": "NYUDepthV2Dataset",
+    "pascal_context": "PascalContextDataset59",
+    "voc": "PascalVOCDataset",
+}
+
+_GOLDEN = 0.618034
+"""Of a turn of the colour wheel: its multiples never come near each other."""
+
+
+def named_palette(name: PaletteName, num_classes: int) -> list[Colour]:
+    """Return the colours of a data set, one a class.
+
+    Args:
+        name: of the data set, or ``random`` for as many as are needed.
+        num_classes: how many there are to be at least.
+
+    Raises:
+        ValueError: the data set has fewer classes.
+    """
+    if name == "random":
+        return random_palette(num_classes)
+    colours = as_colours(DATASETS.get(DATA_SETS[name]).METAINFO["palette"])
+    if len(colours) < num_classes:
+        raise ValueError(
+            f"expected a palette with a colour for each of {num_classes} classes, got {name} with "
+            f"{len(colours)}; random has as many as are needed"
+        )
+    return colours
+
+
+def random_palette(num_classes: int) -> list[Colour]:
+    """Return colours that are easily told apart, the same ones each time."""
+    rows = []
+    for index in range(num_classes):
+        hue, saturation = index * _GOLDEN % 1, (0.95, 0.6, 0.8)[index % 3]
+        value = (0.95, 0.8, 0.6, 0.45)[index % 4]
+        red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+        rows.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return rows
+
+
+def as_colours(rows: Any) -> list[Colour]:
+    """Return rows of three numbers as colours."""
+    return [(int(row[0]), int(row[1]), int(row[2])) for row in rows]
