@@ -1,36 +1,21 @@
-"""What a config decides, under the same names for the original's 2022 fields and for today's.
-
-``original_facts`` and ``current_facts`` return flat dicts ``{"optimizer.lr": 1e-4, ...}``. Every
-field of the original must be translated: one that is unknown here is an error.
-"""
+"""What a detector's config decides, see ``tests/config_facts.py``."""
 
 from __future__ import annotations
 
 import copy
-import functools
-import gzip
-import json
 import os.path
-from pathlib import Path
 from typing import Any
 
-import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import nn
 
-from internimage.variants import get_variant
-from tests.detection.config_facts_models import current_model, original_model, taken
+from tests import config_facts as shared
+from tests.config_facts import ROOT, current_paramwise, flatten, load_config, taken
+from tests.detection.config_facts_models import current_model, original_model
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "detection" / "configs"
-ORIGINALS = Path(__file__).parents[1] / "fixtures" / "configs" / "detection.json.gz"
 
-REPEATED = (
-    *("train_pipeline", "test_pipeline", "img_norm_cfg", "dataset_type", "pretrained"),
-    *("workflow", "resume_from", "log_level", "classes"),
-)
+REPEATED = (*shared.REPEATED, "classes")
 """Top-level fields of the original that its other fields repeat, or that say nothing."""
 
 BEST = {
@@ -46,39 +31,17 @@ WRAPPERS = ("ClassBalancedDataset", "RepeatDataset", "ConcatDataset")
 
 def load_originals() -> dict[str, dict[str, Any]]:
     """Return the original's configs by name, ``coco/mask_rcnn_internimage_t_fpn_1x_coco``."""
-    return json.loads(gzip.decompress(ORIGINALS.read_bytes()))
+    return shared.load_originals("detection")
 
 
-@functools.cache
 def load_current(name: str) -> Config:
     """Return our config of that name; it is shared, so not to be changed."""
-    return Config.fromfile(CONFIGS / f"{name}.py")
+    return load_config(CONFIGS / f"{name}.py")
 
 
 def build_without_storage(name: str) -> nn.Module:
     """Return the model of a config at its full size, on the meta device."""
-    config = load_current(name)
-    init_default_scope(config.default_scope)
-    with torch.device("meta"):
-        return MODELS.build(copy.deepcopy(config.model))  # mmdet's models change theirs
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return ``{"a.b.0.c": leaf}``; lists without dicts in them are leaves, as are pipelines."""
-    if isinstance(value, dict):
-        items = [(str(key), item) for key, item in value.items()]
-    elif (
-        isinstance(value, list | tuple)
-        and any(isinstance(item, dict) for item in value)
-        and not prefix.endswith("pipeline")  # a step more would move all others
-    ):
-        items = [(str(i), item) for i, item in enumerate(value)]
-    else:
-        return {prefix: json.loads(json.dumps(value))}
-    flat: dict[str, Any] = {}
-    for key, item in items:
-        flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
-    return flat
+    return shared.build_on_meta(load_current(name))
 
 
 def original_facts(config: dict[str, Any]) -> dict[str, Any]:
@@ -150,10 +113,6 @@ def current_facts(config: Config) -> dict[str, Any]:
     loader = cfg["train_dataloader"]
     saving = cfg["default_hooks"]["checkpoint"]
     assert saving.get("by_epoch", True) == cfg["log_processor"]["by_epoch"] == by_epoch
-    paramwise = dict(wrapper["paramwise_cfg"])
-    if "layer_decay_rate" in paramwise:
-        paramwise["depths"] = get_variant(cfg["model"]["backbone"]["arch"]).depths
-        paramwise["num_layers"] = sum(paramwise["depths"])
     facts: dict[str, Any] = {
         "data_root": os.path.normpath(cfg["data_root"]),
         "batch_size": loader["batch_size"],
@@ -163,7 +122,7 @@ def current_facts(config: Config) -> dict[str, Any]:
         "val": _current_dataset(cfg["val_dataloader"]["dataset"]),
         "test": _current_dataset(cfg["test_dataloader"]["dataset"]),
         "constructor": wrapper["constructor"],
-        "paramwise": paramwise,
+        "paramwise": current_paramwise(cfg),
         "optimizer": wrapper["optimizer"],
         "clip_grad": wrapper.get("clip_grad"),
         "warmup": {"steps": warmup["end"], "from": warmup["start_factor"]},

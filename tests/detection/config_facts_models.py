@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from pathlib import PurePosixPath
 from typing import Any
 
-from internimage.variants import get_variant
+from tests.config_facts import current_backbone, original_backbone, taken
 
 ENCODER_ORDER = ["self_attn", "norm", "ffn", "norm"]
 DECODER_ORDER = ["self_attn", "norm", "cross_attn", "norm", "ffn", "norm"]
@@ -16,36 +15,11 @@ DINO_TYPES = {
     "CBDINO": "CBDINO",
     "CBDINOHead": "InternImageDINOHead",
 }
-BACKBONE_DEFAULTS: dict[str, Any] = {
-    "core_op": "DCNv3",
-    "mlp_ratio": 4.0,
-    "norm_layer": "LN",
-    "layer_scale": None,
-    "offset_scale": 1.0,
-    "post_norm": False,
-    "with_cp": False,
-    "dw_kernel_size": None,
-    "res_post_norm": False,
-    "level2_post_norm": False,
-    "level2_post_norm_block_ids": None,
-    "center_feature_scale": False,
-    "use_dcn_v4_op": False,
-}
-
-
-def taken(fields: dict[str, Any], what: str) -> None:
-    """Fail if a field of the original was left over."""
-    assert not fields, f"{what}: no translation of {sorted(fields)}"
 
 
 def original_model(model: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a model of the original, but for the norm of its images."""
-    backbone = model.pop("backbone")
-    init = backbone.pop("init_cfg", None)
-    facts = {
-        "backbone": BACKBONE_DEFAULTS | backbone,
-        "init": PurePosixPath(init["checkpoint"]).stem if init else None,
-    }
+    facts = original_backbone(model.pop("backbone"))
     if model["type"] in DINO_TYPES:
         return facts | original_dino(model)
     return facts | model | {"with_cp": False}
@@ -54,19 +28,13 @@ def original_model(model: dict[str, Any]) -> dict[str, Any]:
 def current_model(model: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a model of ours."""
     model = copy.deepcopy(model)
-    backbone = model.pop("backbone")
-    init = backbone.pop("init_cfg", None)
-    row = get_variant(backbone.pop("arch")).to_kwargs()
-    del row["use_clip_projector"]
+    backbone = current_backbone(model.pop("backbone"))
     norm = model["data_preprocessor"]
     assert norm.pop("type") == "DetDataPreprocessor"
     norm.setdefault("pad_mask", False)
     model.setdefault("with_cp", False)
     model.pop("_scope_", None)  # where mmengine found the base
-    return model | {
-        "backbone": BACKBONE_DEFAULTS | row | backbone,
-        "init": init["checkpoint"] if init else None,
-    }
+    return model | backbone
 
 
 def original_dino(model: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from internimage.hub import PTH_REPOSITORY, find_release
+from tests.config_facts import ABSENT, Difference, differing, leaves, listed, original_names
 from tests.detection.config_facts import (
     CONFIGS,
     current_facts,
@@ -23,7 +22,7 @@ from tests.detection.config_facts import (
 )
 
 ORIGINALS = load_originals()
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "configs"
+LEAVES = leaves(CONFIGS)
 
 OURS = {
     "bdd100k/dino_4scale_cbinternimage_h_objects365_bdd100k_ss",
@@ -42,21 +41,6 @@ NOT_HERE = {
     ),
 }
 """Configs of the original, below its ``detection/``, that have no counterpart."""
-
-ABSENT = "absent"
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """Facts that are not the original's, in the configs that a pattern matches."""
-
-    configs: str
-    facts: dict[str, Any]
-    reason: str
-
-    def expected(self, key: str, original: dict[str, Any]) -> Any:
-        value = self.facts[key]
-        return value(original) if isinstance(value, Callable) else value
 
 
 def pipeline_of_wrapper(original: dict[str, Any]) -> list[dict[str, Any]]:
@@ -136,19 +120,14 @@ DIFFERENCES = (
 )
 
 
-def leaves() -> set[str]:
-    paths = {path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.py")}
-    return {str(path) for path in paths if path.parts[0] not in ("_base_", "digit_scenes")}
-
-
 def test_every_config_of_the_original_is_here_by_its_name_and_no_other_but_those_listed():
-    names = set((FIXTURES / "detection_names.txt").read_text().split())
-    assert {f"configs/{name}.py" for name in leaves() - OURS} == names - NOT_HERE.keys()
-    assert leaves() == set(ORIGINALS) | OURS
+    names = original_names("detection")
+    assert {f"configs/{name}.py" for name in LEAVES - OURS} == names - NOT_HERE.keys()
+    assert LEAVES == set(ORIGINALS) | OURS
 
 
 def test_a_config_that_is_not_here_is_one_of_the_originals_and_the_readme_says_why():
-    names = set((FIXTURES / "detection_names.txt").read_text().split())
+    names = original_names("detection")
     readme = (CONFIGS.parent / "README.md").read_text()
     for name in NOT_HERE:
         assert name in names  # a name that the original does not have excuses nothing
@@ -160,22 +139,10 @@ def test_a_config_that_is_not_here_is_one_of_the_originals_and_the_readme_says_w
 def test_the_numbers_are_the_originals_but_for_the_listed_differences(name: str):
     original = original_facts(ORIGINALS[name])
     current = current_facts(load_current(name))
-    found = {
-        key: current.get(key, ABSENT)
-        for key in original.keys() | current.keys()
-        if original.get(key, ABSENT) != current.get(key, ABSENT)
-    }
-    listed = {
-        key: difference.expected(key, ORIGINALS[name])
-        for difference in DIFFERENCES
-        if fnmatch.fnmatch(name, difference.configs)
-        for key in difference.facts
-        # A field of some configs only, of those that the original gave it to.
-        if difference.configs != "*" or key in original
-    }
+    expected = listed(DIFFERENCES, name, original, ORIGINALS[name])
     if original.get("hooks.0.type") == "EMAHook":
-        del listed["hooks.0.type"]
-    assert found == listed
+        del expected["hooks.0.type"]
+    assert differing(original, current) == expected
 
 
 def test_every_listed_difference_is_found_in_some_config():
@@ -186,7 +153,7 @@ def test_every_listed_difference_is_found_in_some_config():
         assert difference.facts.keys() <= present, difference.reason
 
 
-@pytest.mark.parametrize("name", sorted(leaves()))
+@pytest.mark.parametrize("name", sorted(LEAVES))
 def test_a_leaf_says_its_result_in_its_docstring_and_names_itself_in_the_command(name: str):
     text = (CONFIGS / f"{name}.py").read_text()
     docstring = text.split('"""')[1]
@@ -198,7 +165,7 @@ def test_a_leaf_says_its_result_in_its_docstring_and_names_itself_in_the_command
 def test_the_readme_links_every_config_with_the_result_that_its_docstring_has():
     readme = (CONFIGS.parent / "README.md").read_text()
     linked = dict(re.findall(r"\[([\w./]+)\]\(configs/([\w./]+)\.py\)", readme))
-    assert set(linked.values()) == leaves()
+    assert set(linked.values()) == LEAVES
     for line in readme.splitlines():
         for label, name in re.findall(r"\[([\w./]+)\]\(configs/([\w./]+)\.py\)", line):
             assert name.endswith(label)
@@ -217,7 +184,7 @@ def test_files_and_commands_of_the_readme_are_there():
     assert [path for path in named if not (CONFIGS.parents[1] / path).exists()] == []
 
 
-@pytest.mark.parametrize("name", sorted(leaves()))
+@pytest.mark.parametrize("name", sorted(LEAVES))
 def test_initial_weights_are_released_classifiers_and_start_weights_in_the_same_repository(
     name: str,
 ):
@@ -231,7 +198,7 @@ def test_initial_weights_are_released_classifiers_and_start_weights_in_the_same_
     assert init is None or config.load_from is None
 
 
-@pytest.mark.parametrize("name", sorted(leaves()))
+@pytest.mark.parametrize("name", sorted(LEAVES))
 def test_the_keys_for_own_data_are_what_the_data_sets_were_made_from(name: str):
     config = load_current(name)
     ann_files, prefixes = config.train_ann_file, config.train_img_prefix
@@ -245,7 +212,7 @@ def test_the_keys_for_own_data_are_what_the_data_sets_were_made_from(name: str):
         assert config.val_evaluator.ann_file == config.data_root + config.val_ann_file
 
 
-@pytest.mark.parametrize("name", sorted(leaves()))
+@pytest.mark.parametrize("name", sorted(LEAVES))
 def test_the_pipelines_that_a_config_shows_are_those_that_its_data_sets_have(name: str):
     config = load_current(name)
     for part in innermost(config.train_dataloader.dataset):
