@@ -25,6 +25,7 @@ MAX_ASPECT = 8
 anyway, and a picture of one pixel by a million would otherwise become gigabytes."""
 
 _ORIENTATION = 274  # the EXIF tag
+_RAW_EXIF = "Raw profile type exif"  # where older programs keep them in a PNG
 _SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 
 
@@ -60,7 +61,9 @@ def upright_size(path: str | Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
             width, height = file.size
-            sideways = file.getexif().get(_ORIENTATION) in _SIDEWAYS
+            # Of a PNG without EXIF data in its header, Pillow decodes all to look behind it.
+            is_plain = file.format == "PNG" and not {"exif", _RAW_EXIF} & file.info.keys()
+            sideways = not is_plain and file.getexif().get(_ORIENTATION) in _SIDEWAYS
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"expected an image, got {error}") from error
     return (height, width) if sideways else (width, height)

@@ -10,7 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from internimage.image import decode_image, load_image, normalize, preprocess, resize_and_crop
+from internimage.image import (
+    decode_image,
+    load_image,
+    normalize,
+    preprocess,
+    resize_and_crop,
+    upright_size,
+)
 from internimage.metadata import Preprocessing
 
 GRADIENT = np.arange(12 * 8 * 3, dtype=np.uint8).reshape(12, 8, 3)  # 8 wide, 12 high
@@ -274,3 +281,24 @@ def test_preprocessing_is_resizing_cropping_and_normalising_of_a_batch():
     )
     assert np.array_equal(x.permute(0, 2, 3, 1).numpy(), by_hand)
     assert np.array_equal(cropped, batch.permute(0, 2, 3, 1).numpy())  # the argument is as it was
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_the_upright_size_is_that_of_the_decoded_image_and_needs_the_header_alone(suffix, tmp_path):
+    noise = Image.effect_noise((64, 48), 60)
+    exif = noise.getexif()
+    for orientation, size in ((1, (64, 48)), (6, (48, 64))):
+        exif[274] = orientation
+        path = save(noise, tmp_path / f"{orientation}.{suffix}", exif=exif)
+        assert upright_size(path) == size == load_image(path).size
+    path = save(noise, tmp_path / f"plain.{suffix}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert upright_size(path) == (64, 48)
+    with pytest.raises(ValueError, match="truncated"):
+        load_image(path)
+
+
+def test_the_size_of_what_is_no_image_is_an_error(tmp_path):
+    (tmp_path / "a.png").write_text("<html>")
+    with pytest.raises(ValueError, match="expected an image, got"):
+        upright_size(tmp_path / "a.png")
