@@ -30,7 +30,6 @@ default_hooks = dict(
         save_best="mIoU",
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    visualization=dict(type="SegVisualizationHook"),
 )
 log_processor = dict(by_epoch=False)
 log_level = "INFO"

@@ -10,16 +10,13 @@ are in the training. 8 GPUs, 2 images each::
 _base_ = [
     "../_base_/models/mask2former_internimage.py",
     "../_base_/datasets/cityscapes_extra_1024x1024.py",
-    "../_base_/schedules/schedule_80k.py",
+    "../_base_/schedules/schedule_mask2former_80k.py",
     "../_base_/default_runtime.py",
 ]
 
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(
-        arch="h",
-        drop_path_rate=0.5,
-    ),
+    backbone=dict(arch="h", drop_path_rate=0.5),
     decode_head=dict(
         in_channels=[320, 640, 1280, 2560],
         num_classes=19,
@@ -27,11 +24,7 @@ model = dict(
     ),
     test_cfg=dict(mode="slide", crop_size=(1024, 1024), stride=(512, 512)),
 )
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-5),
-    paramwise_cfg=dict(layer_decay_rate=0.95),
-    clip_grad=dict(max_norm=0.1, norm_type=2),
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-5), clip_grad=dict(max_norm=0.1, norm_type=2))
 train_cfg = dict(val_interval=2000)
 load_from = (
     "https://huggingface.co/OpenGVLab/InternImage/resolve/main/"

@@ -16,10 +16,7 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(
-        arch="l",
-        drop_path_rate=0.4,
-    ),
+    backbone=dict(arch="l", drop_path_rate=0.4),
     decode_head=dict(in_channels=[160, 320, 640, 1280]),
 )
 optim_wrapper = dict(

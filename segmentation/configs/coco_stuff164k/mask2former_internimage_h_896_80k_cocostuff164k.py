@@ -9,7 +9,7 @@
 _base_ = [
     "../_base_/models/mask2former_internimage_1024.py",
     "../_base_/datasets/coco_stuff164k_896.py",
-    "../_base_/schedules/schedule_80k.py",
+    "../_base_/schedules/schedule_mask2former_80k.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -25,8 +25,4 @@ model = dict(
         num_classes=171,
         loss_cls=dict(class_weight=[1.0] * 171 + [0.1]),
     ),
-)
-optim_wrapper = dict(
-    optimizer=dict(lr=2e-5),
-    paramwise_cfg=dict(layer_decay_rate=0.95),
 )

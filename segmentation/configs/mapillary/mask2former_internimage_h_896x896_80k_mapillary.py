@@ -9,7 +9,7 @@
 _base_ = [
     "../_base_/models/mask2former_internimage.py",
     "../_base_/datasets/mapillary_896x896.py",
-    "../_base_/schedules/schedule_80k.py",
+    "../_base_/schedules/schedule_mask2former_80k.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -27,9 +27,5 @@ model = dict(
     ),
     test_cfg=dict(mode="slide", crop_size=(896, 896), stride=(512, 512)),
 )
-optim_wrapper = dict(
-    optimizer=dict(lr=2e-5),
-    paramwise_cfg=dict(layer_decay_rate=0.95),
-    clip_grad=dict(max_norm=0.1, norm_type=2),
-)
+optim_wrapper = dict(clip_grad=dict(max_norm=0.1, norm_type=2))
 train_cfg = dict(val_interval=2000)

@@ -1,6 +1,6 @@
 """Mask2Former, InternImage-H, 40,000 steps on Pascal Context: mIoU 69.7, at several scales 70.3.
 
-59 classes, without the background. 1.07B parameters, 867 GFLOPs at 480x480. 16 GPUs, 1 image each::
+59 classes, without the background. 1.09B parameters, 867 GFLOPs at 480x480. 16 GPUs, 1 image each::
 
     config=segmentation/configs/pascal_context/mask2former_internimage_h_480_40k_pascal_context_59.py
     bash segmentation/dist_train.sh $config 16
@@ -9,7 +9,7 @@
 _base_ = [
     "../_base_/models/mask2former_internimage.py",
     "../_base_/datasets/pascal_context_59.py",
-    "../_base_/schedules/schedule_40k.py",
+    "../_base_/schedules/schedule_mask2former_40k.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -25,9 +25,5 @@ model = dict(
         num_classes=59,
         loss_cls=dict(class_weight=[1.0] * 59 + [0.1]),
     ),
-)
-optim_wrapper = dict(
-    optimizer=dict(lr=2e-5),
-    paramwise_cfg=dict(layer_decay_rate=0.95),
 )
 train_dataloader = dict(batch_size=1)

@@ -1,6 +1,6 @@
-"""40,000 steps; all else as in ``schedule_160k.py``."""
+"""40,000 steps; all else as in ``schedule_mask2former_80k.py``."""
 
-_base_ = "schedule_160k.py"
+_base_ = "schedule_mask2former_80k.py"
 
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1501),
