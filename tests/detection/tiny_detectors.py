@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from tests.tiny_models import save_checkpoint, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 BASES = ROOT / "detection" / "configs" / "_base_"
@@ -42,37 +39,18 @@ val_dataloader = test_dataloader
 
 
 def tiny_config(folder: Path, text: str = MASK_RCNN, **changes: Any) -> Path:
-    """Write a config whose images are 128 pixels wide; return its path.
+    """Write a detector's config; return its path.
 
     Args:
         folder: where to write it.
         text: the config.
         **changes: settings to merge, keys with ``__`` for dots.
     """
-    path = folder / "base.py"
-    path.write_text(text)
-    config = Config.fromfile(path)
-    for step in config.test_dataloader.dataset.pipeline:
-        if step.type == "Resize":
-            step.scale = (128, 96)
-    config.merge_from_dict({key.replace("__", "."): value for key, value in changes.items()})
-    target = folder / "config.py"
-    config.dump(target)
-    return target
+    return write_config(folder, text, **changes)
 
 
 def save_tiny_detector(
     config_path: Path, target: Path, *, with_config: bool = True, classes: Any = NAMES
 ) -> Path:
     """Write a checkpoint with random weights, as mmengine's runner does; return its path."""
-    config = Config.fromfile(config_path)
-    init_default_scope("mmdet")
-    torch.manual_seed(0)
-    model = MODELS.build(config.model)
-    meta: dict[str, Any] = {"epoch": 1, "iter": 7}
-    if with_config:
-        meta["cfg"] = config.pretty_text
-    if classes is not None:
-        meta["dataset_meta"] = {"classes": classes, "palette": [(220, 20, 60)] * len(classes)}
-    torch.save({"meta": meta, "state_dict": model.state_dict(), "message_hub": {}}, target)
-    return target
+    return save_checkpoint(config_path, target, with_config=with_config, classes=classes)

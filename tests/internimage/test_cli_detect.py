@@ -23,6 +23,7 @@ from internimage.integrations.openmmlab.prediction.video import (
     read_frames,
 )
 from tests.detection.tiny_detectors import NAMES, THRESHOLD, save_tiny_detector, tiny_config
+from tests.odd_images import write_odd_images
 
 WITHOUT_OPENMMLAB = """
 import sys
@@ -125,23 +126,7 @@ def test_a_folder_is_all_of_its_images_and_the_table_has_a_row_a_detection(
 def test_what_an_image_file_means_decides_not_its_bytes(folder, tmp_path, capsys):
     """Turned by EXIF, 16-bit, with transparency, with a palette: the pixels that a viewer shows."""
     upright = np.asarray(Image.open(folder / "photos" / "a.png"))
-    grey = upright.mean(axis=-1).astype(np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the viewer turns it clockwise by a quarter
-    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "turned.png", exif=exif)
-    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
-    alpha = np.full((*grey.shape, 1), 255, np.uint8)
-    alpha[:40] = 0
-    Image.fromarray(np.concatenate([upright, alpha], axis=-1)).save(tmp_path / "glass.png")
-    paper = upright.copy()
-    paper[:40] = 255
-    Image.fromarray(grey).convert("P").save(tmp_path / "palette.gif")
-    shown = {
-        "turned": upright,
-        "sixteen": np.repeat(grey[..., None], 3, axis=-1),
-        "glass": paper,
-        "palette": np.repeat(grey[..., None], 3, axis=-1),
-    }
+    shown = write_odd_images(tmp_path, upright)
     files = [str(path) for path in sorted(tmp_path.iterdir())]
     code, _, err = detect(folder, capsys, *files, output=tmp_path / "out")
     assert (code, err) == (0, "")

@@ -1,0 +1,94 @@
+"""segmentation/image_demo.py: the original's flags on the code of ``internimage segment``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segmentation import image_demo
+from tests.segmentation.tiny_segmentors import (
+    ROOT,
+    make_pixels,
+    save_tiny_segmentor,
+    tiny_config,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    save_tiny_segmentor(tiny_config(folder), folder / "model.pth", with_config=False)
+    (folder / "photos").mkdir()
+    for name in ("a.jpg", "b.png"):
+        Image.fromarray(make_pixels()).save(folder / "photos" / name)
+    return folder
+
+
+def demo(folder: Path, monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.chdir(folder)
+    code = image_demo.main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_originals_command_line_leaves_pictures_in_demo(folder, monkeypatch, capsys):
+    code, out, err = demo(
+        folder, monkeypatch, capsys, "photos", "config.py", "model.pth", "--palette", "ade20k",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "config: config.py" in out
+    names = sorted(path.name for path in (folder / "demo").iterdir())
+    assert names == ["a.jpg", "a.json", "a_labels.png", "b.json", "b.png", "b_labels.png"]
+    answer = json.loads((folder / "demo" / "b.json").read_text())
+    assert sum(one["share"] for one in answer["classes"]) == pytest.approx(1)
+    with Image.open(folder / "demo" / "b_labels.png") as file:
+        assert file.getpalette()[:6] == [120, 120, 120, 180, 120, 120]  # ADE20K's first colours
+
+
+def test_a_single_image_goes_into_the_folder_of_out_and_shows_through_the_colours(
+    folder, monkeypatch, capsys
+):
+    code, _, _ = demo(
+        folder, monkeypatch, capsys, "photos/b.png", "config.py", "model.pth", "--out", "there",
+        "--opacity", "0",
+    )  # fmt: skip
+    assert code == 0
+    assert sorted(path.name for path in (folder / "there").iterdir()) == [
+        "b.json", "b.png", "b_labels.png",
+    ]  # fmt: skip
+    assert np.array_equal(np.asarray(Image.open(folder / "there" / "b.png")), make_pixels())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.jpg", "config.py", "model.pth"], "expected an existing image file, got none.jpg"),
+        (["photos", "none.py", "model.pth"], "expected a config file, got none at none.py"),
+        (["photos", "config.py"], "the following arguments are required: checkpoint"),
+        (["photos", "config.py", "model.pth", "--opacity", "7"], "from 0 to 1, got 7"),
+        (["photos", "config.py", "model.pth", "--palete", "voc"], "did you mean --palette?"),
+        (["photos", "config.py", "model.pth", "--palette", "vos"], "invalid choice: 'vos'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(folder, arguments, message, monkeypatch, capsys):
+    code, _, err = demo(folder, monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert err.count("\n") == 1 and err.startswith("image_demo.py: ")
+    assert message in err
+
+
+def test_it_runs_as_a_script_from_any_folder(folder):
+    script = ROOT / "segmentation" / "image_demo.py"
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    for flag in ("--out", "--device", "--palette", "--opacity"):
+        assert flag in done.stdout
