@@ -14,11 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.detection.script_fixtures import (  # noqa: F401
-    signals_and_warnings_as_before,
-    tiny_folder,
-    trained,
-)
+from tests.detection.script_fixtures import tiny_folder, trained  # noqa: F401
+from tests.script_runs import signals_and_warnings_as_before  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "detection" / "configs" / "digit_scenes"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,17 +24,3 @@ def trained(tiny_folder: Path) -> tuple[Path, Done]:
     done = run_script("train.py", "tiny.py", "--work-dir", "run", folder=tiny_folder)
     assert done.code == 0, done.errors
     return tiny_folder / "run", done
-
-
-@pytest.fixture
-def signals_and_warnings_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lets a script run in this process and leave no trace in it."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(warnings, "filters", list(warnings.filters))
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_ID"):
-        monkeypatch.delenv(name, raising=False)
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)

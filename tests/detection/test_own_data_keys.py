@@ -14,12 +14,12 @@ import pytest
 from mmengine.config import Config
 
 from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.config_parts import heads, leaf_datasets
 from internimage.integrations.openmmlab.scripts.data_checks import (
     TRAIN,
     check_data,
-    class_names_of,
 )
-from internimage.integrations.openmmlab.scripts.own_data import heads, leaf_datasets
+from internimage.integrations.openmmlab.scripts.own_classes import class_names_of
 from internimage.integrations.openmmlab.scripts.own_pipelines import (
     apply_own_pipelines,
     pipelines_of,
@@ -163,18 +163,6 @@ def test_classes_of_a_type_of_data_set_are_known_without_building_it():
     names = class_names_of(config, leaves(config, "train_dataloader")[0])
     assert names is not None
     assert (len(names), names[0], names[-1]) == (80, "person", "toothbrush")
-
-
-def test_a_segmentor_may_have_more_outputs_than_classes(tmp_path: Path):
-    (tmp_path / "a.txt").write_text("")
-    path = tmp_path / "c.py"
-    path.write_text(
-        "model = dict(decode_head=dict(num_classes=150))\n"
-        "train_dataloader = dict(dataset=dict(type='X', ann_file='a.txt', "
-        f"data_root='{tmp_path}', metainfo=dict(classes=('road', 'car'))))\n"
-    )
-    with pytest.warns(UserWarning, match="num_classes = 150 is more than the 2 classes"):
-        check_data(read_config(path), TRAIN[:1])
 
 
 def pipeline(*, flip: bool = True, side: int = 640) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from internimage.integrations.openmmlab.prediction.detector import build_detector
 from internimage.integrations.openmmlab.scripts.arguments import parse_test
 from internimage.integrations.openmmlab.scripts.config_file import read_config
-from internimage.integrations.openmmlab.scripts.own_data import heads
+from internimage.integrations.openmmlab.scripts.config_parts import heads
 from internimage.integrations.openmmlab.scripts.test import main
 from internimage.integrations.openmmlab.scripts.test_settings import apply_arguments
 from tests.detection.script_runs import CONFIGS, Done, run_script

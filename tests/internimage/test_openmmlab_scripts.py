@@ -32,7 +32,7 @@ from internimage.integrations.openmmlab.scripts.records import (
 )
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
 from internimage.script import DivergedError
-from tests.detection.script_fixtures import signals_and_warnings_as_before  # noqa: F401
+from tests.script_runs import signals_and_warnings_as_before  # noqa: F401
 
 
 def runner_in(folder: Path, **more: Any) -> Any:

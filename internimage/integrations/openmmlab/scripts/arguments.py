@@ -180,10 +180,13 @@ def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Na
     parser.add_argument(
         "--format-only", action="store_true", help="write files for a server, compute no score"
     )
-    parser.add_argument("--eval", nargs="+", metavar="METRIC", help="bbox, segm, mIoU, ...")
+    parser.add_argument(
+        "--eval", nargs="+", metavar="METRIC", help="bbox, segm, mIoU, cityscapes, ..."
+    )
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
     parser.add_argument("--show-dir", metavar="DIR", help="draw predictions into this folder")
     parser.add_argument("--show-score-thr", type=float, metavar="X", help="boxes to draw (0.3)")
+    parser.add_argument("--opacity", type=float, metavar="X", help="label maps to draw (0.5)")
     parser.add_argument("--gpu-collect", action="store_true", help="gather results over GPUs")
     parser.add_argument("--tmpdir", metavar="DIR", help="folder that all ranks see, for results")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation of the config")
@@ -197,6 +200,7 @@ def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Na
         help="arguments of the metric: classwise=True",
     )
     parser.add_argument("--options", nargs="+", action=KeyValues, help="old: --eval-options")
+    parser.add_argument("--dir-name", metavar="X", help="old: no effect")
     args = parser.parse_all(arguments)
     _take_old_options(args, "eval_options")
     if args.aug_test:
@@ -205,8 +209,18 @@ def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Na
         given = "none" if args.weights is None else f"{args.weights} and {args.checkpoint}"
         raise ValueError(f"expected one CHECKPOINT behind CONFIG, got {given}")
     args.checkpoint = args.checkpoint or args.weights
-    if args.show_score_thr is not None and not (args.show or args.show_dir):
-        warnings.warn("--show-score-thr has no effect without --show or --show-dir", stacklevel=2)
+    for flag in ("show_score_thr", "opacity"):
+        if getattr(args, flag) is not None and not (args.show or args.show_dir):
+            typed = flag.replace("_", "-")
+            warnings.warn(f"--{typed} has no effect without --show or --show-dir", stacklevel=2)
+    if args.opacity is not None and not 0 < args.opacity <= 1:
+        raise ValueError(f"expected --opacity above 0 and at most 1, got {args.opacity}")
+    if args.dir_name is not None:
+        warnings.warn(
+            "--dir-name has no effect, nor had it ever one; --work-dir, --show-dir and --out say "
+            "where files go",
+            stacklevel=2,
+        )
     if args.gpu_collect and args.tmpdir:
         raise ValueError(f"expected one of --gpu-collect and --tmpdir, got both ({args.tmpdir})")
     _take_gpus(args)

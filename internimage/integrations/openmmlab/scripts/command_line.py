@@ -40,6 +40,8 @@ def run_script(
     """
     # mmdet says so at every start: its metric of this name is one of several, and not used here.
     warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
+    # mmseg advises at every start against its own default of a loss.
+    warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
     # mmengine's wrapper of models says it in the way of PyTorch before 2.13.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
 

@@ -53,6 +53,7 @@ RUNNER_KEYS = (
     "sync_bn",
     "activation_checkpointing",
     "efficient_conv_bn_eval",
+    "tta",
     "tta_model",
     "tta_pipeline",
     "custom_imports",
@@ -101,8 +102,8 @@ def read_config(
         raise ValueError(
             f"expected --cfg-options that fit {path}, got {', '.join(options)} ({_line(error)})"
         ) from error
-    apply_own_data(config, given=options)
     apply_own_pipelines(config, path, before=pipelines, given=options)
+    apply_own_data(config, given=options)  # changes the pipelines that the data sets have now
     check_values(config)
     return config
 

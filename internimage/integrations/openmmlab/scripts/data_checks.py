@@ -10,17 +10,20 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from internimage.integrations.openmmlab.data.coco_check import require_trainable
-from internimage.integrations.openmmlab.scripts.own_data import (
+from internimage.integrations.openmmlab.data.mask_check import require_masks
+from internimage.integrations.openmmlab.scripts import own_masks
+from internimage.integrations.openmmlab.scripts.config_parts import (
     CLASSES,
     EVALUATORS,
     annotation_path,
+    data_set_class,
     heads,
     leaf_datasets,
 )
+from internimage.integrations.openmmlab.scripts.own_classes import class_names_of
 
 TRAIN = ("train_dataloader", "val_dataloader")
 TEST = ("test_dataloader",)
@@ -30,10 +33,12 @@ KNOWN_FILES = tuple(
     f"{kind}_{part}2017.json" for kind in ("instances", "image_info") for part in ("train", "val")
 )
 SHOWN = 5
+NUM_MASKS = 50
+"""Masks of a set that are looked into."""
 
 
 def check_data(config: Config, loaders: Sequence[str]) -> None:
-    """Check the data sets of a config: files, numbers of classes, the content of COCO files.
+    """Check the data sets of a config: files, numbers of classes, the content of COCO files, masks.
 
     Args:
         config: With the keys for own data applied.
@@ -41,7 +46,7 @@ def check_data(config: Config, loaders: Sequence[str]) -> None:
 
     Raises:
         ValueError: A file or folder is missing, the model and a data set disagree on the classes,
-            or an annotation file cannot be trained with; the message names the key.
+            or annotations or masks cannot be trained with; the message names the key.
     """
     for loader in loaders:
         for key, leaf in leaf_datasets(config, loader):
@@ -49,25 +54,18 @@ def check_data(config: Config, loaders: Sequence[str]) -> None:
     for name, loader in EVALUATORS.items():
         if loader in loaders:
             _check_evaluator(name, config.get(name))
+    larger: dict[str, str] = {}
     for loader in loaders:
         for key, leaf in leaf_datasets(config, loader):
             names = class_names_of(config, leaf)
             if names is not None:
-                _check_num_classes(config, key, names)
-            _check_content(config, key, leaf, is_trained=loader == "train_dataloader")
-
-
-def class_names_of(config: Config, leaf: dict[str, Any]) -> tuple[str, ...] | None:
-    """Return the classes of a data set: those of its ``metainfo``, else those of its type."""
-    given = (leaf.get("metainfo") or {}).get(CLASSES)
-    if given is not None:
-        return (given,) if isinstance(given, str) else tuple(given)
-    kind = leaf.get("type")
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
-            kind = registry.get(kind)
-    names = getattr(kind, "METAINFO", {}).get(CLASSES)
-    return (names,) if isinstance(names, str) else names and tuple(names)
+                larger |= _check_num_classes(config, key, leaf, names)
+            if own_masks.is_semantic(config):
+                _check_masks(config, key, leaf, names)
+            else:
+                _check_content(config, key, leaf, is_trained=loader == "train_dataloader")
+    for text in larger.values():
+        warnings.warn(text, stacklevel=2)
 
 
 def _check_paths(key: str, leaf: dict[str, Any]) -> None:
@@ -83,9 +81,10 @@ def _check_paths(key: str, leaf: dict[str, Any]) -> None:
     for name, prefix in (leaf.get("data_prefix") or {}).items():
         folder = os.path.join(root, prefix or "")
         if isinstance(prefix, str) and folder and not os.path.isdir(folder):
+            kind = "seg_map" if name == own_masks.PREFIX else "img"
             raise ValueError(
                 f"expected a folder at {key}.data_prefix.{name} = {folder}, got none; data_root, "
-                "train_img_prefix and val_img_prefix in --cfg-options say where it is"
+                f"train_{kind}_prefix and val_{kind}_prefix in --cfg-options say where it is"
             )
 
 
@@ -96,23 +95,69 @@ def _check_evaluator(name: str, metrics: Any) -> None:
             raise ValueError(f"expected a file at {name}.ann_file = {path}, got none")
 
 
-def _check_num_classes(config: Config, key: str, names: Sequence[str]) -> None:
+def _check_num_classes(
+    config: Config, key: str, leaf: dict[str, Any], names: Sequence[str]
+) -> dict[str, str]:
+    """Compare the heads with a data set; return what to say of larger ones, by head."""
+    larger = {}
     for head, settings in heads(config):
         count = settings["num_classes"]
         if count == len(names):
             continue
         shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-        if count > len(names) and head.startswith(("model.decode_head", "model.auxiliary_head")):
+        is_public = names == getattr(data_set_class(config, leaf), "METAINFO", {}).get(CLASSES)
+        if count > len(names) and own_masks.is_semantic(config) and is_public:
             # Released segmentors have outputs that no class belongs to.
-            warnings.warn(
-                f"{head}.num_classes = {count} is more than the {len(names)} classes of {key}",
-                stacklevel=2,
+            larger[head] = (
+                f"{head}.num_classes = {count} is more than the {len(names)} classes of {key}"
             )
             continue
         raise ValueError(
             f"expected {head}.num_classes = {len(names)}, the number of classes of {key} "
             f"({shown}), got {count}; classes=\"('NAME', ...)\" in --cfg-options sets both"
         )
+    return larger
+
+
+def _check_masks(
+    config: Config, key: str, leaf: dict[str, Any], names: Sequence[str] | None
+) -> None:
+    """Pair images and masks, and look into some of them; public sets are known to be right."""
+    if names is None:
+        raise ValueError(
+            f"expected the names of the classes of {key}, got none; "
+            "classes=\"('NAME', ...)\" in --cfg-options sets them"
+        )
+    for count in own_masks.checks_in(leaf):
+        if count != len(names):
+            raise ValueError(
+                f"expected CheckSegMap.num_classes = {len(names)} in {key}.pipeline, the number "
+                f"of classes of the data set, got {count}; classes=\"('NAME', ...)\" in "
+                "--cfg-options sets both"
+            )
+    prefixes = leaf.get("data_prefix") or {}
+    if leaf.get("type") != own_masks.BASE or leaf.get("backend_args"):
+        return
+    if prefixes.get(own_masks.PREFIX) is None:
+        return  # nothing to compare with: predictions alone
+    root = leaf.get("data_root") or ""
+    listed = None
+    if leaf.get("ann_file") and os.path.isfile(annotation_path(leaf)):
+        lines = Path(annotation_path(leaf)).read_text(encoding="utf-8").splitlines()
+        listed = [line.strip() for line in lines if line.strip()]
+    fields = {name: leaf[name] for name in own_masks.FIELDS if name in leaf}
+    report = require_masks(
+        Path(root, prefixes.get("img_path") or ""),
+        Path(root, prefixes[own_masks.PREFIX]),
+        classes=names,
+        ignore_index=leaf.get("ignore_index", 255),
+        names=listed,
+        limit=NUM_MASKS,
+        **fields,
+    )
+    for fault in report.faults:
+        if fault.effect == "dropped":
+            warnings.warn(f"{key}: {fault.describe()}", stacklevel=2)
 
 
 def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained: bool) -> None:
@@ -163,6 +208,8 @@ class DataCheckHook(Hook):
             if count == 0:
                 metainfo = getattr(loader.dataset, "metainfo", {})
                 names = ", ".join(map(str, (metainfo.get(CLASSES) or ())[:SHOWN]))
+                if runner.cfg.get("default_scope") == "mmseg":
+                    raise ValueError(f"expected images in {name}_dataloader.dataset, got none")
                 raise ValueError(
                     f"expected images with objects in {name}_dataloader.dataset, got none: no "
                     f"annotation is of a class of the data set ({names}, ...), or filter_cfg "

@@ -5,18 +5,31 @@ changes afterwards, in a config that inherits or behind ``--cfg-options``, would
 Here it does::
 
     --cfg-options data_root=DIR train_ann_file=train.json "classes=('cat','dog')"
+
+What semantic masks have beside boxes' data sets is in ``own_masks``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 from mmengine.config import Config
 
-DATA_ROOT = "data_root"
-CLASSES = "classes"
+from internimage.integrations.openmmlab.scripts import own_masks
+from internimage.integrations.openmmlab.scripts.config_parts import (
+    CLASSES,
+    DATA_ROOT,
+    EVALUATORS,
+    LOADERS,
+    PALETTE,
+    annotation_path,
+    heads,
+    leaf_datasets,
+)
+from internimage.integrations.openmmlab.scripts.own_classes import set_classes, set_palette
+
 PARTS = ("train", "val")
 OWN_DATA_KEYS = (
     DATA_ROOT,
@@ -25,36 +38,15 @@ OWN_DATA_KEYS = (
     "train_img_prefix",
     "val_ann_file",
     "val_img_prefix",
+    PALETTE,
+    *own_masks.MASK_KEYS,
 )
-"""``data_root``, ``classes`` (names), and of each part the annotations and the folder of images,
-relative to ``data_root``. The test reads what the validation reads."""
-
-LOADERS = {"train_dataloader": "train", "val_dataloader": "val", "test_dataloader": "val"}
-EVALUATORS = {"val_evaluator": "val_dataloader", "test_evaluator": "test_dataloader"}
+"""``data_root``, ``classes`` (names), ``palette`` (their colours), and of each part the annotations
+and the folder of images, relative to ``data_root``; for semantic masks those of ``own_masks``. The
+test reads what the validation reads."""
 
 # In a data set's data_prefix: the images of most sets, the folder of a year of Pascal VOC.
 IMAGE_PREFIXES = ("img", "img_path", "sub_data_root")
-# They hold a num_classes that counts something else.
-NOT_HEADS = ("backbone", "fed_loss")
-
-
-def leaf_datasets(config: Config, loader: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the data sets of a loader with their dotted keys, wrappers seen through."""
-    settings = config.get(loader)
-    if not isinstance(settings, dict) or not isinstance(settings.get("dataset"), dict):
-        return []
-    return list(_leaves(f"{loader}.dataset", settings["dataset"]))
-
-
-def heads(config: Config) -> list[tuple[str, dict[str, Any]]]:
-    """Return the parts of the model that know a number of classes, with their dotted keys.
-
-    A model that test-time augmentation has wrapped keeps the keys that it has in its file.
-    """
-    model = config.get("model")
-    while isinstance(model, dict) and isinstance(model.get("module"), dict):
-        model = model["module"]
-    return list(_heads("model", model))
 
 
 def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
@@ -66,8 +58,10 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
             sets were written down.
 
     Raises:
-        ValueError: A key is of the wrong kind, or lists several data sets beside one.
+        ValueError: A key is of the wrong kind, means nothing to the data sets, or lists several of
+            them beside one.
     """
+    own_masks.require_semantic(config, given)
     before = {
         loader: [dict(leaf) for _, leaf in leaf_datasets(config, loader)] for loader in LOADERS
     }
@@ -79,40 +73,18 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
             for _, leaf in leaf_datasets(config, loader):
                 leaf[DATA_ROOT] = root
     for part in PARTS:
-        for name, write in (("ann_file", _set_ann_file), ("img_prefix", _set_image_prefix)):
+        for name, write in _WRITERS.items():
             key = f"{part}_{name}"
             if config.get(key) is not None:
                 _spread(config, key, part, write, is_given=key in given)
     _move_evaluators(config, before, always="val_ann_file" in given)
+    if own_masks.is_semantic(config):
+        leaves = [leaf for loader in LOADERS for _, leaf in leaf_datasets(config, loader)]
+        own_masks.apply_fields(config, leaves, given)
     if config.get(CLASSES) is not None:
-        _set_classes(config, given)
-
-
-def annotation_path(leaf: dict[str, Any]) -> str:
-    """Return where a data set's annotation file is, as the data set will look for it."""
-    return os.path.join(leaf.get(DATA_ROOT) or "", leaf.get("ann_file") or "")
-
-
-def _leaves(key: str, dataset: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(dataset.get("dataset"), dict):
-        yield from _leaves(f"{key}.dataset", dataset["dataset"])
-    elif isinstance(dataset.get("datasets"), (list, tuple)):
-        for index, inner in enumerate(dataset["datasets"]):
-            yield from _leaves(f"{key}.datasets.{index}", inner)
-    else:
-        yield key, dataset
-
-
-def _heads(key: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, (list, tuple)):
-        for index, item in enumerate(node):
-            yield from _heads(f"{key}.{index}", item)
-    elif isinstance(node, dict):
-        if isinstance(node.get("num_classes"), int):
-            yield key, node
-        for name, value in node.items():
-            if name not in NOT_HEADS:
-                yield from _heads(f"{key}.{name}", value)
+        set_classes(config, given)
+    if config.get(PALETTE) is not None:
+        set_palette(config, given)
 
 
 def _spread(config: Config, key: str, part: str, write: Any, *, is_given: bool) -> None:
@@ -150,7 +122,8 @@ def _shown(leaves: list[dict[str, Any]], write: Any) -> list[Any]:
     """Return what the data sets hold of what ``write`` writes."""
     if write is _set_ann_file:
         return [leaf.get("ann_file") for leaf in leaves]
-    return [_prefixes(leaf).get(_image_key(leaf)) for leaf in leaves]
+    name = (lambda _: own_masks.PREFIX) if write is _set_mask_prefix else _image_key
+    return [_prefixes(leaf).get(name(leaf)) for leaf in leaves]
 
 
 def _set_ann_file(leaf: dict[str, Any], value: str) -> None:
@@ -159,6 +132,17 @@ def _set_ann_file(leaf: dict[str, Any], value: str) -> None:
 
 def _set_image_prefix(leaf: dict[str, Any], value: str) -> None:
     leaf["data_prefix"] = {**_prefixes(leaf), _image_key(leaf): value}
+
+
+def _set_mask_prefix(leaf: dict[str, Any], value: str) -> None:
+    leaf["data_prefix"] = {**_prefixes(leaf), own_masks.PREFIX: value}
+
+
+_WRITERS = {
+    "ann_file": _set_ann_file,
+    "img_prefix": _set_image_prefix,
+    "seg_map_prefix": _set_mask_prefix,
+}
 
 
 def _prefixes(leaf: dict[str, Any]) -> dict[str, Any]:
@@ -193,41 +177,6 @@ def _move_evaluators(
         if isinstance(loss, dict) and isinstance(loss.get("ann_file"), str):
             if os.path.normpath(loss["ann_file"]) == os.path.normpath(old):
                 loss["ann_file"] = new
-
-
-def _set_classes(config: Config, given: Collection[str]) -> None:
-    names = config[CLASSES]
-    names = (names,) if isinstance(names, str) else names
-    if not isinstance(names, (list, tuple)) or not names:
-        raise ValueError(f"expected classes = names, such as ('cat', 'dog'), got {names!r}")
-    names = tuple(str(name) for name in names)  # 7 on a command line is a number
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"expected classes once each, got {', '.join(twice)} twice")
-    config[CLASSES] = names
-    for key, head in heads(config):
-        if f"{key}.num_classes" in given and head["num_classes"] != len(names):
-            raise ValueError(
-                f"expected {key}.num_classes = {len(names)}, the number of classes "
-                f"({', '.join(names)}), got {head['num_classes']}"
-            )
-    for loader in LOADERS:
-        for _, leaf in leaf_datasets(config, loader):
-            leaf["metainfo"] = {**(leaf.get("metainfo") or {}), CLASSES: names}
-            # Colours of other classes, and of another number of them.
-            leaf["metainfo"].pop("palette", None)
-    for _, head in heads(config):
-        _set_num_classes(head, len(names))
-
-
-def _set_num_classes(head: dict[str, Any], count: int) -> None:
-    old = head["num_classes"]
-    head["num_classes"] = count
-    for loss in head.values():
-        weights = loss.get("class_weight") if isinstance(loss, dict) else None
-        # A weight for each class and one for "no object", as Mask2Former has them.
-        if isinstance(weights, (list, tuple)) and len(weights) == old + 1:
-            loss["class_weight"] = [*[weights[0]] * count, weights[-1]]
 
 
 def _check_text(key: str, value: Any) -> None:

@@ -40,8 +40,9 @@ def to_scores(metrics: Mapping[str, Any]) -> dict[str, float | None]:
             continue  # a list, or a text
         short = name.rpartition("/")[2]
         key = short if short not in scores else name
-        percent = 100 if short in PERCENT else 1
-        scores[key] = number / percent if math.isfinite(number) else None
+        # mmseg's are rounded, but to the nearest of 32 bits.
+        share = round(number / 100, 6) if short in PERCENT else number
+        scores[key] = share if math.isfinite(number) else None
     return scores
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from internimage.integrations.openmmlab.scripts.own_data import leaf_datasets
+from internimage.integrations.openmmlab.scripts import own_masks
+from internimage.integrations.openmmlab.scripts.config_parts import leaf_datasets
 
 # Metrics by their type: the argument that says what to measure, and what it may be.
 MEASURES = {
@@ -19,15 +23,23 @@ MEASURES = {
     "CrowdHumanMetric": ("metric", ("AP", "MR", "JI")),
     "IoUMetric": ("iou_metrics", ("mIoU", "mDice", "mFscore")),
 }
+CITYSCAPES = "cityscapes"
+"""A measure that is a metric of its own: that of the data set's authors."""
+
+IOU_OPTIONS = ("ignore_index", "nan_to_num", "beta", "prefix", "output_dir", "iou_metrics")
+"""Arguments of ``IoUMetric``, which takes any other without a word."""
+
 # Those that can write files instead, and the argument that says where.
 FORMATS = {
     "CocoMetric": "outfile_prefix",
     "LVISMetric": "outfile_prefix",
     "IoUMetric": "output_dir",
+    "CityscapesMetric": "output_dir",
 }
-DUMPS = {"mmdet": "DumpDetResults"}
-PICTURES = {"mmdet": "DetVisualizationHook", "mmseg": "SegVisualizationHook"}
+DUMPS = {"mmdet": "DumpDetResults", "mmseg": "DumpLabelMaps"}
+WINDOWS = {"mmdet": "DetVisualizationHook", "mmseg": "SegVisualizationHook"}
 SCORE_THRESHOLD = 0.3
+OPACITY = 0.5
 
 
 def apply_arguments(config: Config, args: argparse.Namespace) -> None:
@@ -51,6 +63,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
         _measure(config, args.eval)
     if args.format_only:
         _write_only(config)
+    _check_options(config, args.eval_options)
     for metric in _metrics(config):
         metric.update(args.eval_options)
         if args.gpu_collect:
@@ -61,8 +74,11 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
         _dump(config, args.out)
     if args.show or args.show_dir:
         _draw(config, args)
-    if args.tta:
+    _warn_of_drawing(config, args)
+    if args.tta or config.get("tta"):
         _augment(config, args.config)
+    if args.format_only and own_masks.is_semantic(config):
+        own_masks.leave_out_masks(config, "test_dataloader")
 
 
 def _metrics(config: Config) -> Iterator[dict[str, Any]]:
@@ -71,6 +87,12 @@ def _metrics(config: Config) -> Iterator[dict[str, Any]]:
 
 
 def _measure(config: Config, wanted: list[str]) -> None:
+    if CITYSCAPES in wanted and own_masks.is_semantic(config):
+        wanted = [name for name in wanted if name != CITYSCAPES]
+        others = list(_metrics(config)) if wanted else []
+        config.test_evaluator = [*others, _cityscapes(config)]
+        if not wanted:
+            return
     known = {name for kind in _kinds(config) for name in MEASURES.get(kind, ("", ()))[1]}
     if unknown := [name for name in wanted if name not in known]:
         raise ValueError(
@@ -82,6 +104,25 @@ def _measure(config: Config, wanted: list[str]) -> None:
         chosen = [name for name in wanted if name in names]
         if chosen:
             metric[argument] = chosen[0] if metric["type"] == "VOCMetric" else chosen
+
+
+def _cityscapes(config: Config) -> dict[str, Any]:
+    if importlib.util.find_spec("cityscapesscripts") is None:
+        raise ValueError(
+            "expected cityscapesscripts for --eval cityscapes, got none; "
+            "pip install cityscapesscripts"
+        )
+    # A folder of its own: the metric removes what it does not keep, the folder itself as well.
+    folder = str(Path(config.work_dir) / CITYSCAPES)
+    return {"type": "CityscapesMetric", "output_dir": folder, "keep_results": True}
+
+
+def _check_options(config: Config, options: dict[str, Any]) -> None:
+    unknown = [name for name in options if name not in IOU_OPTIONS]
+    if unknown and set(_kinds(config)) == {"IoUMetric"}:
+        raise ValueError(
+            f"expected --eval-options of IoUMetric ({', '.join(IOU_OPTIONS)}), got {unknown[0]}"
+        )
 
 
 def _write_only(config: Config) -> None:
@@ -102,30 +143,51 @@ def _dump(config: Config, path: str) -> None:
         raise ValueError(f"expected --out *.pkl, got {path}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     kind = DUMPS.get(config.get("default_scope"), "DumpResults")
+    if own_masks.is_semantic(config):
+        _register_label_maps()
     config.test_evaluator = [*_metrics(config), {"type": kind, "out_file_path": path}]
 
 
 def _draw(config: Config, args: argparse.Namespace) -> None:
     scope = config.get("default_scope")
-    if scope not in PICTURES:
-        raise ValueError(f"expected default_scope {' or '.join(PICTURES)} to draw, got {scope}")
-    hook: dict[str, Any] = {"type": PICTURES[scope], "draw": True, "interval": 1}
-    hook["show"] = bool(args.show)
+    if scope not in WINDOWS:
+        raise ValueError(f"expected default_scope {' or '.join(WINDOWS)} to draw, got {scope}")
     folder = str(Path(args.show_dir).resolve()) if args.show_dir else None
+    hook: dict[str, Any] = {"type": WINDOWS[scope], "draw": True, "interval": 1}
+    hook["show"] = bool(args.show)
     if scope == "mmdet":
         hook["score_thr"] = SCORE_THRESHOLD if args.show_score_thr is None else args.show_score_thr
         hook["test_out_dir"] = folder
-    elif folder is not None:
-        config.visualizer.save_dir = folder
-    config.setdefault("default_hooks", {})["visualization"] = hook
+    opacity = OPACITY if args.opacity is None else args.opacity
+    hooks = config.setdefault("default_hooks", {})
+    if scope == "mmdet" or args.show:
+        hooks["visualization"] = hook
+    if scope == "mmseg":
+        config.setdefault("visualizer", {}).setdefault("type", "SegLocalVisualizer")
+        config.visualizer.alpha = opacity
+        if folder is not None:
+            _register_label_maps()
+            hooks["overlay"] = {"type": "OverlayHook", "out_dir": folder, "opacity": opacity}
+
+
+def _register_label_maps() -> None:
+    """Import what needs mmseg, which scripts of detectors do without."""
+    importlib.import_module("internimage.integrations.openmmlab.scripts.label_maps")
+
+
+def _warn_of_drawing(config: Config, args: argparse.Namespace) -> None:
+    others = {"mmseg": ("show_score_thr", "boxes"), "mmdet": ("opacity", "label maps")}
+    name, things = others.get(str(config.get("default_scope")), ("", ""))
+    if name and getattr(args, name) is not None:
+        flag = name.replace("_", "-")
+        warnings.warn(f"--{flag} has no effect: it is about {things}", stacklevel=3)
 
 
 def _augment(config: Config, path: str) -> None:
     for key in ("tta_model", "tta_pipeline"):
         if config.get(key) is None:
             raise ValueError(
-                f"expected {key} in {path} for --tta, got none; a config of "
-                "dino_4scale_*_tta.py, or _base_/tta.py, has it"
+                f"expected {key} in {path} for --tta, got none; {_where_views_are(config)}"
             )
     if config.tta_model.get("type") == "DetTTAModel" and _has_masks(config.get("model")):
         raise ValueError(
@@ -135,6 +197,12 @@ def _augment(config: Config, path: str) -> None:
     config.model = {**config.tta_model, "module": config.model}
     for _, leaf in leaf_datasets(config, "test_dataloader"):
         leaf["pipeline"] = config.tta_pipeline
+
+
+def _where_views_are(config: Config) -> str:
+    if own_masks.is_semantic(config):
+        return "the bases of data sets and _base_/default_runtime.py have it"
+    return "a config of dino_4scale_*_tta.py, or _base_/tta.py, has it"
 
 
 def _has_masks(node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The shell scripts start what they say."""
+"""The shell scripts of detection and segmentation start what they say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "detection"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True, params=["detection", "segmentation"])
+def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The folder whose scripts are run, which is the working directory."""
+    monkeypatch.chdir(ROOT / request.param)
+    return request.param
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def fakes(tmp_path: Path) -> Path:
 def run(script: str, *arguments: str, fakes: Path, **variables: str) -> tuple[int, list[list[str]]]:
     """Runs a script; returns its exit code and what it called, words of each call."""
     environment = {"PATH": f"{fakes}:{os.environ['PATH']}", **variables}
-    done = subprocess.run(["bash", FOLDER / script, *arguments], env=environment, timeout=60)
+    done = subprocess.run(["bash", script, *arguments], env=environment, timeout=60)
     calls = fakes.parent / "calls"
     text = calls.read_text() if calls.exists() else ""
     return done.returncode, [call.split("\n") for call in text.split("\n\n") if call]
@@ -57,7 +64,7 @@ def test_ranks_of_one_machine_are_started(fakes: Path, script: str, python: str,
     assert call[:2] == ["torchrun", "--standalone"]
     assert after(call, "--nproc_per_node") == "4"
     (path,) = [word for word in call if word.endswith(python)]
-    assert Path(path).samefile(FOLDER / python)
+    assert Path(path).samefile(python)
     assert call[call.index(path) + 1 :] == [*given, "--launcher", "pytorch", "--work-dir", "x y"]
 
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "detection/train.py": ["config.py"],
     "detection/test.py": ["config.py", "weights.pth"],
     "detection/get_flops.py": ["config.py"],
     "detection/image_demo.py": ["image.jpg", "config.py", "weights.pth"],
+    "segmentation/train.py": ["config.py"],
+    "segmentation/test.py": ["config.py", "weights.pth"],
+    "segmentation/get_flops.py": ["config.py"],
+    "segmentation/image_demo.py": ["image.jpg", "config.py", "weights.pth"],
     "tools/check_coco.py": ["train.json", "train"],
 }
 

@@ -1,0 +1,80 @@
+"""What test.py keeps of a segmentor's predictions: pictures with ``--show-dir``, ``--out``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, METRICS
+from mmengine.runner import Runner
+
+from internimage.files import write_atomically
+from internimage.integrations.openmmlab.prediction.palettes import random_palette
+
+NUM_LABELS = 256
+
+
+@HOOKS.register_module()
+class OverlayHook(Hook):
+    """Writes each image with the colours of its classes laid over it.
+
+    mmseg's own hook names the pictures after their place in the run, puts the masks beside, and
+    writes into a folder of logs.
+
+    Args:
+        out_dir: Gets ``NAME.png`` for each image, in the sub-folders of the images.
+        opacity: Of the colours, 0-1.
+    """
+
+    def __init__(self, out_dir: str, opacity: float) -> None:
+        self.out_dir = Path(out_dir)
+        self.opacity = opacity
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """Write the pictures of a batch."""
+        dataset = runner.test_dataloader.dataset
+        folder = Path((getattr(dataset, "data_prefix", None) or {}).get("img_path") or "")
+        known = dataset.metainfo.get("palette") or []
+        palette = np.array([*known, *random_palette(NUM_LABELS)[len(known) :]], np.uint8)
+        for sample in outputs or ():
+            image = mmcv.imread(sample.img_path)
+            labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
+            colours = palette[labels][..., ::-1]
+            picture = cv2.addWeighted(image, 1 - self.opacity, colours, self.opacity, 0)
+            path = Path(sample.img_path)
+            name = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+            _write(self.out_dir / name.with_suffix(".png"), picture)
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = cv2.imencode(".png", picture)[1].tobytes()
+    write_atomically(path, lambda file: file.write_bytes(content))
+
+
+@METRICS.register_module()
+class DumpLabelMaps(DumpResults):
+    """Keeps the label map of each image: mmengine's own keeps the scores of all classes as well.
+
+    The file is a pickled list of dicts of ``img_path`` and ``labels``, an array (H, W) of uint8, or
+    uint16 where there are more than 256 classes.
+    """
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Take over the predictions of a batch."""
+        for sample in data_samples:
+            labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()
+            kind = np.uint8 if labels.max(initial=0) < NUM_LABELS else np.uint16
+            self.results.append({"img_path": sample["img_path"], "labels": labels.astype(kind)})

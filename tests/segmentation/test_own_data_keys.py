@@ -1,0 +1,291 @@
+"""Own masks by a few keys: where each goes, and what of it does not fit."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.config_parts import (
+    heads,
+    leaf_datasets,
+    transforms,
+)
+from internimage.integrations.openmmlab.scripts.data_checks import TEST, TRAIN, check_data
+from tests.detection.script_runs import CONFIGS as DETECTION_CONFIGS
+from tests.segmentation.tiny_segmentation_sets import (
+    CLASSES,
+    CONFIGS,
+    HEIGHT,
+    WIDTH,
+    write_config,
+    write_images,
+)
+
+ADE = "ade20k/upernet_internimage_t_512_160k_ade20k.py"
+CITYSCAPES = "cityscapes/upernet_internimage_t_512x1024_160k_cityscapes.py"
+MAPILLARY = "mapillary/upernet_internimage_l_512x1024_80k_mapillary.py"
+MASK2FORMER = "pascal_context/mask2former_internimage_h_480_40k_pascal_context_59.py"
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+
+def leaves(config: Config, loader: str) -> list[dict[str, Any]]:
+    return [leaf for _, leaf in leaf_datasets(config, loader)]
+
+
+def all_leaves(config: Config) -> list[dict[str, Any]]:
+    return [leaf for loader in LOADERS for leaf in leaves(config, loader)]
+
+
+def checks(node: Any) -> set[int]:
+    return {step["num_classes"] for step in transforms(node) if step["type"] == "CheckSegMap"}
+
+
+def test_all_keys_reach_data_sets_heads_and_checks():
+    options = {
+        "data_root": "mine",
+        "train_img_prefix": "a/images",
+        "train_seg_map_prefix": "a/masks",
+        "val_img_prefix": "b/images",
+        "val_seg_map_prefix": "b/masks",
+        "classes": ("ground", "road"),
+        "palette": [[0, 0, 0], [128, 64, 128]],
+        "img_suffix": ".jpeg",
+        "seg_map_suffix": "_mask.png",
+        "reduce_zero_label": False,
+    }
+    config = read_config(CONFIGS / ADE, options)
+    (train,), (val,), (test,) = (leaves(config, loader) for loader in LOADERS)
+    assert train["data_prefix"] == {"img_path": "a/images", "seg_map_path": "a/masks"}
+    for leaf in (val, test):
+        assert leaf["data_prefix"] == {"img_path": "b/images", "seg_map_path": "b/masks"}
+    for leaf in (train, val, test):
+        assert leaf["type"] == "BaseSegDataset"
+        assert leaf["data_root"] == "mine"
+        assert leaf["metainfo"] == {"classes": options["classes"], "palette": options["palette"]}
+        for name in ("img_suffix", "seg_map_suffix", "reduce_zero_label"):
+            assert leaf[name] == options[name]
+        assert checks(leaf["pipeline"]) == {2}
+    assert checks(config.tta_pipeline) == {2}
+    assert {name: head["num_classes"] for name, head in heads(config)} == {
+        "model.decode_head": 2,
+        "model.auxiliary_head": 2,
+    }
+
+
+@pytest.mark.parametrize("path", [ADE, CITYSCAPES, MAPILLARY, MASK2FORMER])
+def test_without_a_key_of_its_own_every_config_stays_as_it_is(path: str):
+    before, after = Config.fromfile(CONFIGS / path), read_config(CONFIGS / path)
+    for loader in LOADERS:
+        assert leaves(before, loader) == leaves(after, loader)
+    assert before.model == after.model
+
+
+def test_the_classes_of_mask2former_have_a_weight_each_and_one_for_none():
+    config = read_config(CONFIGS / MASK2FORMER, {"classes": ("a", "b", "c"), "train_ann_file": ""})
+    head = config.model.decode_head
+    assert head.num_classes == 3
+    assert head.loss_cls.class_weight == [1.0, 1.0, 1.0, 0.1]
+    assert leaves(config, "train_dataloader")[0]["ann_file"] == ""
+
+
+def test_weights_of_other_classes_are_left_out_with_a_warning(tmp_path: Path):
+    path = tmp_path / "c.py"
+    path.write_text(
+        f"_base_ = '{CONFIGS / CITYSCAPES}'\n"
+        "loss = dict(class_weight=[1.0] * 19)\n"
+        "model = dict(decode_head=dict(num_classes=19, loss_decode=loss))\n"
+    )
+    with pytest.warns(UserWarning, match="model.decode_head has 19 weights of classes, which 2"):
+        config = read_config(path, {"classes": ("a", "b")})
+    assert "class_weight" not in config.model.decode_head.loss_decode
+
+
+def test_a_type_with_classes_of_its_own_keeps_its_defaults_and_says_what_0_is(tmp_path: Path):
+    path = tmp_path / "c.py"
+    fields = "data_prefix=dict(img_path='i', seg_map_path='m')"
+    path.write_text(
+        "default_scope = 'mmseg'\n"
+        f"train_dataloader = dict(dataset=dict(type='ADE20KDataset', {fields}))\n"
+        f"val_dataloader = dict(dataset=dict(type='CityscapesDataset', {fields}))\n"
+    )
+    with pytest.warns(UserWarning, match="value 0 is no class, 1 is 'wall'"):
+        config = read_config(path, {"classes": ("wall", "mine")})
+    train, val = all_leaves(config)
+    assert (train["type"], val["type"]) == ("BaseSegDataset", "BaseSegDataset")
+    assert (train["reduce_zero_label"], train["seg_map_suffix"]) == (True, ".png")
+    assert val["img_suffix"] == "_leftImg8bit.png"
+    assert val["seg_map_suffix"] == "_gtFine_labelTrainIds.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = read_config(path, {"classes": ("wall", "mine"), "reduce_zero_label": True})
+    assert {leaf["reduce_zero_label"] for leaf in all_leaves(said)} == {True}
+
+
+def test_some_of_a_types_own_classes_number_the_masks_from_the_first_of_them():
+    """A type of mmseg would take them for a choice of its own: label 1 would be ignored."""
+    config = read_config(CONFIGS / ADE, {"classes": ("wall", "floor"), "reduce_zero_label": False})
+    assert {leaf["type"] for leaf in all_leaves(config)} == {"BaseSegDataset"}
+
+
+def test_zero_is_reduced_in_the_transform_as_in_the_data_set(tmp_path: Path):
+    path = tmp_path / "c.py"
+    path.write_text(
+        "default_scope = 'mmseg'\n"
+        "load = dict(type='LoadAnnotations', reduce_zero_label=True)\n"
+        "train_dataloader = dict(dataset=dict(type='BaseSegDataset', reduce_zero_label=True,\n"
+        "    pipeline=[dict(type='LoadImageFromFile'), load]))\n"
+        "tta_pipeline = [dict(type='TestTimeAug', transforms=[[load], []])]\n"
+    )
+    config = read_config(path, {"reduce_zero_label": False})
+    (leaf,) = all_leaves(config)
+    assert leaf["reduce_zero_label"] is False
+    for steps in (leaf["pipeline"], config.tta_pipeline):
+        (load,) = [step for step in transforms(steps) if step["type"] == "LoadAnnotations"]
+        assert load["reduce_zero_label"] is False
+
+
+def test_one_folder_leaves_one_of_several_data_sets():
+    options = {"train_img_prefix": "i", "train_seg_map_prefix": "m", "classes": ("a", "b")}
+    (leaf,) = leaves(read_config(CONFIGS / MAPILLARY, options), "train_dataloader")
+    assert leaf["data_prefix"] == {"img_path": "i", "seg_map_path": "m"}
+    assert leaf["type"] == "BaseSegDataset"
+
+
+def test_a_change_of_the_pipeline_and_own_classes_go_together(tmp_path: Path):
+    config = read_config(
+        write_config(tmp_path / "c.py", tmp_path),
+        {"classes": ("a", "b"), "train_pipeline.4.cat_max_ratio": 0.9},
+    )
+    (leaf,) = leaves(config, "train_dataloader")
+    assert leaf["pipeline"][4]["cat_max_ratio"] == 0.9
+    assert checks(leaf["pipeline"]) == {2}
+
+
+WRONG_KEYS = {
+    "one class": ({"classes": ("road",)}, r"at least two names for masks.*got \('road',\)"),
+    "a class twice": ({"classes": ("a", "a")}, "classes once each, got a twice"),
+    "colours": ({"palette": [[0, 0, 300], [1, 1, 1], [2, 2, 2]]}, r"colours.*got \[0, 0, 300\]"),
+    "number of colours": ({"palette": [[0, 0, 0]]}, "each of the 3 classes of train.*got 1"),
+    "a suffix": ({"img_suffix": 3}, "the end of a file's name, such as .png, got 3"),
+    "a switch": ({"reduce_zero_label": "no"}, "reduce_zero_label = True or False, got 'no'"),
+    "a folder": ({"train_seg_map_prefix": 3}, "train_seg_map_prefix = a path, got 3"),
+    "a head": (
+        {"classes": ("a", "b"), "model.decode_head.num_classes": 3},
+        r"model.decode_head.num_classes = 2, the number of classes \(a, b\), got 3",
+    ),
+    "windows": ({"model.test_cfg.mode": "slide"}, r"crop_size = \(height, width\).*got None"),
+    "a mode": ({"model.test_cfg.mode": "full"}, "'whole' or 'slide', got 'full'"),
+    "strides": (
+        {"model.test_cfg": {"mode": "slide", "crop_size": (32, 32), "stride": (32, 33)}},
+        r"stride <= crop_size = \(32, 32\), or windows leave pixels out, got \(32, 33\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_KEYS)
+def test_a_value_that_means_nothing_is_refused(name: str, tmp_path: Path):
+    options, message = WRONG_KEYS[name]
+    with pytest.raises(ValueError, match=message):
+        read_config(write_config(tmp_path / "c.py", tmp_path), options)
+
+
+def test_keys_about_masks_are_refused_by_data_sets_of_boxes():
+    path = DETECTION_CONFIGS / "coco/mask_rcnn_internimage_t_fpn_1x_coco.py"
+    with pytest.raises(ValueError, match="got seg_map_suffix, which only data sets of semantic m"):
+        read_config(path, {"seg_map_suffix": ".png"})
+
+
+def test_a_released_segmentor_may_have_more_outputs_than_a_public_set_has_classes(tmp_path: Path):
+    for folder in ("leftImg8bit", "gtFine"):
+        for part in ("train", "val"):
+            (tmp_path / folder / part).mkdir(parents=True)
+    config = read_config(CONFIGS / CITYSCAPES, {"data_root": str(tmp_path)})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_data(config, TRAIN)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == 2  # once a head, for training and validation together
+    assert "decode_head.num_classes = 150 is more than the 19 classes of" in said[0]
+
+
+def config_of(folder: Path) -> Config:
+    """A config of the data in a folder, as the scripts read it."""
+    return read_config(write_config(folder / "c.py", folder / "data"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_images(tmp_path / "data", num_train=2, num_val=1)
+    return tmp_path
+
+
+def test_data_without_a_fault_passes(folder: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_data(config_of(folder), (*TRAIN, *TEST))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model.decode_head", r"head.num_classes = 3, .* \(ground, disc, bar\), got 7"),
+        ("train_dataloader.dataset.pipeline.2", "CheckSegMap.num_classes = 3 .*got 7"),
+    ],
+)
+def test_numbers_of_classes_must_agree(folder: Path, key: str, message: str):
+    config = config_of(folder)
+    config.merge_from_dict({f"{key}.num_classes": 7})
+    with pytest.raises(ValueError, match=message):
+        check_data(config, TRAIN)
+
+
+def test_a_missing_folder_is_named_with_the_key_that_moves_it(folder: Path):
+    for name in ("images", "masks"):
+        (folder / "data" / name / "val").rename(folder / name)
+        kind = "img" if name == "images" else "seg_map"
+        with pytest.raises(ValueError, match=rf"data/{name}/val, got none; .*val_{kind}_prefix"):
+            check_data(config_of(folder), TRAIN)
+        (folder / name).rename(folder / "data" / name / "val")
+
+
+def spoil(folder: Path, kind: str) -> None:
+    """Makes one mistake in the training data."""
+    images, masks = folder / "data/images/train", folder / "data/masks/train"
+    if kind == "no images":
+        for path in (*images.iterdir(), *masks.iterdir()):
+            path.unlink()
+    elif kind == "no mask":
+        (masks / "001.png").unlink()
+    elif kind == "no image":
+        (images / "001.png").unlink()
+    elif kind == "size":
+        cv2.imwrite(str(masks / "001.png"), np.zeros((HEIGHT, WIDTH + 2), np.uint8))
+    elif kind == "labels":
+        cv2.imwrite(str(masks / "001.png"), np.full((HEIGHT, WIDTH), len(CLASSES), np.uint8))
+    elif kind == "colours":
+        cv2.imwrite(str(masks / "001.png"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("no images", ["images/train"]),
+        ("no mask", ["001.png"]),
+        ("size", ["001.png", "66x48", "64x48"]),
+        ("labels", ["001.png", "3"]),
+        ("colours", ["001.png"]),
+    ],
+)
+def test_a_fault_in_the_data_is_named_before_a_run(folder: Path, kind: str, words: list[str]):
+    spoil(folder, kind)
+    with pytest.raises(ValueError, match="masks") as caught:
+        check_data(config_of(folder), TRAIN)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "\n" not in str(caught.value)
