@@ -95,20 +95,19 @@ class MapillaryToCityscapesDataset(BaseSegDataset):
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int]:
         """Return the label to learn of each label in a mask, by which the loader replaces it.
 
-        Args:
-            new_classes: some of the classes of Cityscapes, or all; others are ignored then.
-
         Raises:
-            ValueError: a class is none of Cityscapes'.
+            ValueError: ``new_classes`` are others than Cityscapes'.
         """
-        classes = list(new_classes or cls.METAINFO["classes"])
-        if unknown := [name for name in classes if name not in VISTAS_OF_CITYSCAPES]:
+        classes = cls.METAINFO["classes"]
+        if new_classes is not None and tuple(new_classes) != tuple(classes):
             raise ValueError(
-                f"MapillaryToCityscapesDataset: expected classes of Cityscapes "
-                f"({', '.join(VISTAS_OF_CITYSCAPES)}), got {', '.join(map(str, unknown))}"
+                f"MapillaryToCityscapesDataset: expected the classes of Cityscapes "
+                f"({', '.join(classes)}), got {', '.join(map(str, new_classes))}"
             )
         learnt = {
-            vistas: classes.index(name) for name in classes for vistas in VISTAS_OF_CITYSCAPES[name]
+            vistas: label
+            for label, name in enumerate(classes)
+            for vistas in VISTAS_OF_CITYSCAPES[name]
         }
         names = MapillaryDataset_v1.METAINFO["classes"]
-        return {label: learnt.get(name, IGNORED) for label, name in enumerate(names)}
+        return {number: learnt.get(name, IGNORED) for number, name in enumerate(names)}
