@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import Tensor, nn
 
 from internimage.integrations.openmmlab.scripts.complexity import count_config, main
 from internimage.integrations.openmmlab.scripts.config_file import read_config
@@ -32,14 +35,45 @@ def test_counts_are_those_of_the_tables(name: str, parameters: float, flops: flo
     assert complexity.total / 1e9 == pytest.approx(flops, rel=0.005)
 
 
-def test_a_head_that_depends_on_values_is_run():
-    config = Config({"model": small_config(), "default_scope": "mmdet"})
-    once, is_abstract = count_config(config, 64, 96)
-    assert not is_abstract
-    twice, _ = count_config(config, 64, 192)
+def small_dino() -> Config:
+    return Config({"model": small_config(), "default_scope": "mmdet"})
+
+
+def test_dino_is_counted_without_its_values():
+    once, is_abstract = count_config(small_dino(), 64, 96)
+    assert is_abstract
+    twice, _ = count_config(small_dino(), 64, 192)
     # The stages grow with the image, the queries of the decoder do not.
     assert twice.sampling == 2 * once.sampling
     assert once.macs < twice.macs < 2 * once.macs
+    # self-attention of 2 decoder layers: projections of 10 queries, their products, width 32
+    assert once.attention == twice.attention == 2 * (4 * 10 * 32 * 32 + 2 * 10 * 10 * 32)
+
+
+@MODELS.register_module()
+class DependsOnValues(nn.Module):
+    """A model whose last layer runs where an activation is positive.
+
+    Args:
+        data_preprocessor: is not used.
+    """
+
+    def __init__(self, data_preprocessor: Any = None) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 4, 1)
+        self.first, self.second = nn.Conv2d(4, 5, 1), nn.Conv2d(5, 6, 1)
+
+    def forward(self, image: Tensor, samples: Any, mode: str) -> Tensor:
+        """Map an image (1, 3, H, W) to (1, 5 or 6, H, W)."""
+        x = self.first(self.backbone(image))
+        return self.second(x) if x.mean() > 0 else x
+
+
+def test_a_head_that_depends_on_values_is_run():
+    complexity, is_abstract = count_config(Config({"model": {"type": "DependsOnValues"}}), 8, 16)
+    assert not is_abstract
+    assert complexity.macs == 8 * 16 * (3 * 4 + 4 * 5)
+    assert complexity.attention == complexity.sampling == 0
 
 
 @pytest.mark.usefixtures("signals_and_warnings_as_before")

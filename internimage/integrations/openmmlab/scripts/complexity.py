@@ -1,12 +1,14 @@
 """Parameters and operations of a whole detector or segmentor, on tensors without storage.
 
-As in the published tables: multiply-accumulates of convolutions, linear layers and attention, the
-sampling of DCNv3, one image, and of an R-CNN's heads 1000 boxes and 100 masks.
+As in the published tables: multiply-accumulates of convolutions and linear layers, the sampling of
+DCNv3, one image, and of an R-CNN's heads 1000 boxes and 100 masks. Those tables leave out what was
+no layer to the counter behind them: a transformer's attention, counted here for itself.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +19,15 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
 from internimage.complexity import SAMPLING_OPERATIONS, Complexity, count_parameters
 from internimage.integrations.openmmlab.scripts.arguments import parse_flops
 from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.layer_counter import (
+    LayerCounter,
+    SizesAreNumbers,
+)
 from internimage.integrations.openmmlab.scripts.ranks import replace_sync_batch_norm
 from ops_dcnv3.modules import DCNv3
 
@@ -61,13 +66,29 @@ def main(
         print(f"FLOPs       {complexity.total / 1e9:.2f} G")
         print(f"  layers    {complexity.macs / 1e9:.2f} G multiply-accumulates")
         print(f"  sampling  {complexity.sampling / 1e9:.2f} G (DCNv3: 5 N P C a block)")
+        if complexity.attention:
+            attention = complexity.attention / 1e9
+            print(f"attention   {attention:.2f} G more, which published tables leave out")
         if not is_abstract:
-            print("the head was run: what its own attention samples is not counted")
+            print("the head was run: what it computes depends on values")
 
     return run_script(name, script)
 
 
-def count_config(config: Config, height: int, width: int) -> tuple[Complexity, bool]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelComplexity(Complexity):
+    """What one image costs a detector or segmentor.
+
+    Args:
+        attention: multiply-accumulates outside ``macs`` and ``total``: products of two activations,
+            as of queries and keys or of queries and pixels, and the projections within PyTorch's
+            ``MultiheadAttention``.
+    """
+
+    attention: int
+
+
+def count_config(config: Config, height: int, width: int) -> tuple[ModelComplexity, bool]:
     """Count the model of a config for one image.
 
     Args:
@@ -77,7 +98,7 @@ def count_config(config: Config, height: int, width: int) -> tuple[Complexity, b
 
     Returns:
         The counts, and whether nothing had to be computed for them. A head whose computation
-        depends on values, such as DINO's, is run.
+        depends on values is run.
     """
     config = copy.deepcopy(config)
     init_default_scope(config.get("default_scope", "mmengine"))
@@ -89,16 +110,14 @@ def count_config(config: Config, height: int, width: int) -> tuple[Complexity, b
     model.to("meta")
     parameters = count_parameters(model)
     image = torch.zeros(1, 3, height, width, device="meta")
-    with (
-        torch.no_grad(),
-        sampling_operations(model) as sampling,
-        FlopCounterMode(display=False) as counter,
-    ):
+    backbone = LayerCounter(model)
+    with sampling_operations(model) as sampling, backbone:
         features = model.backbone(image)
-    macs = counter.get_total_flops()
     model.backbone = _Features(features)
     try:
-        macs += _count(model, image)
+        head = LayerCounter(model)
+        with head, SizesAreNumbers():
+            _forward(model, image)
         is_abstract = True
     except RuntimeError as error:
         if "meta" not in str(error):
@@ -106,19 +125,17 @@ def count_config(config: Config, height: int, width: int) -> tuple[Complexity, b
         model.to_empty(device="cpu")
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.detach().zero_()
-        macs += _count(model, torch.zeros(1, 3, height, width))
+        head = LayerCounter(model)
+        with head:
+            _forward(model, torch.zeros(1, 3, height, width))
         is_abstract = False
-    return (
-        Complexity(parameters=parameters, macs=macs // 2, sampling=sum(sampling)),
-        is_abstract,
+    complexity = ModelComplexity(
+        parameters=parameters,
+        macs=backbone.layers + head.layers,
+        attention=backbone.attention + head.attention,
+        sampling=sum(sampling),
     )
-
-
-def _count(model: nn.Module, image: Tensor) -> int:
-    """Return twice the multiply-accumulates behind the backbone."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        _forward(model, image)
-    return int(counter.get_total_flops())
+    return complexity, is_abstract
 
 
 class _Features(nn.Module):
