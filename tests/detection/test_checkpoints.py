@@ -26,8 +26,11 @@ from internimage.integrations.openmmlab.scripts.checkpoints import (
     load_all_weights,
     read_checkpoint,
 )
-from internimage.integrations.openmmlab.scripts.safe_loading import (
+from internimage.integrations.openmmlab.scripts.released_models import (
+    RELEASED_DETECTORS,
     RELEASED_MODELS,
+)
+from internimage.integrations.openmmlab.scripts.safe_loading import (
     find_file,
     register_safe_loading,
 )
@@ -332,11 +335,11 @@ def test_released_names_are_those_of_readme_configs_and_docstrings():
     in_tables = set(re.findall(r"\| .*`(\w[\w.]*)\.pth` *\|", readme))
     in_tables |= set(re.findall(r"`(\w[\w.]*)\.pth`,", readme))
     in_tables |= set(re.findall(r"\[((?:mask_rcnn|cascade)_\w+_coco)\]\(configs/coco", readme))
-    assert in_tables == set(RELEASED_MODELS)
+    assert in_tables == set(RELEASED_DETECTORS)
     texts = [path.read_text() for path in CONFIGS.rglob("*.py")]
     named = {name for text in texts for name in re.findall(r"(\w[\w.]*)\.pth\b", text)}
     assert len(named) >= 5
-    assert named <= set(RELEASED_MODELS) | set(RELEASED)
+    assert named <= set(RELEASED_DETECTORS) | set(RELEASED)
 
 
 def test_a_file_of_that_name_wins_and_nothing_else_is_guessed(tmp_path: Path, monkeypatch):

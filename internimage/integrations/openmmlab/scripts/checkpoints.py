@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from internimage.checkpoint import LoadReport
 from internimage.checkpoint_layouts import ANCHOR, strip_wrappers
 from internimage.integrations.openmmlab.convert import convert_state_dict
+from internimage.integrations.openmmlab.scripts.checkpoint_kinds import SEGMENTOR, kind_of
 from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpoint
 
 __all__ = [
@@ -121,6 +122,9 @@ def require_complete(
     if report.complete:
         return
     _refuse_parts(report, weights, origin)
+    wanted_kind, kind = _kinds(report, weights)
+    if wanted_kind != kind and wanted_kind is not None and kind is not None:
+        raise ValueError(f"expected a checkpoint of {wanted_kind}, got {kind} in {origin}")
     if classes and len(classes) == len(report.mismatched) and not report.missing:
         key, found, wanted = report.mismatched[0]
         raise ValueError(
@@ -132,11 +136,12 @@ def require_complete(
 
 def require_start(
     report: LoadReport, weights: Mapping[str, Tensor], origin: str, classes: Collection[str]
-) -> None:
-    """Refuse a checkpoint that a model cannot start from.
+) -> tuple[str, ...]:
+    """Return what a model starts from; refuse a checkpoint that it cannot start from.
 
     Layers of another number of classes stay as they are initialised. So do parts of the head that
-    the checkpoint lacks, with a warning; the backbone has to be there.
+    the checkpoint lacks, with a warning, and a segmentor's whole head where the checkpoint's is
+    another; the backbone has to be there.
 
     Args:
         report: Of the comparison.
@@ -144,15 +149,27 @@ def require_start(
         origin: Where they are from, for messages.
         classes: The layers of another number of classes.
 
+    Returns:
+        The names of the weights to take.
+
     Raises:
         ValueError: The backbone differs, another shape does, or nothing but the backbone fits.
     """
-    _refuse_parts(report, weights, origin)
     in_backbone = [
         key
         for key in [*report.missing, *(key for key, _, _ in report.mismatched)]
         if key.startswith(BACKBONES)
     ]
+    wanted_kind, kind = _kinds(report, weights)
+    if _is_other_head(wanted_kind, kind) and not in_backbone:
+        # The author's UperNets for Cityscapes start from a SegFormer.
+        warnings.warn(
+            f"expected a checkpoint of {wanted_kind}, got {kind} in {origin}: its backbone is "
+            "taken, the heads start at random",
+            stacklevel=3,
+        )
+        return tuple(key for key in report.loaded if key.startswith(BACKBONES))
+    _refuse_parts(report, weights, origin)
     others = {key for key, _, _ in report.mismatched} - set(classes)
     if in_backbone or others:
         raise ValueError(
@@ -167,6 +184,17 @@ def require_start(
             f"{rest.describe()}{fresh}",
             stacklevel=3,
         )
+    return report.loaded
+
+
+def _kinds(report: LoadReport, weights: Mapping[str, Tensor]) -> tuple[str | None, str | None]:
+    """Return the kinds of the model and of the checkpoint."""
+    mismatched = [key for key, _, _ in report.mismatched]
+    return kind_of([*report.loaded, *report.missing, *mismatched]), kind_of(weights)
+
+
+def _is_other_head(wanted: str | None, found: str | None) -> bool:
+    return wanted != found and all((kind or "").startswith(SEGMENTOR) for kind in (wanted, found))
 
 
 def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str) -> None:
@@ -188,9 +216,11 @@ def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str
             f"({report.describe()})"
         )
     if all(key.startswith(BACKBONES) for key in report.loaded):
+        wanted, found = _kinds(report, weights)
+        what = f"{found} in {origin}" if found is not None and found != wanted else origin
         raise ValueError(
-            f"expected a checkpoint of the whole model, got {origin}, of which only the backbone "
-            f"fits; to start from it set {init_cfg}"
+            f"expected a checkpoint of {wanted or 'the whole model'}, got {what}, of which only "
+            f"the backbone fits; to start from it set {init_cfg}"
         )
 
 
@@ -249,20 +279,21 @@ class CheckpointCheckHook(Hook):
         weights = weights_of(checkpoint, self.origin)
         report = compare(model, weights)
         classes = class_sized(model, report)
+        taken = report.loaded
         if self.purpose == "load_from":
-            require_start(report, weights, self.origin, classes)
+            taken = require_start(report, weights, self.origin, classes)
             state = model.state_dict()
-            weights = {key: weights[key] for key in report.loaded}
+            weights = {key: weights[key] for key in taken}
             weights |= {key: value for key, value in state.items() if key not in weights}
         else:
             require_complete(report, weights, self.origin, classes)
         if self.purpose == "resume":
             _require_run(checkpoint, self.origin)
-        _require_finite({key: weights[key] for key in report.loaded}, self.origin)
+        _require_finite({key: weights[key] for key in taken}, self.origin)
         checkpoint["state_dict"] = weights
         total = len(report.loaded) + len(report.missing) + len(report.mismatched)
         more = f"; {report.describe()}" if not report.complete else ""
-        print_log(f"{len(report.loaded)} of {total} tensors from {self.origin}{more}", "current")
+        print_log(f"{len(taken)} of {total} tensors from {self.origin}{more}", "current")
         self._check_classes(runner, class_names(checkpoint))
 
     def _check_classes(self, runner: Runner, stored: tuple[str, ...] | None) -> None:

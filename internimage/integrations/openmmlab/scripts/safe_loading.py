@@ -26,32 +26,7 @@ from internimage.checkpoint_file import open_checkpoint
 from internimage.downloads import download, is_url
 from internimage.hub import PTH_REPOSITORY, download_file, find_release
 from internimage.hub import download as download_release
-
-RELEASED_MODELS = (
-    "mask_rcnn_internimage_t_fpn_1x_coco",
-    "mask_rcnn_internimage_t_fpn_3x_coco",
-    "mask_rcnn_internimage_s_fpn_1x_coco",
-    "mask_rcnn_internimage_s_fpn_3x_coco",
-    "mask_rcnn_internimage_b_fpn_1x_coco",
-    "mask_rcnn_internimage_b_fpn_3x_coco",
-    "cascade_internimage_l_fpn_1x_coco",
-    "cascade_internimage_l_fpn_3x_coco",
-    "cascade_internimage_xl_fpn_1x_coco",
-    "cascade_internimage_xl_fpn_3x_coco",
-    "dino_4scale_internimage_t_1x_coco",
-    "dino_4scale_internimage_l_1x_coco_0.1x_backbone_lr",
-    "dino_4scale_internimage_h_objects365_coco",
-    "dino_4scale_internimage_g_objects365_coco",
-    "dino_4scale_cbinternimage_h_objects365_80classes",
-    "dino_4scale_cbinternimage_h_objects365_20classes",
-    "dino_4scale_cbinternimage_h_objects365_coco",
-    "dino_4scale_cbinternimage_h_objects365_lvis",
-    "dino_4scale_cbinternimage_h_objects365_openimages",
-    "dino_4scale_cbinternimage_h_objects365_voc0712",
-)
-"""Released detectors whose names are enough: files ``NAME.pth`` in the hub's repository. Those of
-DINO are called otherwise than their configs; the tables of detection/README.md say which is which.
-"""
+from internimage.integrations.openmmlab.scripts.released_models import RELEASED_MODELS
 
 # Model zoos of others by their schemes.
 _ZOOS = {
@@ -94,7 +69,7 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
     """Read a checkpoint without running what is in it.
 
     Args:
-        source: A file, an address, or the name of a released detector or classifier.
+        source: A file, an address, or the name of a released model.
 
     Returns:
         The mapping that it holds; the weights of what is no training checkpoint are under
