@@ -1,0 +1,41 @@
+"""CHASE_DB1, vessels of the retina; 960x999 pixels, crops of 128x128."""
+
+_base_ = "drive.py"
+
+data_root = "data/CHASE_DB1"
+img_suffix = ".png"
+seg_map_suffix = "_1stHO.png"
+
+crop_size = (128, 128)
+train_pipeline = [
+    *_base_.train_pipeline[:3],
+    dict(type="RandomResize", scale=(960, 999), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
+    *_base_.train_pipeline[5:],
+]
+test_pipeline = [
+    _base_.test_pipeline[0],
+    dict(type="Resize", scale=(960, 999), keep_ratio=True),
+    *_base_.test_pipeline[2:],
+]
+tta_pipeline = [
+    _base_.tta_pipeline[0],
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [
+                dict(type="Resize", scale=(int(960 * ratio), int(999 * ratio)), keep_ratio=True)
+                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+            ],
+            *_base_.tta_pipeline[1].transforms[1:],
+        ],
+    ),
+]
+
+files = dict(type="ChaseDB1Dataset", data_root=data_root, seg_map_suffix=seg_map_suffix)
+train_dataloader = dict(dataset=dict(files, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(files, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+# A part is no setting: it does not go into the config.
+del files
