@@ -16,15 +16,12 @@ from internimage.integrations.openmmlab import (
     LayerDecayOptimWrapperConstructor,
     convert_state_dict,
 )
-from internimage.param_groups import has_weight_decay
-from tests.detection.config_facts import build_without_storage, load_current
+from tests.config_facts import ROOT, build_on_meta, load_config
 from tests.released_records import read_json
 
-DETECTORS = read_json("dense/layer_decay")["detection"]
-SEGMENTORS = read_json("dense/layer_decay")["segmentation"]
+RECORDS = read_json("dense/layer_decay")
 SINGLE_STREAM_H = "coco/dino_4scale_internimage_h_objects365_coco_ss"
 POST_NORM_BLOCKS = {"h": (5, 11, 17, 23, 29), "g": (5, 11, 17, 23, 29, 35, 41, 47)}
-MASK2FORMER_FIRST = ("mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat")
 
 POST_NORM = re.compile(r"levels\.2\.post_norms\.(\d)\.")
 STREAM = re.compile(r"^backbone\.cb_modules\.[01]\.")
@@ -52,10 +49,16 @@ def rates_and_decays(model, optim_wrapper):
     }
 
 
-def recorded(name):
+def current_rates_and_decays(task, name):
+    """Those of our config of that name."""
+    config = load_config(ROOT / task / "configs" / f"{name}.py")
+    return rates_and_decays(build_on_meta(config), config.optim_wrapper)
+
+
+def recorded(task, name):
     """The record's factor and weight decay of every parameter, under today's names."""
     found = {}
-    for old, values in DETECTORS[name]["params"].items():
+    for old, values in RECORDS[task][name]["params"].items():
         # Quarters of a feed-forward layer all have the same values as the whole.
         old = re.sub(r"(ffns\.0\.)fc1_0\.", r"\1layers.0.0.", old)
         old = old.replace("fc2_0.weight", "layers.1.weight").replace("fc2_bias", "layers.1.bias")
@@ -66,10 +69,10 @@ def recorded(name):
     return {new: tuple(values) for new, values in zip(converted, found.values(), strict=True)}
 
 
-def repaired(name, original):
+def repaired(task, name, original):
     """What the record would say if all of the original's settings had an effect."""
-    options = DETECTORS[name]["optimizer"]["paramwise_cfg"]
-    single = recorded(SINGLE_STREAM_H) if "cbinternimage" in name else {}
+    options = RECORDS[task][name]["optimizer"]["paramwise_cfg"]
+    single = recorded("detection", SINGLE_STREAM_H) if "cbinternimage" in name else {}
     block_ids = POST_NORM_BLOCKS["g" if "internimage_g" in name else "h"]
     values = {}
     for key, (factor, decay) in original.items():
@@ -85,11 +88,13 @@ def repaired(name, original):
     return values
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_rates_and_decays_of_every_parameter_are_the_original_ones(name):
-    original = recorded(name)
-    expected = repaired(name, original)
-    found = rates_and_decays(build_without_storage(name), load_current(name).optim_wrapper)
+@pytest.mark.parametrize(
+    ("task", "name"), [(task, name) for task, records in RECORDS.items() for name in records]
+)
+def test_rates_and_decays_of_every_parameter_are_the_original_ones(task, name):
+    original = recorded(task, name)
+    expected = repaired(task, name, original)
+    found = current_rates_and_decays(task, name)
     assert found == {key: pytest.approx(values, rel=1e-9) for key, values in expected.items()}
     changed = {key for key in expected if expected[key] != original[key]}
     if "cbinternimage" in name:
@@ -99,29 +104,6 @@ def test_rates_and_decays_of_every_parameter_are_the_original_ones(name):
     else:
         assert all(".dcn.offset." in key or POST_NORM.search(key) for key in changed)
         assert bool(changed) == ("internimage_h" in name or "internimage_g" in name)
-
-
-@pytest.mark.parametrize("name", SEGMENTORS)
-def test_rates_of_a_segmentor_are_the_original_ones(name):
-    options = dict(SEGMENTORS[name]["optimizer"]["paramwise_cfg"])
-    options["first_layer_names"] = MASK2FORMER_FIRST
-    block_ids = POST_NORM_BLOCKS["g" if "internimage_g" in name else "h"]
-    constructor = LayerDecayOptimWrapperConstructor(
-        dict(optimizer=dict(type="AdamW", lr=1.0, weight_decay=0.05)), options
-    )
-    shapes = read_json("dense/keys")["segmentation"][name]
-    params = SEGMENTORS[name]["params"]
-    for key, (factor, decay) in params.items():
-        if post_norm := POST_NORM.search(key):
-            factor = params[
-                f"backbone.levels.2.blocks.{block_ids[int(post_norm[1])]}.mlp.fc1.bias"
-            ][0]
-        scale = constructor.lr_scale(key, options["depths"], [(), (), block_ids, ()])
-        assert scale == pytest.approx(factor, rel=1e-9), key
-        decays = has_weight_decay(key, len(shapes[key])) and not re.search(
-            "norm|sampling_offsets|relative_position", key
-        )
-        assert decay == (0.05 if decays else 0.0), key
 
 
 class Detector(nn.Module):
