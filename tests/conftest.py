@@ -1,4 +1,4 @@
-"""Shared by all tests: the weights and images behind the parity records."""
+"""Shared by all tests: the weights and images behind the parity records, trained models."""
 
 from __future__ import annotations
 
@@ -14,10 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
+from tests.trained_runs import (  # noqa: F401
+    digit_scenes,
+    sort_trained_last,
+    trained_run,
+    trained_segmentor,
+    trainings,
+)
+
 # Graphs that PyTorch kept on disk from before a change of the operator are not to be found again.
 functorch_config.enable_autograd_cache = False
 
 FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests that need a trained model last: it is trained beside all others."""
+    sort_trained_last(items)
 
 
 def parity_weight(key: str, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,200 @@
+"""Models that are trained once a session, for all tests that need one which has learnt something.
+
+The trainings run beside the other tests, one after the other: a training has one core and the tests
+have another. The tests that need a trained model come last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+RECIPES = {
+    "trained_run": ("detection", "mask_rcnn_internimage_n_fpn.py"),
+    "trained_segmentor": ("segmentation", "upernet_internimage_n.py"),
+}
+"""Of each fixture the task and its config for the scenes of digits, in the order of training."""
+
+PATIENCE = 3600  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A training that has ended.
+
+    Args:
+        folder: its work dir.
+        scenes: its data.
+        config: its config in the checkout.
+    """
+
+    folder: Path
+    scenes: Path
+    config: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last one."""
+        return Path((self.folder / "last_checkpoint").read_text(encoding="utf-8").strip())
+
+    def read(self, name: str) -> Any:
+        """Returns the content of a JSON file of the work dir."""
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    @property
+    def data_option(self) -> str:
+        """What ``--cfg-options`` needs to find the scenes."""
+        return f"data_root={self.scenes}"
+
+
+class Trainings:
+    """Trainings that a thread starts, each when the one before it has ended.
+
+    Args:
+        runs: what they leave, by the name of the fixture.
+        commands: of each its command.
+    """
+
+    def __init__(self, runs: dict[str, TrainedRun], commands: dict[str, list[str]]) -> None:
+        self._runs = runs
+        self._commands = commands
+        self._codes: dict[str, int] = {}
+        self._ended = {name: threading.Event() for name in runs}
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._train_all, daemon=True)
+        self._thread.start()
+
+    def wait_for(self, name: str) -> TrainedRun:
+        """Returns a run when its training has ended, and fails if that went wrong."""
+        assert self._ended[name].wait(PATIENCE), f"{name} is still being trained"
+        said = self._said(name).read_text(encoding="utf-8")
+        assert self._codes[name] == 0, said[-4000:]
+        return self._runs[name]
+
+    def stop(self) -> None:
+        """Kills the training that is running, and starts no other one."""
+        with self._lock:
+            self._is_stopped = True
+            if self._process is not None:
+                self._process.kill()
+        self._thread.join()
+
+    def _said(self, name: str) -> Path:
+        return self._runs[name].folder.with_suffix(".txt")
+
+    def _train_all(self) -> None:
+        for name in self._runs:
+            with self._said(name).open("wb") as file:
+                with self._lock:
+                    if self._is_stopped:
+                        return
+                    self._process = subprocess.Popen(
+                        self._commands[name],
+                        cwd=ROOT,
+                        env=os.environ | {"OMP_NUM_THREADS": "1"},
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                    )
+                self._codes[name] = self._process.wait()
+            self._ended[name].set()
+
+
+def command_of(task: str, run: TrainedRun) -> list[str]:
+    """Returns the command that trains, as a user would type it."""
+    script, folder = f"{task}/train.py", str(run.folder)
+    return [
+        *(sys.executable, script, str(run.config), "--work-dir", folder),
+        *("--cfg-options", run.data_option),
+    ]
+
+
+def needed_by(items: Sequence[pytest.Item]) -> list[str]:
+    """Returns the fixtures of trained models that some test asks for, in the order of training."""
+    asked = {name for item in items for name in getattr(item, "fixturenames", ())}
+    return [name for name in RECIPES if name in asked]
+
+
+def sort_trained_last(items: list[pytest.Item]) -> None:
+    """Puts the tests that need a trained model last, those of the first training before others."""
+    order = list(RECIPES)
+
+    def last_training(item: pytest.Item) -> int:
+        return max((order.index(name) + 1 for name in needed_by([item])), default=0)
+
+    items.sort(key=last_training)
+
+
+@pytest.fixture(scope="session")
+def digit_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scenes as ``tools/make_digit_scenes.py`` makes them when not told otherwise."""
+    folder = tmp_path_factory.mktemp("digit") / "scenes"
+    done = subprocess.run(
+        [sys.executable, "tools/make_digit_scenes.py", "--out", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trainings(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trainings | None]:
+    """Starts the trainings that a test of this session will need, by their configs' commands.
+
+    They take minutes on one core; the tests keep to the other one, since threads that wait for a
+    core that is taken are slower than one thread.
+    """
+    names = needed_by(request.session.items)
+    if not names:
+        yield None
+        return
+    scenes = request.getfixturevalue("digit_scenes")
+    runs, commands = {}, {}
+    for name in names:
+        task, config = RECIPES[name]
+        path = ROOT / task / "configs" / "digit_scenes" / config
+        runs[name] = TrainedRun(tmp_path_factory.mktemp(name), scenes, path)
+        commands[name] = command_of(task, runs[name])
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    running = Trainings(runs, commands)
+    try:
+        yield running
+    finally:
+        running.stop()
+        torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trainings_begin(trainings: Trainings | None) -> None:
+    """Lets the trainings begin with the first test of a folder whose conftest has this fixture."""
+
+
+@pytest.fixture(scope="session")
+def trained_run(trainings: Trainings) -> TrainedRun:
+    """Mask R-CNN trained on the scenes: once a session, to its end."""
+    return trainings.wait_for("trained_run")
+
+
+@pytest.fixture(scope="session")
+def trained_segmentor(trainings: Trainings) -> TrainedRun:
+    """UperNet trained on the scenes: once a session, to its end."""
+    return trainings.wait_for("trained_segmentor")
