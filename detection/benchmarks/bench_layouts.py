@@ -29,8 +29,8 @@ from mmdet.structures.bbox import bbox2roi
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detection.benchmarks.bench_detectors import MIB, OWN_PAGES, print_machine
 from detection.benchmarks.contenders import CONTENDERS, build, make_input
+from tools.benchmarks.turns import MIB, OWN_PAGES, print_machine
 
 COPIES = (
     torch.ops.aten.clone.default,
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(args.peak)
         print(peak_mib() - before)
         return
-    print_machine(args)
+    print_machine(args, "mmcv", "mmdet")
     print("| made in | map | MiB |\n|---|---|---:|")
     for copy in count_copies(model, args.height, args.width):
         print(f"| {copy.part} | {'x'.join(map(str, copy.shape))} | {copy.mib:.1f} |")

@@ -15,11 +15,14 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cv2
 import mmcv
@@ -29,6 +32,8 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+
+from tools.benchmarks.turns import processor
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "_base_" / "datasets"
 WIDTH, HEIGHT, QUALITY = 640, 480, 90
@@ -41,14 +46,6 @@ PIPELINES = {
     "boxes, many scales and crops (DINO)": ("coco_detection", "train_dataloader"),
     "test, 1333x800": ("coco_detection", "val_dataloader"),
 }
-
-
-def processor() -> str:
-    """Returns what the processor calls itself."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def photo(seed: int) -> np.ndarray:

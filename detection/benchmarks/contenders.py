@@ -3,7 +3,6 @@
 Everything behind the backbone is mmdet's Mask R-CNN with a feature pyramid, the same for all.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,67 +15,14 @@ from mmengine.runner import Runner  # noqa: F401  loads mmengine's configs for `
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-import internimage.integrations.openmmlab  # noqa: F401  registers InternImage
+from tools.benchmarks.backbones import Contender, contenders, load_package
 
 BASE = "_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'"
 PYRAMID_WIDTH = 256
 NUM_REGIONS = 1000
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A backbone in Mask R-CNN.
-
-    Args:
-        title: its name in a table.
-        backbone: its block of the config; None leaves the ResNet-50 of mmdet's base.
-        in_channels: widths of its four maps.
-        needs: the package it comes from beside mmdet, and the command that installs it.
-    """
-
-    title: str
-    backbone: dict[str, Any] | None
-    in_channels: tuple[int, int, int, int]
-    needs: tuple[str, str] | None = None
-
-
-CONTENDERS = {
-    "internimage_t": Contender(
-        title="InternImage-T",
-        backbone=dict(type="InternImage", arch="t", layer_scale=1.0),
-        in_channels=(64, 128, 256, 512),
-    ),
-    "resnet_50": Contender(
-        title="ResNet-50 (mmdet)", backbone=None, in_channels=(256, 512, 1024, 2048)
-    ),
-    "convnext_t": Contender(
-        title="ConvNeXt-T (mmpretrain)",
-        backbone=dict(
-            type="mmpretrain.ConvNeXt",
-            arch="tiny",
-            out_indices=(0, 1, 2, 3),
-            layer_scale_init_value=1.0,
-            gap_before_final_norm=False,
-        ),
-        in_channels=(96, 192, 384, 768),
-        needs=(
-            "mmpretrain",
-            "pip install --no-deps onedl-mmpretrain==1.3.6 model-index ordered-set mat4py",
-        ),
-    ),
-    "swin_t": Contender(
-        title="Swin-T (mmdet)",
-        backbone=dict(
-            type="SwinTransformer",
-            embed_dims=96,
-            depths=(2, 2, 6, 2),
-            num_heads=(3, 6, 12, 24),
-            window_size=7,
-            out_indices=(0, 1, 2, 3),
-        ),
-        in_channels=(96, 192, 384, 768),
-    ),
-}
+CONTENDERS = contenders("mmdet")
 
 
 def build(contender: Contender, *, width: int = PYRAMID_WIDTH) -> nn.Module:
@@ -89,8 +35,7 @@ def build(contender: Contender, *, width: int = PYRAMID_WIDTH) -> nn.Module:
     Raises:
         ImportError: the package that the backbone comes from is missing.
     """
-    if contender.needs is not None and contender.needs[0] == "mmpretrain":
-        import mmpretrain.models  # noqa: F401  registers ConvNeXt
+    load_package(contender)
     config = Config.fromstring(BASE, ".py")
     model = config.model
     if contender.backbone is not None:
