@@ -27,6 +27,7 @@ from internimage.integrations.openmmlab.scripts.ranks import (
     start_ranks,
 )
 from internimage.integrations.openmmlab.scripts.records import ScoresHook
+from internimage.integrations.openmmlab.scripts.runner import NamingRunner
 from internimage.integrations.openmmlab.scripts.safe_loading import (
     find_file,
     register_safe_loading,
@@ -90,7 +91,7 @@ def test(config: Config, *, fuse: bool) -> None:
     if count := replace_sync_batch_norm(config):
         print_log(f"{count} SyncBN of the config are plain BN here", "current")
     # Weights are all in the checkpoint: nothing is downloaded to start from.
-    runner = Runner.from_cfg(config)
+    runner = NamingRunner.from_cfg(config)
     hooks = [DataCheckHook(), CheckpointCheckHook("test", config.load_from)]
     hooks.append(ScoresHook(config.load_from))
     hooks += [FuseHook()] if fuse else []

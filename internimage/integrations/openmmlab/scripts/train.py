@@ -15,7 +15,6 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 from torch import nn
 
 from internimage.integrations.openmmlab.backbone import split_init_cfg
@@ -34,6 +33,7 @@ from internimage.integrations.openmmlab.scripts.ranks import (
     start_ranks,
 )
 from internimage.integrations.openmmlab.scripts.records import RecordsHook
+from internimage.integrations.openmmlab.scripts.runner import NamingRunner
 from internimage.integrations.openmmlab.scripts.safe_loading import (
     find_file,
     read_checkpoint,
@@ -156,7 +156,7 @@ def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
     _prepare(config)
     kept.append(config.work_dir)
     aside = SetAsideHook(Path(config.work_dir, Path(config.filename).name))
-    runner = Runner.from_cfg(config)
+    runner = NamingRunner.from_cfg(config)
     for hook in _hooks(config, aside):
         runner.register_hook(hook)
     if config.load_from is not None:
