@@ -20,8 +20,8 @@ class InternImageMask2FormerHead(Mask2FormerHead):
     """mmseg's Mask2Former head, which adds up classes before it resizes.
 
     The released models take the probability of every pixel to be in a query's mask, sum over the
-    queries of each class, and enlarge that; mmseg enlarges the masks' logits first. The sums differ
-    by up to 0.07, and C maps at the masks' size take less room than Q at the image's.
+    queries of each class, and enlarge that; mmseg enlarges the masks' logits first. The sums
+    differ, and C maps at the masks' size take less room than Q at the image's.
 
     Args:
         num_classes: C >= 2, without the one that stands for no object. What is no object has no

@@ -50,6 +50,27 @@ class InternImageSegmentor(EncoderDecoder):
         super().__init__(**kwargs)
         self.register_load_state_dict_pre_hook(convert_on_load)
 
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Return the losses and accuracies of images (N, 3, H, W) with their true labels.
+
+        Args:
+            inputs: the images.
+            data_samples: of each image, with ``gt_sem_seg``.
+
+        Raises:
+            ValueError: there is one image, and a batch norm of the head has one value of it.
+        """
+        try:
+            return super().loss(inputs, data_samples)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                "InternImageSegmentor: expected 2 images or more a step (train_dataloader with "
+                "batch_size = 2, or several processes): UPerHead's batch norm learns from one "
+                f"value an image; got {len(inputs)}"
+            ) from error
+
     def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
         """Return scores (N, C, H, W) for images (N, 3, H, W), or for one window of them.
 

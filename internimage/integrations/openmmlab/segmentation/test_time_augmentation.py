@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import SegTTAModel
 from mmseg.registry import MODELS
@@ -27,6 +28,7 @@ class InternImageSegTTA(SegTTAModel):
     held beside the sum, and the first view's sample, whose scores are the mean, is returned.
     """
 
+    @torch.no_grad()
     def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
         """Return one merged sample for every image.
 
@@ -49,6 +51,7 @@ class InternImageSegTTA(SegTTAModel):
             for sample, total in zip(merged, sums, strict=True)
         ]
 
+    @torch.no_grad()
     def merge_preds(
         self, data_samples_list: Sequence[Sequence[SegDataSample]]
     ) -> list[SegDataSample]:
@@ -77,11 +80,16 @@ class InternImageSegTTA(SegTTAModel):
 
 
 def take_probabilities(sample: SegDataSample) -> Tensor:
-    """Return the probability (C, Ho, Wo) of every class, taken out of a sample.
+    """Return the probability (C, Ho, Wo) of every class, made in place from a sample's scores.
 
     Scores of several classes become probabilities by a softmax, Mask2Former's sums over queries as
     well: so the released models averaged them. That of a single class is one already.
     """
-    scores = sample.seg_logits.data
+    scores = sample.seg_logits.data.float()
     del sample.seg_logits
-    return scores.softmax(dim=0) if len(scores) > 1 else scores.clone()
+    if len(scores) == 1:
+        return scores
+    scores -= scores.amax(dim=0, keepdim=True)
+    scores.exp_()
+    scores /= scores.sum(dim=0, keepdim=True)
+    return scores
