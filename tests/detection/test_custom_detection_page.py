@@ -1,11 +1,7 @@
 """docs/custom_detection.md, done as its reader would: each command is run as it stands there."""
 
 import json
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,59 +14,34 @@ from internimage.integrations.openmmlab.data.coco_faults import KINDS
 from internimage.integrations.openmmlab.scripts.arguments import parse_train
 from internimage.integrations.openmmlab.scripts.config_file import read_config
 from tests.detection.tiny_coco import CLASSES, write_config, write_images
+from tests.documented_pages import FEW_STEPS, ROOT, Page, holder_of, run
 from tools import odgt_to_coco, voc_to_coco, yolo_to_coco
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "custom_detection.md").read_text(encoding="utf-8")
+PAGE = Page("custom_detection.md")
 RECIPE = "detection/configs/coco/mask_rcnn_internimage_t_fpn_1x_coco.py"
-FEW_STEPS = shlex.split(
-    "train_cfg.max_iters=2 train_cfg.val_interval=2 default_hooks.checkpoint.interval=2"
-)
-
-
-def commands(start: str, *, digits: bool = False) -> list[list[str]]:
-    """The commands of the page, or of its part on digits, that begin so."""
-    text = PAGE.split("## Try it now")[1 if digits else 0]
-    blocks = re.findall(r"(?:^ {4}\S.*\n(?:^ {5,}.+\n)*)", text, re.MULTILINE)
-    found = [block for block in blocks if block.strip().startswith(start)]
-    assert found, start
-    return [shlex.split(block.replace("\\\n", " ")) for block in found]
-
-
-def run(words: list[str], places: dict[str, str]) -> str:
-    """Runs a command with other paths; returns what it printed."""
-    for old, new in places.items():
-        words = [word.replace(old, new) for word in words]
-    if words[0] == "internimage":
-        words = ["-m", "internimage.cli", *words[1:]]
-    else:
-        assert words.pop(0) == "python"
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.mark.slow
 def test_the_commands_for_the_digits_lead_to_pictures(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     places = {"runs/": f"{tmp_path}/"}
-    (scenes,) = commands("python tools/make_digit_scenes.py", digits=True)
+    (scenes,) = PAGE.commands("python tools/make_digit_scenes.py", digits=True)
     assert "8 scenes" in run([*scenes, "--train", "8", "--val", "4"], places)
-    (check,) = commands("python tools/check_coco.py", digits=True)
+    (check,) = PAGE.commands("python tools/check_coco.py", digits=True)
     assert "8 images (0 empty)" in run(check, places)
-    (train,) = commands("python detection/train.py", digits=True)
+    (train,) = PAGE.commands("python detection/train.py", digits=True)
     assert train[-2] == "--cfg-options"  # so that more may follow
     run([*train, *FEW_STEPS], places)
     metrics = json.loads((tmp_path / "digits" / "metrics.json").read_text())
     assert {"bbox_mAP", "segm_mAP"} <= set(metrics)
     # The page names the checkpoint that the config leaves.
-    (test,) = commands("python detection/test.py", digits=True)
+    (test,) = PAGE.commands("python detection/test.py", digits=True)
     (name,) = {word for word in test if word.endswith(".pth")}
     steps = Config.fromfile(ROOT / train[2]).train_cfg.max_iters
     assert name == f"runs/digits/iter_{steps}.pth"
     places = {f"iter_{steps}": "iter_2"} | places
     run([*test, "--work-dir", str(tmp_path / "tested")], places)
-    (detect,) = commands("internimage detect", digits=True)
+    (detect,) = PAGE.commands("internimage detect", digits=True)
     run([*detect, "--score-threshold", "0"], places)
     with Image.open(tmp_path / "digits" / "found" / "00000.png") as picture:
         assert picture.size == (128, 128)
@@ -91,10 +62,10 @@ def test_the_commands_for_own_data_lead_from_check_to_prediction(tmp_path: Path,
         path.write_text(json.dumps(content))
     recipe = tmp_path / Path(RECIPE).name
     write_config(recipe, tmp_path / "nowhere", "train_cfg = dict(max_epochs=1)\n")
-    (check,) = commands("python tools/check_coco.py")
-    (train, _) = commands("python detection/train.py")
-    (test,) = commands("python detection/test.py")
-    (detect,) = commands("internimage detect")
+    (check,) = PAGE.commands("python tools/check_coco.py")
+    (train, _) = PAGE.commands("python detection/train.py")
+    (test,) = PAGE.commands("python detection/test.py")
+    (detect,) = PAGE.commands("internimage detect")
     places = {"data/pets": f"{tmp_path}/data/pets", "runs/": f"{tmp_path}/", "epoch_12": "epoch_1"}
     places |= {RECIPE: str(recipe), "photo.jpg": f"{tmp_path}/data/pets/val/000.png"}
     assert "8 images (0 empty)" in run(check, places)
@@ -114,11 +85,10 @@ def test_the_commands_for_own_data_lead_from_check_to_prediction(tmp_path: Path,
 
 
 def test_the_config_of_the_page_holds_what_its_command_sets(tmp_path: Path):
-    (text,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(text.splitlines()) <= 10
-    (tmp_path / "pets.py").write_text(text.replace("../detection", f"{ROOT}/detection"))
+    assert len(PAGE.config().splitlines()) <= 10
+    (tmp_path / "pets.py").write_text(PAGE.config())
     own = read_config(tmp_path / "pets.py")
-    (words, again) = commands("python detection/train.py")
+    (words, again) = PAGE.commands("python detection/train.py")
     assert "configs/pets.py" in again
     flags = parse_train("train.py", words[2:])
     given = read_config(ROOT / flags.config, flags.cfg_options)
@@ -136,20 +106,14 @@ def test_the_config_of_the_page_holds_what_its_command_sets(tmp_path: Path):
 
 def test_the_settings_that_the_page_suggests_are_those_of_the_config():
     config = read_config(ROOT / RECIPE)
-    settings = re.findall(r"`([a-z_]+\.[\w.]+)=(\S+)`", PAGE)
-    assert len(settings) >= 6
-    for key, _ in settings:
-        parent, _, name = key.rpartition(".")
-        node = config
-        for part in parent.split("."):
-            node = node[int(part)] if part.isdecimal() else node[part]
-        assert name in node or name == "frozen_stages", key
+    assert len(PAGE.settings()) >= 6
+    for key in PAGE.settings():
+        holder, name = holder_of(config, key)
+        assert name in holder or name == "frozen_stages", key
 
 
 def test_the_faults_that_the_page_explains_are_those_of_the_check():
-    rows = PAGE.split("## What an error means")[1]
-    named = set(re.findall(r"`([a-z][a-z ]+[a-z0])`", rows))
-    kinds = named & set(KINDS)
+    kinds = PAGE.kinds_of_fault() & set(KINDS)
     assert kinds >= {"missing class", "order of classes", "no mask", "not finite", "wrong size"}
 
 
@@ -173,7 +137,7 @@ def test_the_converters_take_the_commands_of_the_page(tmp_path: Path, monkeypatc
     Path("annotation_train.odgt").write_text(json.dumps({"ID": "1", "gtboxes": [person]}))
     counts = []
     for tool in (voc_to_coco, yolo_to_coco, odgt_to_coco):
-        (words,) = commands(f"python tools/{tool.NAME}.py")
+        (words,) = PAGE.commands(f"python tools/{tool.NAME}.py")
         out = words[words.index("--out") + 1]
         assert tool.main([*words[2:], "--overwrite"]) == 0
         counts.append(len(json.loads(Path(out).read_text())["annotations"]))
