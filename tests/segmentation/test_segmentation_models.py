@@ -13,6 +13,7 @@ from mmseg.models.segmentors import SegTTAModel
 from mmseg.registry import MODELS
 from torch import nn
 
+from internimage.integrations.openmmlab.segmentation import InternImageSegTTA
 from tests.segmentation.small_segmentors import (
     CLASSES,
     HEADS,
@@ -145,6 +146,48 @@ def test_one_output_is_a_probability_and_its_threshold_the_heads():
 
 
 # --------------------------------------------------------------------------------------------------
+# Labels without scores
+# --------------------------------------------------------------------------------------------------
+
+LABELS_ALONE = dict(mode="whole", keep_scores=False)
+
+
+@pytest.mark.parametrize("head", [uper_head(num_classes=21), uper_head(**ONE_OUTPUT)])
+@pytest.mark.parametrize("meta", [{}, dict(flip=True, flip_direction="horizontal")])
+@pytest.mark.parametrize("size", [(9, 11), (70, 90), (5, 4)])
+def test_labels_are_the_same_when_scores_are_not_kept(head, meta, size):
+    whole, alone = build(head), build(head, LABELS_ALONE)
+    scores = torch.randn(1, whole.out_channels, 14, 14)
+    samples = [sample(*size, padding_size=(0, 3, 0, 5), **meta) for _ in range(2)]
+    (expected,) = whole.postprocess_result(scores, samples[:1])
+    (found,) = alone.postprocess_result(scores, samples[1:])
+    assert "seg_logits" in expected and "seg_logits" not in found
+    assert torch.equal(found.pred_sem_seg.data, expected.pred_sem_seg.data)
+    assert len(found.pred_sem_seg.data.unique()) > 1
+
+
+def test_the_first_of_equal_classes_is_the_label():
+    model = build(uper_head(num_classes=20), LABELS_ALONE)
+    scores = torch.zeros(1, 20, 4, 6)
+    scores[0, [3, 10, 17]] = 1.0
+    (result,) = model.postprocess_result(scores, [sample(8, 12)])
+    assert (result.pred_sem_seg.data == 3).all()
+
+
+def test_scores_that_nobody_sees_are_an_error_when_they_are_not_finite():
+    scores = torch.zeros(1, CLASSES, 4, 6)
+    scores[0, 2, 1, 1] = torch.nan
+    with pytest.raises(ValueError, match="expected finite scores, got NaN or infinity"):
+        build(uper_head(), LABELS_ALONE).postprocess_result(scores, [sample(4, 6)])
+
+
+def test_views_cannot_be_averaged_without_scores():
+    (result,) = build(uper_head(), LABELS_ALONE).predict(torch.randn(1, 3, 32, 32))
+    with pytest.raises(ValueError, match="expected a model whose test_cfg has keep_scores = True"):
+        InternImageSegTTA(build(uper_head())).merge_preds([[result, result]])
+
+
+# --------------------------------------------------------------------------------------------------
 # Learning
 # --------------------------------------------------------------------------------------------------
 
@@ -213,13 +256,14 @@ def test_one_config_builds_several_models():
             dict(mode="slide", crop_size=(32, 32), stride=(32, 48)),
             r"stride <= crop_size, .* got stride = \(32, 48\) and crop_size = \(32, 32\)",
         ),
+        (dict(keep_scores="no"), "expected test_cfg with keep_scores = True or False, got 'no'"),
         (dict(mode="slide", crop_size=(32, 32)), r"stride = \(height, width\), .* got None"),
         (dict(mode="slide", stride=(32, 32)), r"crop_size = \(height, width\), .* got None"),
         (dict(mode="slide", crop_size=512, stride=(32, 32)), "crop_size .* got 512"),
         (dict(mode="slide", crop_size=(32, 32), stride=(0, 32)), r"stride .* got \(0, 32\)"),
     ],
 )
-def test_windows_that_cannot_be_are_an_error_when_the_model_is_built_and_when_it_predicts(
+def test_settings_that_cannot_be_are_an_error_when_the_model_is_built_and_when_it_predicts(
     test_cfg, message
 ):
     with pytest.raises(ValueError, match=message):

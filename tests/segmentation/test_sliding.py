@@ -137,11 +137,12 @@ class LargestTotal(TorchDispatchMode):
         self.alive -= size
 
 
-def largest_total(model, images):
+def largest_total(model, images, original_size=None):
     """Bytes of the tensors alive at once in a prediction, without images and weights."""
     known = (images, *model.parameters(), *model.buffers())
     with torch.no_grad(), LargestTotal(*known) as totals:
-        results = model.predict(images, [sample(*images.shape[2:]) for _ in images])
+        size = original_size or images.shape[2:]
+        results = model.predict(images, [sample(*size) for _ in images])
     assert len(results) == len(images)
     return totals.largest
 
@@ -178,3 +179,13 @@ def test_whole_images_have_their_scores_once():
     model = build(uper_head(num_classes=150))
     scores = 4 * 150 * 96**2
     assert scores < largest_total(model, torch.randn(1, 3, 96, 96)) < 1.5 * scores
+
+
+def test_labels_alone_take_a_part_of_the_room_that_scores_of_the_original_size_take():
+    def largest(keep_scores):
+        model = build(uper_head(num_classes=150), dict(mode="whole", keep_scores=keep_scores))
+        return largest_total(model, torch.randn(1, 3, 64, 64), (256, 256))
+
+    scores = 4 * 150 * 256**2
+    assert scores < largest(keep_scores=True) < 1.2 * scores
+    assert largest(keep_scores=False) < 0.25 * scores

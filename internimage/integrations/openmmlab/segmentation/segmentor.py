@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.utils import resize
@@ -26,6 +27,8 @@ from internimage.integrations.openmmlab.segmentation.sliding import (
 )
 
 MODES = ("whole", "slide")
+CLASSES_AT_ONCE = 8
+"""Whose scores are resized together where only labels are wanted."""
 _FLIPPED_AXES = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
@@ -36,7 +39,9 @@ class InternImageSegmentor(EncoderDecoder):
     Weights of released segmentors, with their old names, are converted when they are loaded,
     whoever loads them. Sliding windows (``test_cfg=dict(mode="slide", crop_size=(h, w),
     stride=(h, w))``) are held one at a time, and the images' metadata stay the caller's. What
-    already has the size of the original image is not resized.
+    already has the size of the original image is not resized. With ``keep_scores=False`` in
+    ``test_cfg`` (default True) a prediction has labels alone, and the scores of all classes are
+    never there at the original size, which for a photo of 12 megapixels and 150 classes is 7 GB.
 
     Args:
         **kwargs: mmseg's fields. ``test_cfg`` left out means whole images.
@@ -124,26 +129,62 @@ class InternImageSegmentor(EncoderDecoder):
                 undo; None leaves all as it is.
 
         Returns:
-            The samples with ``seg_logits`` (C, Ho, Wo), for one class its probability, and
-            ``pred_sem_seg`` (1, Ho, Wo), int64.
+            The samples with ``seg_logits`` (C, Ho, Wo), for one class its probability, unless
+            ``test_cfg`` has ``keep_scores=False``, and ``pred_sem_seg`` (1, Ho, Wo), int64.
+
+        Raises:
+            ValueError: a flip's direction is unknown; or scores that are not kept, and so can be
+                looked at by nobody else, are not finite.
         """
         samples = [SegDataSample() for _ in seg_logits] if data_samples is None else data_samples
+        keep_scores = (self.test_cfg or {}).get("keep_scores", True)
         for scores, sample in zip(seg_logits, samples, strict=True):
-            scores = undo_transforms(scores, sample.metainfo, align_corners=self.align_corners)
-            if len(scores) == 1:
-                scores = scores.sigmoid()
-            labels = find_labels(scores, self.decode_head)
-            sample.set_data(
-                {"seg_logits": PixelData(data=scores), "pred_sem_seg": PixelData(data=labels)}
-            )
+            scores = undo_padding_and_flip(scores, sample.metainfo)
+            size = sample.metainfo.get("ori_shape", scores.shape[1:])[:2]
+            if keep_scores:
+                scores = resize_scores(scores, size, align_corners=self.align_corners)
+                scores = scores.sigmoid() if len(scores) == 1 else scores
+                sample.seg_logits = PixelData(data=scores)
+                labels = find_labels(scores, self.decode_head)
+            else:
+                labels = self._find_labels_at(scores, size)
+            sample.pred_sem_seg = PixelData(data=labels)
         return list(samples)
+
+    def _find_labels_at(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the labels (1, Ho, Wo) of scores (C, H, W) at another size.
+
+        A few classes are resized at a time, and the best of those so far is kept.
+        """
+        if not torch.isfinite(scores.sum()):
+            raise ValueError(
+                "InternImageSegmentor: expected finite scores, got NaN or infinity: the weights or "
+                "the image hold some, or numbers of 16 bits were too small"
+            )
+        if len(scores) == 1:
+            scores = resize_scores(scores, size, align_corners=self.align_corners)
+            return find_labels(scores.sigmoid(), self.decode_head)
+        best, labels = None, None
+        for first in range(0, len(scores), CLASSES_AT_ONCE):
+            part = scores[first : first + CLASSES_AT_ONCE]
+            part = resize_scores(part, size, align_corners=self.align_corners)
+            value, label = part.max(dim=0, keepdim=True)
+            if best is None or labels is None:
+                best, labels = value, label
+                continue
+            is_better = value > best  # the first of equal ones, as argmax has it
+            best = torch.where(is_better, value, best)
+            labels = torch.where(is_better, label + first, labels)
+        assert labels is not None  # there is a class
+        return labels
 
 
 def check_test_cfg(test_cfg: Mapping[str, Any] | None) -> str:
     """Return the mode of a segmentor's ``test_cfg``.
 
     Raises:
-        ValueError: it is none of :data:`MODES`, or its windows leave pixels out.
+        ValueError: it is none of :data:`MODES`, its windows leave pixels out, or ``keep_scores``
+            is neither True nor False.
     """
     mode = (test_cfg or {}).get("mode", "whole")
     if mode not in MODES:
@@ -151,19 +192,24 @@ def check_test_cfg(test_cfg: Mapping[str, Any] | None) -> str:
             f"InternImageSegmentor: expected test_cfg with mode = {' or '.join(MODES)}, got "
             f"{mode!r}"
         )
+    keep_scores = (test_cfg or {}).get("keep_scores", True)
+    if not isinstance(keep_scores, bool):
+        raise ValueError(
+            "InternImageSegmentor: expected test_cfg with keep_scores = True or False, got "
+            f"{keep_scores!r}"
+        )
     if test_cfg is not None and mode == "slide":
         check_sliding(test_cfg)
     return mode
 
 
-def undo_transforms(scores: Tensor, meta: Mapping[str, Any], *, align_corners: bool) -> Tensor:
-    """Return scores (C, Ho, Wo) of an original image; a view of those given where that can be.
+def undo_padding_and_flip(scores: Tensor, meta: Mapping[str, Any]) -> Tensor:
+    """Return scores (C, h, w) of an image as it was resized; a view of those given where possible.
 
     Args:
-        scores: (C, H, W) of the padded, flipped and resized image.
+        scores: (C, H, W) of the padded and flipped image.
         meta: the image's metadata: ``img_padding_size`` or ``padding_size`` (left, right, top,
-            bottom), ``flip`` and ``flip_direction``, ``ori_shape``. What is missing was not done.
-        align_corners: how scores are resized.
+            bottom), ``flip`` and ``flip_direction``. What is missing was not done.
 
     Raises:
         ValueError: the direction of the flip is unknown.
@@ -171,19 +217,29 @@ def undo_transforms(scores: Tensor, meta: Mapping[str, Any], *, align_corners: b
     height, width = scores.shape[1:]
     left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
     scores = scores[:, top : height - bottom, left : width - right]
-    if meta.get("flip"):
-        direction = meta.get("flip_direction")
-        if direction not in _FLIPPED_AXES:
-            raise ValueError(
-                f"InternImageSegmentor: expected flip_direction = {', '.join(_FLIPPED_AXES)}, got "
-                f"{direction!r}"
-            )
-        scores = scores.flip(_FLIPPED_AXES[direction])
-    size = tuple(meta.get("ori_shape", scores.shape[1:])[:2])
-    if tuple(scores.shape[1:]) == size:
+    if not meta.get("flip"):
+        return scores
+    direction = meta.get("flip_direction")
+    if direction not in _FLIPPED_AXES:
+        raise ValueError(
+            f"InternImageSegmentor: expected flip_direction = {', '.join(_FLIPPED_AXES)}, got "
+            f"{direction!r}"
+        )
+    return scores.flip(_FLIPPED_AXES[direction])
+
+
+def resize_scores(scores: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
+    """Return scores (C, Ho, Wo) for (C, H, W); those given if they have that size already.
+
+    Args:
+        scores: of an image.
+        size: Ho, Wo.
+        align_corners: whether the corners' centres stay where they are.
+    """
+    if tuple(scores.shape[1:]) == tuple(size):
         return scores
     return resize(
-        scores[None], size=size, mode="bilinear", align_corners=align_corners, warning=False
+        scores[None], size=tuple(size), mode="bilinear", align_corners=align_corners, warning=False
     )[0]
 
 

@@ -84,7 +84,15 @@ def take_probabilities(sample: SegDataSample) -> Tensor:
 
     Scores of several classes become probabilities by a softmax, Mask2Former's sums over queries as
     well: so the released models averaged them. That of a single class is one already.
+
+    Raises:
+        ValueError: the sample has no scores.
     """
+    if "seg_logits" not in sample:
+        raise ValueError(
+            "InternImageSegTTA: expected a model whose test_cfg has keep_scores = True, got "
+            "predictions without scores"
+        )
     scores = sample.seg_logits.data.float()
     del sample.seg_logits
     if len(scores) == 1:
