@@ -157,7 +157,7 @@ LABELS_ALONE = dict(mode="whole", keep_scores=False)
 @pytest.mark.parametrize("size", [(9, 11), (70, 90), (5, 4)])
 def test_labels_are_the_same_when_scores_are_not_kept(head, meta, size):
     whole, alone = build(head), build(head, LABELS_ALONE)
-    scores = torch.randn(1, whole.out_channels, 14, 14)
+    scores = 3 * torch.randn(1, whole.out_channels, 14, 14) - 1  # of either side of the threshold
     samples = [sample(*size, padding_size=(0, 3, 0, 5), **meta) for _ in range(2)]
     (expected,) = whole.postprocess_result(scores, samples[:1])
     (found,) = alone.postprocess_result(scores, samples[1:])
