@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 300
@@ -81,3 +82,21 @@ def signals_and_warnings_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def run_here(main: Callable[..., int], *arguments: str, folder: Path) -> int:
+    """Runs a script's main in this process, in a folder, on one thread; returns its exit code.
+
+    Args:
+        main: Of a module of ``scripts``, with its name and configs bound.
+        *arguments: The command line.
+        folder: Where.
+    """
+    before, num_threads = Path.cwd(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        os.chdir(folder)
+        return main(arguments=list(arguments))
+    finally:
+        os.chdir(before)
+        torch.set_num_threads(num_threads)

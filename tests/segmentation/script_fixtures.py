@@ -20,7 +20,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tiny_folder: Path) -> tuple[Path, Done]:
-    """The work dir of a run of twelve steps, evaluated twice, and how the script ended."""
+    """The work dir of a run of 24 steps, evaluated twice, and how the script ended."""
     done = run_script("train.py", "tiny.py", "--work-dir", "run", folder=tiny_folder)
     assert done.code == 0, done.errors
     return tiny_folder / "run", done

@@ -76,10 +76,10 @@ val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(
     data_prefix=dict(img_path=val_img_prefix, seg_map_path=val_seg_map_prefix),
     pipeline=test_pipeline, **fields))
 test_dataloader = val_dataloader
-train_cfg = dict(max_iters=12, val_interval=6)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_iters=24, val_interval=12)
+optim_wrapper = dict(optimizer=dict(lr=5e-3))
 param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=4)]
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=6, max_keep_ckpts=9))
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=12, max_keep_ckpts=9))
 log_processor = dict(window_size=1)
 randomness = dict(seed=1)
 del fields
