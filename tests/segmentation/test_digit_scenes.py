@@ -1,0 +1,102 @@
+"""From nothing to a segmentor: scenes, training, scores, pictures; Mask2Former."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.script_runs import ROOT, run_script
+
+CONFIGS = ROOT / "segmentation" / "configs" / "digit_scenes"
+pytestmark = pytest.mark.slow
+
+
+def test_upernet_learns_the_scenes(trained_segmentor):
+    metrics = trained_segmentor.read("metrics.json")
+    assert metrics["mIoU"] >= 0.75
+    assert metrics["mAcc"] >= metrics["mIoU"]
+    assert metrics["aAcc"] >= 0.9
+    history = trained_segmentor.read("history.json")
+    steps = [step for step, _ in history["scores"]]
+    assert len(steps) >= 3 and steps == sorted(steps)
+    losses = [value for _, value in history["loss"]]
+    assert losses[-1] < losses[0] / 2
+    with Image.open(trained_segmentor.folder / "curves.png") as picture:
+        picture.load()
+        assert min(picture.size) > 200
+        darkest, lightest = picture.convert("L").getextrema()
+        assert lightest - darkest > 100  # something is drawn
+
+
+def evaluate(trained_segmentor, folder: Path, *flags: str) -> dict[str, float]:
+    """Returns the scores of ``test.py`` on the trained segmentor."""
+    done = run_script(
+        *("segmentation/test.py", str(trained_segmentor.config)),
+        *(str(trained_segmentor.checkpoint), "--work-dir", str(folder), *flags),
+        folder=folder,
+    )
+    assert done.code == 0, done.errors[-4000:]
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_the_evaluation_gives_the_scores_of_the_training(trained_segmentor, tmp_path: Path):
+    again = evaluate(
+        trained_segmentor,
+        tmp_path,
+        *("--show-dir", str(tmp_path / "drawn")),
+        *("--cfg-options", trained_segmentor.data_option),
+    )
+    metrics = trained_segmentor.read("metrics.json")
+    for name in ("mIoU", "mAcc", "aAcc"):
+        assert again[name] == pytest.approx(metrics[name], abs=2e-3)
+    assert len(list((tmp_path / "drawn").rglob("*.png"))) == 100
+
+
+def test_windows_and_several_sizes_find_the_digits_as_well(trained_segmentor, tmp_path: Path):
+    score = trained_segmentor.read("metrics.json")["mIoU"]
+    windows = "model.test_cfg=dict(mode='slide',crop_size=(96,96),stride=(32,32))"
+    options = ("--cfg-options", trained_segmentor.data_option)
+    (tmp_path / "windows").mkdir()
+    slid = evaluate(trained_segmentor, tmp_path / "windows", *options, windows)
+    # A window's edge cuts digits in two: some is lost, and most is found.
+    assert score - 0.2 < slid["mIoU"] < 1 and slid["mIoU"] != score
+    (tmp_path / "sizes").mkdir()
+    averaged = evaluate(trained_segmentor, tmp_path / "sizes", "--tta", *options)
+    assert score - 0.1 < averaged["mIoU"] < 1 and averaged["mIoU"] != score
+
+
+def test_an_image_of_the_scenes_is_segmented_as_its_mask_says(trained_segmentor, tmp_path: Path):
+    done = run_script(
+        *("segmentation/image_demo.py", str(trained_segmentor.scenes / "val" / "00000.png")),
+        *(str(trained_segmentor.config), str(trained_segmentor.checkpoint)),
+        *("--out", str(tmp_path / "found")),
+        folder=tmp_path,
+    )
+    assert done.code == 0, done.errors[-4000:]
+    pictures = list((tmp_path / "found").rglob("00000*.png"))
+    assert pictures
+    with Image.open(trained_segmentor.scenes / "val" / "00000.png") as image:
+        scene = np.asarray(image.convert("RGB")).astype(int)
+    with Image.open(trained_segmentor.scenes / "semantic" / "val" / "00000.png") as mask:
+        digits = np.asarray(mask) > 0
+    with Image.open(tmp_path / "found" / "00000.png") as picture:
+        overlay = np.asarray(picture.convert("RGB")).astype(int)
+    assert overlay.shape == scene.shape
+    changed = np.abs(overlay - scene).sum(axis=2) > 0
+    assert changed[digits].mean() > 0.8
+
+
+def test_the_loss_of_mask2former_falls_in_a_hundred_steps(digit_scenes, tmp_path: Path):
+    done = run_script(
+        *("segmentation/train.py", str(CONFIGS / "mask2former_internimage_n.py")),
+        *("--work-dir", str(tmp_path / "run"), "--no-validate", "--seed", "0"),
+        *("--cfg-options", f"data_root={digit_scenes}"),
+        folder=tmp_path,
+    )
+    assert done.code == 0, done.errors[-4000:]
+    history = json.loads((tmp_path / "run" / "history.json").read_text())["loss"]
+    assert history[-1][0] == 100
+    # A point is the mean of ten steps.
+    assert history[-1][1] < 0.75 * history[0][1]
