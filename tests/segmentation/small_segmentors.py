@@ -53,7 +53,6 @@ def mask2former_head(**changes: Any) -> dict[str, Any]:
         dict(
             type="InternImageMask2FormerHead",
             in_channels=WIDTHS,
-            strides=[4, 8, 16, 32],
             feat_channels=32,
             out_channels=32,
             num_classes=CLASSES,

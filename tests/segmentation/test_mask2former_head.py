@@ -80,6 +80,13 @@ def test_a_single_class_and_class_weights_of_another_number_are_an_error():
         build(mask2former_head(num_classes=4))
 
 
+def test_a_field_that_is_unknown_is_an_error_and_one_that_is_not_looked_at_warns():
+    with pytest.raises(TypeError, match="expected the fields of mmseg's Mask2FormerHead, got num_"):
+        build(mask2former_head(num_querys=100))
+    with pytest.warns(UserWarning, match="in_index, strides has no effect"):
+        build(mask2former_head(strides=[4, 8, 16, 32], in_index=[0, 1, 2, 3]))
+
+
 def test_the_raw_outputs_can_be_had_as_from_any_segmentor():
     model = build(mask2former_head())
     with torch.no_grad():

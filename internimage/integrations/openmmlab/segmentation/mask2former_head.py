@@ -5,6 +5,8 @@ Shape legend: N batch, Q queries, C classes, h w of the masks (a quarter of the 
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +15,17 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
+
+IGNORED = frozenset({"in_index", "strides"})
+"""Fields that configs of Mask2Former have and no Mask2Former looks at."""
+
+_FIELDS = frozenset(
+    name
+    for base in Mask2FormerHead.__mro__[:2]
+    for name in inspect.signature(base).parameters
+    if name not in ("self", "kwargs")
+)
+"""Fields that mmseg's head and mmdet's below it take."""
 
 
 @MODELS.register_module()
@@ -27,10 +40,12 @@ class InternImageMask2FormerHead(Mask2FormerHead):
         num_classes: C >= 2, without the one that stands for no object. What is no object has no
             label in a segmentation, so a background is a class.
         **kwargs: the other fields of mmseg's ``Mask2FormerHead``. ``class_weight`` of ``loss_cls``
-            has C + 1 numbers.
+            has C + 1 numbers. ``strides`` and ``in_index``, which other configs give, have no
+            effect: the head takes all maps, and its pixel decoder has strides of its own.
 
     Raises:
         ImportError: mmdet is not installed.
+        TypeError: a field is unknown; mmdet's head would pass over it.
         ValueError: there is one class, or ``class_weight`` has another length.
     """
 
@@ -39,6 +54,18 @@ class InternImageMask2FormerHead(Mask2FormerHead):
             raise ValueError(
                 "InternImageMask2FormerHead: expected num_classes >= 2, the background among them, "
                 f"got {num_classes}"
+            )
+        without_effect = set(kwargs) - _FIELDS
+        if unknown := without_effect - IGNORED:
+            raise TypeError(
+                "InternImageMask2FormerHead: expected the fields of mmseg's Mask2FormerHead, got "
+                f"{', '.join(sorted(unknown))}"
+            )
+        if without_effect:
+            warnings.warn(
+                f"InternImageMask2FormerHead: {', '.join(sorted(without_effect))} has no effect: "
+                "the head takes all maps, and strides are the pixel decoder's",
+                stacklevel=2,
             )
         class_weight = kwargs.get("loss_cls", {}).get("class_weight")
         if class_weight is not None and len(class_weight) != num_classes + 1:

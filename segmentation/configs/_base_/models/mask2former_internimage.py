@@ -20,7 +20,6 @@ model = dict(
     backbone=dict(layer_scale=None),  # they stand on H, which has none
     decode_head=dict(
         type="InternImageMask2FormerHead",
-        strides=[4, 8, 16, 32],
         feat_channels=256,
         out_channels=256,
         num_classes=150,
