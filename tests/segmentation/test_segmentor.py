@@ -349,7 +349,7 @@ def test_a_head_of_another_kind_does_not_fit(folder, tmp_path):
     config = Config.fromfile(folder / "config.py")
     config.model.decode_head = head
     config.dump(tmp_path / "config.py")
-    with pytest.raises(ValueError, match=r"expected a checkpoint of this model, got .*missing"):
+    with pytest.raises(ValueError, match="with SegformerHead, got a segmentor with UPerHead"):
         build_segmentor(folder / "model.pth", tmp_path / "config.py")
 
 

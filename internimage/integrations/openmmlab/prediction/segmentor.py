@@ -18,7 +18,6 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from PIL import Image
 from torch import nn
 
-import internimage.integrations.openmmlab.segmentation  # noqa: F401  registers what configs name
 from internimage.integrations.openmmlab.prediction.loading import (
     ModelStep,
     Sources,
@@ -36,6 +35,7 @@ from internimage.integrations.openmmlab.prediction.palettes import (
     named_palette,
     random_palette,
 )
+from internimage.integrations.openmmlab.segmentation import InternImageSegmentor
 
 MAX_INDEXED = 256
 """Classes that a picture of one byte a pixel can tell apart."""
@@ -103,8 +103,9 @@ class Segmentor:
             ValueError: the image is of no use to the model, or an answer is not finite.
         """
         sample = self._step(image)
-        # The sum alone: a truth value for every score would be as large as a quarter of them.
-        if not torch.isfinite(sample.seg_logits.data.sum()):
+        # Models without scores look at them before. The sum alone: a truth value for every score
+        # would be as large as a quarter of them.
+        if "seg_logits" in sample and not torch.isfinite(sample.seg_logits.data.sum()):
             raise ValueError(
                 "Segmentor.segment: expected finite scores, got NaN or infinity: the weights hold "
                 "it, or overflow in their dtype"
@@ -201,6 +202,9 @@ def build_segmentor(
     colours = _palette(palette, sources, len(names) or num_labels)
     if tta:
         model = with_augmentation(model, sources)
+    elif isinstance(model, InternImageSegmentor):
+        # 150 classes of a photo of 12 megapixels would be 7 GB.
+        model.test_cfg = {**(model.test_cfg or {}), "keep_scores": False}
     return Segmentor(
         model,
         pipeline,
