@@ -181,6 +181,12 @@ def test_scores_that_nobody_sees_are_an_error_when_they_are_not_finite():
         build(uper_head(), LABELS_ALONE).postprocess_result(scores, [sample(4, 6)])
 
 
+def test_large_scores_of_16_bits_are_finite():
+    scores = torch.full((1, CLASSES, 40, 60), 100.0, dtype=torch.float16)
+    (result,) = build(uper_head(), LABELS_ALONE).postprocess_result(scores, [sample(40, 60)])
+    assert (result.pred_sem_seg.data == 0).all()
+
+
 def test_views_cannot_be_averaged_without_scores():
     (result,) = build(uper_head(), LABELS_ALONE).predict(torch.randn(1, 3, 32, 32))
     with pytest.raises(ValueError, match="expected a model whose test_cfg has keep_scores = True"):

@@ -156,7 +156,7 @@ class InternImageSegmentor(EncoderDecoder):
 
         A few classes are resized at a time, and the best of those so far is kept.
         """
-        if not torch.isfinite(scores.sum()):
+        if not torch.isfinite(scores.sum(dtype=torch.float32)):  # half's ends at 65504
             raise ValueError(
                 "InternImageSegmentor: expected finite scores, got NaN or infinity: the weights or "
                 "the image hold some, or numbers of 16 bits were too small"
