@@ -180,12 +180,6 @@ WRONG_KEYS = {
         {"classes": ("a", "b"), "model.decode_head.num_classes": 3},
         r"model.decode_head.num_classes = 2, the number of classes \(a, b\), got 3",
     ),
-    "windows": ({"model.test_cfg.mode": "slide"}, r"crop_size = \(height, width\).*got None"),
-    "a mode": ({"model.test_cfg.mode": "full"}, "'whole' or 'slide', got 'full'"),
-    "strides": (
-        {"model.test_cfg": {"mode": "slide", "crop_size": (32, 32), "stride": (32, 33)}},
-        r"stride <= crop_size = \(32, 32\), or windows leave pixels out, got \(32, 33\)",
-    ),
 }
 
 

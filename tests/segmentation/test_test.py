@@ -206,7 +206,11 @@ WRONG = {
         ["a.pth", "--tta", "--cfg-options", "tta_model=None"],
         "expected tta_model in tiny.py for --tta, got none; the bases of data sets",
     ),
-    "windows": (["a.pth", "--cfg-options", *SLIDE], "model.test_cfg.stride = (height, width)"),
+    "windows": (["a.pth", "--cfg-options", *SLIDE], "mode slide with stride = (height, width)"),
+    "windows apart": (
+        ["a.pth", "--cfg-options", *SLIDE, "model.test_cfg.stride=(33,20)"],
+        "stride <= crop_size, so that the windows leave no pixel out",
+    ),
     "masks": (["a.pth", "--cfg-options", "val_seg_map_prefix=no"], "data_prefix.seg_map_path = "),
     "images": (["a.pth", "--cfg-options", "img_suffix=.jpg"], "no images"),
     "GPUs": (["a.pth", "--gpu-ids", "0", "1"], "dist_test.sh CONFIG GPUS"),
@@ -241,6 +245,13 @@ def test_a_config_may_be_augmented_by_itself(tiny_folder: Path):
     assert "TestTimeAug" in [step["type"] for step in steps]
     steps = transforms(config.val_dataloader.dataset.pipeline)
     assert "TestTimeAug" not in [step["type"] for step in steps]
+
+
+def test_scores_are_kept_where_somebody_looks_at_them(tiny_folder: Path):
+    assert settle(tiny_folder).model.test_cfg.keep_scores is False
+    assert "keep_scores" not in settle(tiny_folder, "--tta").model["module"]["test_cfg"]
+    another = "test_evaluator = dict(_delete_=True, type='SomebodysMetric')\n"
+    assert "keep_scores" not in settle(tiny_folder, more=another).model.test_cfg
 
 
 def test_measures_and_options_reach_the_metric(tiny_folder: Path):

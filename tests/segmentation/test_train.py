@@ -293,6 +293,28 @@ def test_wrong_input_is_one_line_and_exit_code_2(name: str, tiny_folder: Path, c
     assert "detector" not in line
 
 
+def test_a_jpeg_that_is_cut_short_is_refused_and_one_with_more_behind_its_end_is_not(
+    tmp_path: Path, capsys
+):
+    config = write_config(tmp_path / "c.py", write_images(tmp_path / "data", 2, 1))
+    content = {}
+    for part in ("train", "val"):
+        for image in (tmp_path / "data" / "images" / part).iterdir():
+            jpeg = cv2.imencode(".jpg", cv2.imread(str(image)))[1].tobytes()
+            content[image.with_suffix(".jpg")] = jpeg
+            image.unlink()
+    options = ("--cfg-options", "img_suffix=.jpg", "train_cfg.max_iters=1")
+    for path, jpeg in content.items():
+        path.write_bytes(jpeg + b"of the camera")
+    arguments = (str(config), "--work-dir", "run", "--no-validate", *options)
+    assert run_here(main, *arguments, folder=tmp_path) == 0, capsys.readouterr().err
+    for path, jpeg in content.items():
+        path.write_bytes(jpeg[: len(jpeg) // 2])
+    capsys.readouterr()
+    assert run_here(main, *arguments, folder=tmp_path) == 2
+    assert re.search(r"expected a whole image, got \S*images/train/00[01].jpg", errors(capsys))
+
+
 def test_an_old_config_has_one_of_its_name_to_use_instead(tmp_path: Path, capsys):
     config = tmp_path / "upernet_internimage_t_512_160k_ade20k.py"
     config.write_text(

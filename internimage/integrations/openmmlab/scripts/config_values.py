@@ -45,41 +45,12 @@ def check_values(config: Config) -> None:
             or not 0 <= value < math.inf
         ):
             raise ValueError(f"expected {key} = a number >= 0, got {value!r}")
-    _check_windows(_value(config, "model.test_cfg"))
     kind = _value(config, "optim_wrapper.optimizer.type")
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
         known = list(OPTIMIZERS.module_dict)
         raise ValueError(
             f"expected optim_wrapper.optimizer.type = an optimiser that mmengine knows, got "
             f"{kind!r}{nearest_hint(kind, known)}"
-        )
-
-
-def _check_windows(test_cfg: Any) -> None:
-    """Check the sliding windows of a segmentor."""
-    if not isinstance(test_cfg, dict) or test_cfg.get("mode") in (None, "whole"):
-        return
-    if test_cfg["mode"] != "slide":
-        raise ValueError(
-            f"expected model.test_cfg.mode = 'whole' or 'slide', got {test_cfg['mode']!r}"
-        )
-    sides = {}
-    for name in ("crop_size", "stride"):
-        pair = test_cfg.get(name)
-        if not (
-            isinstance(pair, (list, tuple))
-            and len(pair) == 2
-            and all(isinstance(side, int) and side >= 1 for side in pair)
-        ):
-            raise ValueError(
-                f"expected model.test_cfg.{name} = (height, width) of pixels beside mode = "
-                f"'slide', got {pair!r}"
-            )
-        sides[name] = tuple(pair)
-    if any(step > side for step, side in zip(sides["stride"], sides["crop_size"], strict=True)):
-        raise ValueError(
-            f"expected model.test_cfg.stride <= crop_size = {sides['crop_size']}, or windows leave "
-            f"pixels out, got {sides['stride']}"
         )
 
 

@@ -1,18 +1,24 @@
-"""mmengine's Runner with data sets that name the file where an image or a mask cannot be taken."""
+"""mmengine's Runner with data sets that name an image they cannot take, and take none in part."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from internimage.integrations.openmmlab.data.image_files import check_image
+
 ABOUT_DATA = (ValueError, OSError, RuntimeError, ArithmeticError, AssertionError, cv2.error)
 """What transforms raise about an image: other errors are mistakes of a program."""
 
 PATHS = ("img_path", "seg_map_path")
+JPEG = (".jpg", ".jpeg")
+JPEG_END = b"\xff\xd9"
 
 
 class NamingRunner(Runner):
@@ -55,9 +61,11 @@ class NamingPipeline:
         """Transform an image.
 
         Raises:
-            ValueError: A transform cannot take it, and has not named it itself.
+            ValueError: It is cut short, or a transform cannot take it and has not named it itself.
         """
         paths = [str(data[name]) for name in PATHS if data.get(name)]
+        if paths:
+            _require_whole(paths[0])
         try:
             return self.pipeline(data)
         except ABOUT_DATA as error:
@@ -67,6 +75,21 @@ class NamingPipeline:
             raise ValueError(
                 f"expected an image that the transforms can take, got {paths[0]}: {text}"
             ) from error
+
+
+def _require_whole(path: str) -> None:
+    """Refuse a JPEG that ends early: OpenCV would fill the rest with grey and go on."""
+    if not path.lower().endswith(JPEG) or not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(JPEG_END)))
+        if file.read() == JPEG_END:
+            return
+    # Cameras write things of their own behind the end: the decoder knows.
+    _, kind, example = check_image(Path(path), decode=True)
+    if kind == "unreadable image":
+        raise ValueError(f"expected a whole image, got {example}")
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:
