@@ -104,8 +104,9 @@ class Segmentor:
         """
         sample = self._step(image)
         # Models without scores look at them before. The sum alone: a truth value for every score
-        # would be as large as a quarter of them.
-        if "seg_logits" in sample and not torch.isfinite(sample.seg_logits.data.sum()):
+        # would be as large as a quarter of them. In float32: float16's ends at 65504.
+        scores = sample.seg_logits.data if "seg_logits" in sample else None
+        if scores is not None and not torch.isfinite(scores.sum(dtype=torch.float32)):
             raise ValueError(
                 "Segmentor.segment: expected finite scores, got NaN or infinity: the weights hold "
                 "it, or overflow in their dtype"
