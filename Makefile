@@ -66,9 +66,10 @@ test: setup-all lint ## set-up, linters, all tests; TESTS=path narrows
 	$(NOTE_NO_NVCC)
 	@$(PY) -m pytest -c pyproject.toml --durations=15 $(TESTS)
 
+# Two processes of one thread each: most of these tests are Python, which one core runs at a time.
 test-fast: setup-all ## the tests without the slow ones; TESTS=path narrows
 	$(NOTE_NO_NVCC)
-	@$(PY) -m pytest -c pyproject.toml -m "not slow" $(TESTS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -c pyproject.toml -m "not slow" -n 2 --dist loadfile $(TESTS)
 
 lint: setup-all ## ruff, mypy, clang-format, codespell: changes nothing
 	@$(PY) -m ruff format --check .

@@ -44,6 +44,7 @@ DEV = [
     "mypy",
     "pre-commit",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff",
     "webdataset>=0.2.100",
 ]
