@@ -1,7 +1,7 @@
 """SegFormer, InternImage-L, from Mapillary to Cityscapes: mIoU 85.16, at several scales 85.67.
 
-220M parameters, 1580 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the
-released weights have them. Cityscapes' coarse images are in the training. 8 GPUs, 2 images each::
+220M parameters, 1580 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the released weights have
+them. Cityscapes' coarse images are in the training. 8 GPUs, 2 images each::
 
     config=segmentation/configs/cityscapes/segformer_internimage_l_512x1024_160k_mapillary2cityscapes.py
     bash segmentation/dist_train.sh $config 8

@@ -1,8 +1,8 @@
 """UperNet, InternImage-L, from Mapillary to Cityscapes: mIoU 85.94, at several scales 86.22.
 
-256M parameters, 3234 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the
-released weights have them. The backbone starts from SegFormer's weights for Mapillary, as the
-author's did; Cityscapes' coarse images are in the training. 8 GPUs, 2 images each::
+256M parameters, 3234 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the released weights have
+them. The backbone starts from SegFormer's weights for Mapillary, as the author's did; Cityscapes'
+coarse images are in the training. 8 GPUs, 2 images each::
 
     config=segmentation/configs/cityscapes/upernet_internimage_l_512x1024_160k_mapillary2cityscapes.py
     bash segmentation/dist_train.sh $config 8

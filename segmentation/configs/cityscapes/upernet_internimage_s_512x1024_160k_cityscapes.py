@@ -1,7 +1,7 @@
 """UperNet, InternImage-S, 160,000 steps on Cityscapes: mIoU 82.74, at several scales 83.45.
 
-80M parameters, 2035 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the
-released weights have them. 8 GPUs, 2 images each::
+80M parameters, 2035 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the released weights have
+them. 8 GPUs, 2 images each::
 
     config=segmentation/configs/cityscapes/upernet_internimage_s_512x1024_160k_cityscapes.py
     bash segmentation/dist_train.sh $config 8

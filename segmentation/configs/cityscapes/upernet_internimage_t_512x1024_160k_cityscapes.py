@@ -1,7 +1,7 @@
 """UperNet, InternImage-T, 160,000 steps on Cityscapes: mIoU 82.58, at several scales 83.40.
 
-59M parameters, 1889 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the
-released weights have them. 8 GPUs, 2 images each::
+59M parameters, 1889 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the released weights have
+them. 8 GPUs, 2 images each::
 
     config=segmentation/configs/cityscapes/upernet_internimage_t_512x1024_160k_cityscapes.py
     bash segmentation/dist_train.sh $config 8

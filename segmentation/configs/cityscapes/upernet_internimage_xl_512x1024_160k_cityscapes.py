@@ -1,7 +1,7 @@
 """UperNet, InternImage-XL, 160,000 steps on Cityscapes: mIoU 83.62, at several scales 84.28.
 
-368M parameters, 4022 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the
-released weights have them. 8 GPUs, 2 images each::
+368M parameters, 4022 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the released weights have
+them. 8 GPUs, 2 images each::
 
     config=segmentation/configs/cityscapes/upernet_internimage_xl_512x1024_160k_cityscapes.py
     bash segmentation/dist_train.sh $config 8

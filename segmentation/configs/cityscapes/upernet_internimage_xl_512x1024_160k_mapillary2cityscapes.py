@@ -1,8 +1,8 @@
 """UperNet, InternImage-XL, from Mapillary to Cityscapes: mIoU 86.20, at several scales 86.42.
 
-368M parameters, 4022 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the
-released weights have them. The backbone starts from SegFormer's weights for Mapillary, as the
-author's did; Cityscapes' coarse images are in the training. 8 GPUs, 2 images each::
+368M parameters, 4022 GFLOPs at 1024x2048. 150 outputs, 19 of them used: the released weights have
+them. The backbone starts from SegFormer's weights for Mapillary, as the author's did; Cityscapes'
+coarse images are in the training. 8 GPUs, 2 images each::
 
     config=segmentation/configs/cityscapes/upernet_internimage_xl_512x1024_160k_mapillary2cityscapes.py
     bash segmentation/dist_train.sh $config 8

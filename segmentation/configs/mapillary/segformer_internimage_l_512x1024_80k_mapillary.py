@@ -1,8 +1,7 @@
 """SegFormer, InternImage-L, 80,000 steps on Mapillary in Cityscapes' classes: mIoU not published.
 
-220M parameters; validated on Cityscapes. 150 outputs, 19 of them used: the
-released weights have them. Those for Cityscapes, ``*_mapillary2cityscapes``, start from it.
-8 GPUs, 2 images each::
+220M parameters; validated on Cityscapes. 150 outputs, 19 of them used: the released weights have
+them. Those for Cityscapes, ``*_mapillary2cityscapes``, start from it. 8 GPUs, 2 images each::
 
     config=segmentation/configs/mapillary/segformer_internimage_l_512x1024_80k_mapillary.py
     bash segmentation/dist_train.sh $config 8

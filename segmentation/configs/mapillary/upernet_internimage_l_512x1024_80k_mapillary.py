@@ -1,7 +1,7 @@
 """UperNet, InternImage-L, 80,000 steps on Mapillary in Cityscapes' classes: mIoU not published.
 
-256M parameters; validated on Cityscapes. 150 outputs, 19 of them used: the
-released weights have them. 8 GPUs, 2 images each::
+256M parameters; validated on Cityscapes. 150 outputs, 19 of them used: the released weights have
+them. 8 GPUs, 2 images each::
 
     config=segmentation/configs/mapillary/upernet_internimage_l_512x1024_80k_mapillary.py
     bash segmentation/dist_train.sh $config 8

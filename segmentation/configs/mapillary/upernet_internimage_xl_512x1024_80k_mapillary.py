@@ -1,7 +1,7 @@
 """UperNet, InternImage-XL, 80,000 steps on Mapillary in Cityscapes' classes: mIoU not published.
 
-368M parameters; validated on Cityscapes. 150 outputs, 19 of them used: the
-released weights have them. 8 GPUs, 2 images each::
+368M parameters; validated on Cityscapes. 150 outputs, 19 of them used: the released weights have
+them. 8 GPUs, 2 images each::
 
     config=segmentation/configs/mapillary/upernet_internimage_xl_512x1024_80k_mapillary.py
     bash segmentation/dist_train.sh $config 8

@@ -1,6 +1,6 @@
 """Mapillary Vistas 1.2, both parts, in the 19 classes of Cityscapes, on which it is validated.
 
-Half size to full size, crops of 512 rows and 1024 columns.
+Images of half to all of 2048x1024 pixels, crops of 512 rows and 1024 columns.
 """
 
 _base_ = "cityscapes.py"

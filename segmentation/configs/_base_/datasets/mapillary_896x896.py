@@ -1,4 +1,4 @@
-"""Mapillary Vistas in Cityscapes' classes; half size to twice the size, crops of 896x896."""
+"""Mapillary Vistas in Cityscapes' classes; half of 2048x1024 to twice that, crops of 896x896."""
 
 _base_ = "mapillary.py"
 
