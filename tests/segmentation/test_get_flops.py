@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,19 @@ def test_counts_are_those_of_the_tables(
     assert is_abstract
     assert complexity.parameters / 1e6 == pytest.approx(parameters, abs=0.51)
     assert complexity.total / 1e9 == pytest.approx(flops, rel=0.002)
+
+
+@pytest.mark.usefixtures("signals_and_warnings_as_before")
+def test_the_script_counts_an_image_of_the_tables_when_not_told_otherwise(monkeypatch, capsys):
+    name, _, _, flops = PUBLISHED[0]
+    monkeypatch.setattr("internimage.processes.leave", lambda code: print("code", code))
+    monkeypatch.setattr(sys, "argv", ["get_flops.py", str(CONFIGS / f"{name}.py")])
+    runpy.run_path(str(CONFIGS.parent / "get_flops.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "512 x 2048\n" in printed
+    assert "code 0\n" in printed
+    (counted,) = re.findall(r"FLOPs +(\d+\.\d+) G", printed)
+    assert float(counted) == pytest.approx(flops, rel=0.002)
 
 
 def test_attention_of_mask2former_is_counted_for_itself():

@@ -7,8 +7,11 @@ mmseg has them with its data sets; what it has a second time under other names, 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import cv2
+import numpy as np
 from mmseg.registry import DATASETS
 
 Colour = tuple[int, int, int]
@@ -75,3 +78,21 @@ def random_palette(num_classes: int) -> list[Colour]:
 def as_colours(rows: Any) -> list[Colour]:
     """Return rows of three numbers as colours."""
     return [(int(row[0]), int(row[1]), int(row[2])) for row in rows]
+
+
+def lay_colours(
+    image: np.ndarray, label_map: np.ndarray, palette: Sequence[Colour], *, opacity: float
+) -> np.ndarray:
+    """Return an image with the colours of its classes laid over it.
+
+    Args:
+        image: (H, W, 3), uint8, blue-green-red.
+        label_map: (H, W), the class of every pixel.
+        palette: one colour a class, red-green-blue.
+        opacity: of the colours, 0-1.
+
+    Returns:
+        (H, W, 3), uint8, blue-green-red.
+    """
+    colours = np.array(palette, np.uint8)[:, ::-1][label_map]
+    return cv2.addWeighted(image, 1 - opacity, colours, opacity, 0)

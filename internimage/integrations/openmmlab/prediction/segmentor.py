@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmseg.datasets  # noqa: F401  the registry would import it later, and it prints
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from internimage.integrations.openmmlab.prediction.palettes import (
     Colour,
     PaletteName,
     as_colours,
+    lay_colours,
     named_palette,
     random_palette,
 )
@@ -149,8 +149,7 @@ class Segmentor:
         Returns:
             (H, W, 3), uint8, blue-green-red.
         """
-        colours = np.array(self.palette, np.uint8)[:, ::-1][label_map]
-        return cv2.addWeighted(image, 1 - opacity, colours, opacity, 0)
+        return lay_colours(image, label_map, self.palette, opacity=opacity)
 
     def label_image(self, label_map: np.ndarray) -> Image.Image:
         """Return a label map (H, W) as an image whose pixel values are the labels.

@@ -15,7 +15,11 @@ from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
 
 from internimage.files import write_atomically
-from internimage.integrations.openmmlab.prediction.palettes import random_palette
+from internimage.integrations.openmmlab.prediction.palettes import (
+    as_colours,
+    lay_colours,
+    random_palette,
+)
 
 NUM_LABELS = 256
 
@@ -47,12 +51,11 @@ class OverlayHook(Hook):
         dataset = runner.test_dataloader.dataset
         folder = Path((getattr(dataset, "data_prefix", None) or {}).get("img_path") or "")
         known = dataset.metainfo.get("palette") or []
-        palette = np.array([*known, *random_palette(NUM_LABELS)[len(known) :]], np.uint8)
+        palette = as_colours([*known, *random_palette(NUM_LABELS)[len(known) :]])
         for sample in outputs or ():
             image = mmcv.imread(sample.img_path)
             labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
-            colours = palette[labels][..., ::-1]
-            picture = cv2.addWeighted(image, 1 - self.opacity, colours, self.opacity, 0)
+            picture = lay_colours(image, labels, palette, opacity=self.opacity)
             path = Path(sample.img_path)
             name = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
             _write(self.out_dir / name.with_suffix(".png"), picture)
