@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from internimage import cli
 from segmentation import image_demo
 from tests.segmentation.tiny_segmentors import (
     ROOT,
@@ -92,3 +94,47 @@ def test_it_runs_as_a_script_from_any_folder(folder):
     assert done.returncode == 0
     for flag in ("--out", "--device", "--palette", "--opacity"):
         assert flag in done.stdout
+
+
+@pytest.mark.slow
+def test_a_trained_segmentor_finds_the_digits_of_images_and_of_a_film(
+    trained_segmentor, tmp_path, monkeypatch, capsys
+):
+    """Through both commands; the masks of the scenes are the oracle."""
+    files = sorted((trained_segmentor.scenes / "val").glob("*.png"))[:20]
+    masks = trained_segmentor.scenes / "semantic" / "val"
+    truth = np.stack([np.asarray(Image.open(masks / file.name)) for file in files])
+    code = cli.main(
+        ["segment", *map(str, files), "--checkpoint", str(trained_segmentor.checkpoint),
+         "--output", str(tmp_path / "images")]
+    )  # fmt: skip
+    assert (code, capsys.readouterr().err) == (0, "")
+    found = np.stack(
+        [np.asarray(Image.open(tmp_path / "images" / f"{file.stem}_labels.png")) for file in files]
+    )
+    on_digits = truth > 0
+    assert (found == truth)[on_digits].mean() > 0.8
+    assert (found == truth)[~on_digits].mean() > 0.9
+    for file in files:
+        answer = json.loads((tmp_path / "images" / f"{file.stem}.json").read_text())
+        assert answer["classes"][0]["class_name"] == "background"
+
+    height, width = truth.shape[1:]
+    film = cv2.VideoWriter(
+        str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height)
+    )
+    for file in files:
+        film.write(cv2.imread(str(file)))
+    film.release()
+    code, _, err = demo(
+        tmp_path, monkeypatch, capsys, "film.avi", str(trained_segmentor.config),
+        str(trained_segmentor.checkpoint), "--out", "film", "--device", "cpu",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "film/film.jsonl").read_text().splitlines()]
+    assert len(rows) == len(files)
+    # The film is compressed; of each frame the digits that are there are named, and few others.
+    for row, mask in zip(rows, truth, strict=True):
+        named = {one["label"] for one in row["classes"] if one["pixels"] > 50} - {0}
+        there = set(np.unique(mask).tolist()) - {0}
+        assert len(named & there) >= 0.5 * len(there)
