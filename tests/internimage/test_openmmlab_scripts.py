@@ -19,7 +19,7 @@ from torch import nn
 
 from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.curves import draw_curves
-from internimage.integrations.openmmlab.scripts.data_checks import DataCheckHook
+from internimage.integrations.openmmlab.scripts.data_checks import require_images
 from internimage.integrations.openmmlab.scripts.divergence import DivergenceHook
 from internimage.integrations.openmmlab.scripts.evaluation import MissedEvaluationHook
 from internimage.integrations.openmmlab.scripts.mixed_precision import HostAmpOptimWrapper
@@ -218,14 +218,14 @@ def test_configs_of_today_are_not_taken_for_old_ones(tmp_path: Path, text: str):
     check_generation(path)
 
 
-def test_a_data_set_without_images_is_refused_and_named():
-    empty = SimpleNamespace(dataloader=SimpleNamespace(dataset=EmptySet()))
-    full = SimpleNamespace(dataloader=SimpleNamespace(dataset=[1]))
-    runner: Any = SimpleNamespace(_train_loop=full, _val_loop=empty, _test_loop=None)
-    with pytest.raises(ValueError, match=r"val_dataloader.dataset, got none: .* \(cat, ...\)"):
-        DataCheckHook().before_run(runner)
-    runner._val_loop = None
-    DataCheckHook().before_run(runner)
+@pytest.mark.parametrize(("test_mode", "part"), [(False, "train"), (True, "val")])
+def test_a_data_set_without_images_is_refused_and_named(test_mode: bool, part: str):
+    empty = EmptySet()
+    empty.test_mode = test_mode
+    message = rf"{part}_dataloader.dataset, got none: .* \(cat, ...\)"
+    with pytest.raises(ValueError, match=message):
+        require_images(empty)
+    require_images([1])
 
 
 WORKER = "Caught {0} in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"

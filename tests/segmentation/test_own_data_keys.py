@@ -197,9 +197,10 @@ def test_keys_about_masks_are_refused_by_data_sets_of_boxes():
 
 
 def test_a_released_segmentor_may_have_more_outputs_than_a_public_set_has_classes(tmp_path: Path):
-    for folder in ("leftImg8bit", "gtFine"):
-        for part in ("train", "val"):
+    for part in ("train", "val"):
+        for folder in ("leftImg8bit", "gtFine"):
             (tmp_path / folder / part).mkdir(parents=True)
+        (tmp_path / "leftImg8bit" / part / "a_leftImg8bit.png").touch()
     config = read_config(CONFIGS / CITYSCAPES, {"data_root": str(tmp_path)})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -249,16 +250,36 @@ def test_a_missing_folder_is_named_with_the_key_that_moves_it(folder: Path):
         (folder / name).rename(folder / "data" / name / "val")
 
 
+@pytest.mark.parametrize("path", [ADE, CITYSCAPES, "tiny"])
+def test_an_empty_folder_is_named_for_every_type_of_data_set(path: str, tmp_path: Path):
+    """The library's word for it is an array to concatenate."""
+    tiny = write_config(tmp_path / "c.py", tmp_path)
+    config = read_config(tiny if path == "tiny" else CONFIGS / path, {"data_root": str(tmp_path)})
+    for leaf in leaves(config, "train_dataloader"):
+        for prefix in leaf["data_prefix"].values():
+            (tmp_path / prefix).mkdir(parents=True)
+    message = (
+        rf"train_dataloader.dataset, got no images of the name {tmp_path}/\S+/train\w*/\*\S*\."
+    )
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
+        warnings.simplefilter("ignore")
+        check_data(config, TRAIN[:1])
+
+
+def test_an_empty_list_of_images_is_named(folder: Path):
+    (folder / "data" / "train.txt").write_text("\n")
+    config = read_config(
+        write_config(folder / "c.py", folder / "data"), {"train_ann_file": "train.txt"}
+    )
+    with pytest.raises(ValueError, match=r"got no images \S*train.txt"):
+        check_data(config, TRAIN)
+
+
 def spoil(folder: Path, kind: str) -> None:
     """Makes one mistake in the training data."""
-    images, masks = folder / "data/images/train", folder / "data/masks/train"
-    if kind == "no images":
-        for path in (*images.iterdir(), *masks.iterdir()):
-            path.unlink()
-    elif kind == "no mask":
+    masks = folder / "data/masks/train"
+    if kind == "no mask":
         (masks / "001.png").unlink()
-    elif kind == "no image":
-        (images / "001.png").unlink()
     elif kind == "size":
         cv2.imwrite(str(masks / "001.png"), np.zeros((HEIGHT, WIDTH + 2), np.uint8))
     elif kind == "labels":
@@ -270,7 +291,6 @@ def spoil(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("no images", ["images/train"]),
         ("no mask", ["001.png"]),
         ("size", ["001.png", "66x48", "64x48"]),
         ("labels", ["001.png", "3"]),

@@ -122,9 +122,6 @@ def require_complete(
     if report.complete:
         return
     _refuse_parts(report, weights, origin)
-    wanted_kind, kind = _kinds(report, weights)
-    if wanted_kind != kind and wanted_kind is not None and kind is not None:
-        raise ValueError(f"expected a checkpoint of {wanted_kind}, got {kind} in {origin}")
     if classes and len(classes) == len(report.mismatched) and not report.missing:
         key, found, wanted = report.mismatched[0]
         raise ValueError(
@@ -210,18 +207,21 @@ def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str
             f"expected a checkpoint of the whole model, got {kind} in {origin}: its names lack the "
             f"prefix backbone.; to start from it set {init_cfg}"
         )
+    is_backbone = bool(report.loaded) and all(key.startswith(BACKBONES) for key in report.loaded)
+    start = f", of which only the backbone fits; to start from it set {init_cfg}"
+    wanted, found = _kinds(report, weights)
+    if wanted != found and wanted is not None and found is not None:
+        raise ValueError(
+            f"expected a checkpoint of {wanted}, got {found} in {origin}"
+            f"{start if is_backbone else ''}"
+        )
     if not report.loaded:
         raise ValueError(
             f"expected a checkpoint of this model, got {origin}, of which nothing fits "
             f"({report.describe()})"
         )
-    if all(key.startswith(BACKBONES) for key in report.loaded):
-        wanted, found = _kinds(report, weights)
-        what = f"{found} in {origin}" if found is not None and found != wanted else origin
-        raise ValueError(
-            f"expected a checkpoint of {wanted or 'the whole model'}, got {what}, of which only "
-            f"the backbone fits; to start from it set {init_cfg}"
-        )
+    if is_backbone:
+        raise ValueError(f"expected a checkpoint of the whole model, got {origin}{start}")
 
 
 def class_sized(model: nn.Module, report: LoadReport) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ def run_script(
     warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
     # mmseg advises at every start against its own default of a loss.
     warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
+    # mmdet's pixel decoder calls it in the way of before.
+    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
     # mmengine's wrapper of models says it in the way of PyTorch before 2.13.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
 from internimage.integrations.openmmlab.data.coco_check import require_trainable
 from internimage.integrations.openmmlab.data.mask_check import require_masks
@@ -135,19 +133,26 @@ def _check_masks(
                 f"of classes of the data set, got {count}; classes=\"('NAME', ...)\" in "
                 "--cfg-options sets both"
             )
-    prefixes = leaf.get("data_prefix") or {}
-    if leaf.get("type") != own_masks.BASE or leaf.get("backend_args"):
+    if leaf.get("backend_args"):
         return
-    if prefixes.get(own_masks.PREFIX) is None:
-        return  # nothing to compare with: predictions alone
-    root = leaf.get("data_root") or ""
+    root, prefixes = leaf.get("data_root") or "", leaf.get("data_prefix") or {}
+    images = Path(root, prefixes.get("img_path") or "")
     listed = None
     if leaf.get("ann_file") and os.path.isfile(annotation_path(leaf)):
         lines = Path(annotation_path(leaf)).read_text(encoding="utf-8").splitlines()
         listed = [line.strip() for line in lines if line.strip()]
-    fields = {name: leaf[name] for name in own_masks.FIELDS if name in leaf}
+    fields = own_masks.fields_of(config, leaf)
+    suffix = fields.get("img_suffix", ".jpg")
+    if not listed and (listed is not None or next(images.rglob(f"*{suffix}"), None) is None):
+        where = f"of the name {images}/*{suffix}" if listed is None else annotation_path(leaf)
+        raise ValueError(
+            f"expected images in {key}, got no images {where}; data_root, train_img_prefix, "
+            "val_img_prefix and img_suffix in --cfg-options say where they are"
+        )
+    if leaf.get("type") != own_masks.BASE or prefixes.get(own_masks.PREFIX) is None:
+        return  # a public set, or nothing to compare with
     report = require_masks(
-        Path(root, prefixes.get("img_path") or ""),
+        images,
         Path(root, prefixes[own_masks.PREFIX]),
         classes=names,
         ignore_index=leaf.get("ignore_index", 255),
@@ -185,34 +190,19 @@ def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained
             warnings.warn(f"{key}: {fault.describe()}", stacklevel=2)
 
 
-class DataCheckHook(Hook):
-    """Refuses data sets that turned out empty, which the runner would divide by.
+def require_images(dataset: Any) -> None:
+    """Refuse a data set that turned out empty: a sampler without end would look for ever.
 
     Raises:
-        ValueError: No image of a set can be trained with.
+        ValueError: No image of the set can be trained with, or evaluated.
     """
-
-    priority = "VERY_HIGH"
-
-    def before_run(self, runner: Runner) -> None:
-        """Look at the data sets that have been built."""
-        for name in ("train", "val", "test"):
-            loop = getattr(runner, f"_{name}_loop")
-            loader = getattr(loop, "dataloader", None)
-            if loader is None:
-                continue
-            try:
-                count = len(loader.dataset)
-            except TypeError:
-                continue
-            if count == 0:
-                metainfo = getattr(loader.dataset, "metainfo", {})
-                names = ", ".join(map(str, (metainfo.get(CLASSES) or ())[:SHOWN]))
-                if runner.cfg.get("default_scope") == "mmseg":
-                    raise ValueError(f"expected images in {name}_dataloader.dataset, got none")
-                raise ValueError(
-                    f"expected images with objects in {name}_dataloader.dataset, got none: no "
-                    f"annotation is of a class of the data set ({names}, ...), or filter_cfg "
-                    "leaves no image; \"classes=('NAME', ...)\" in --cfg-options are the names "
-                    "that the annotations have"
-                )
+    if not hasattr(dataset, "__len__") or len(dataset):
+        return
+    metainfo = getattr(dataset, "metainfo", {})
+    part = "val" if getattr(dataset, "test_mode", False) else "train"
+    names = ", ".join(map(str, (metainfo.get(CLASSES) or ())[:SHOWN]))
+    raise ValueError(
+        f"expected images with objects in {part}_dataloader.dataset, got none: no annotation is "
+        f"of a class of the data set ({names}, ...), or filter_cfg leaves no image; "
+        "\"classes=('NAME', ...)\" in --cfg-options are the names that the annotations have"
+    )

@@ -108,10 +108,7 @@ def release_types(
         own = getattr(kind, "METAINFO", {}).get(CLASSES)
         if kind is None or own is None or tuple(own) == names:
             continue
-        parameters = inspect.signature(kind).parameters
-        for name in FIELDS:
-            if name not in leaf and name in parameters:
-                leaf[name] = parameters[name].default
+        leaf.update(fields_of(config, leaf))
         leaf["type"] = BASE
         if leaf.get(REDUCE_ZERO_LABEL):
             reduced.append((key, kind.__name__))
@@ -122,6 +119,14 @@ def release_types(
             f"{names[0]!r}; reduce_zero_label=False in --cfg-options where 0 is",
             stacklevel=6,
         )
+
+
+def fields_of(config: Config, leaf: dict[str, Any]) -> dict[str, Any]:
+    """Return suffixes and ``reduce_zero_label`` of a data set: its own, else those of its type."""
+    kind = data_set_class(config, leaf)
+    parameters = {} if kind is None else inspect.signature(kind).parameters
+    defaults = {name: parameters[name].default for name in FIELDS if name in parameters}
+    return {**defaults, **{name: leaf[name] for name in FIELDS if name in leaf}}
 
 
 def set_checks(config: Config, count: int) -> None:

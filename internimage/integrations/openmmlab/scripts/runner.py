@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from internimage.integrations.openmmlab.data.image_files import check_image
+from internimage.integrations.openmmlab.scripts.data_checks import require_images
 
 ABOUT_DATA = (ValueError, OSError, RuntimeError, ArithmeticError, AssertionError, cv2.error)
 """What transforms raise about an image: other errors are mistakes of a program."""
@@ -34,8 +35,13 @@ class NamingRunner(Runner):
         seed: int | None = None,
         diff_rank_seed: bool = False,
     ) -> DataLoader:
-        """Build a loader; its data sets, those within wrappers as well, name their errors."""
+        """Build a loader; its data sets, those within wrappers as well, name their errors.
+
+        Raises:
+            ValueError: There are no images.
+        """
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        require_images(loader.dataset)
         for dataset in _leaves(loader.dataset):
             if not isinstance(getattr(dataset, "pipeline", None), (NamingPipeline, type(None))):
                 dataset.pipeline = NamingPipeline(dataset.pipeline)

@@ -19,7 +19,7 @@ from internimage.integrations.openmmlab.scripts.arguments import parse_test
 from internimage.integrations.openmmlab.scripts.checkpoints import CheckpointCheckHook
 from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.config_file import read_config
-from internimage.integrations.openmmlab.scripts.data_checks import TEST, DataCheckHook, check_data
+from internimage.integrations.openmmlab.scripts.data_checks import TEST, check_data
 from internimage.integrations.openmmlab.scripts.ranks import (
     choose_gpu,
     name_launcher,
@@ -92,8 +92,7 @@ def test(config: Config, *, fuse: bool) -> None:
         print_log(f"{count} SyncBN of the config are plain BN here", "current")
     # Weights are all in the checkpoint: nothing is downloaded to start from.
     runner = NamingRunner.from_cfg(config)
-    hooks = [DataCheckHook(), CheckpointCheckHook("test", config.load_from)]
-    hooks.append(ScoresHook(config.load_from))
+    hooks = [CheckpointCheckHook("test", config.load_from), ScoresHook(config.load_from)]
     hooks += [FuseHook()] if fuse else []
     for hook in hooks:
         runner.register_hook(hook)

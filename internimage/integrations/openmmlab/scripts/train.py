@@ -22,7 +22,7 @@ from internimage.integrations.openmmlab.scripts.arguments import parse_train
 from internimage.integrations.openmmlab.scripts.checkpoints import CheckpointCheckHook, Purpose
 from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.config_file import read_config
-from internimage.integrations.openmmlab.scripts.data_checks import TRAIN, DataCheckHook, check_data
+from internimage.integrations.openmmlab.scripts.data_checks import TRAIN, check_data
 from internimage.integrations.openmmlab.scripts.divergence import DivergenceHook
 from internimage.integrations.openmmlab.scripts.evaluation import MissedEvaluationHook
 from internimage.integrations.openmmlab.scripts.mixed_precision import HostAmpOptimWrapper
@@ -225,7 +225,7 @@ def _skip_first_weights(model: nn.Module, load_from: str) -> None:
 
 def _hooks(config: Config, aside: SetAsideHook) -> list[Hook]:
     records = RecordsHook()
-    hooks: list[Hook] = [DataCheckHook(), StepSeedHook(), DivergenceHook(), records]
+    hooks: list[Hook] = [StepSeedHook(), DivergenceHook(), records]
     if config.load_from is not None:
         purpose: Purpose = "resume" if config.resume else "load_from"
         hooks.append(CheckpointCheckHook(purpose, config.load_from))
