@@ -17,7 +17,7 @@ from internimage.integrations.openmmlab.scripts.checkpoints import CheckpointChe
 from internimage.integrations.openmmlab.scripts.released_models import RELEASED_SEGMENTORS
 
 WIDTHS = [16, 32, 64, 128]
-UPER = {"type": "UPerHead", "in_channels": WIDTHS, "in_index": [0, 1, 2, 3], "channels": 8}
+UPERNET = {"type": "UPerHead", "in_channels": WIDTHS, "in_index": [0, 1, 2, 3], "channels": 8}
 SEGFORMER = {"type": "SegformerHead", "in_channels": WIDTHS, "in_index": [0, 1, 2, 3]}
 SEGFORMER |= {"channels": 16}
 FCN = {"type": "FCNHead", "in_channels": 64, "in_index": 2, "channels": 8, "num_convs": 1}
@@ -36,7 +36,7 @@ def build(head: dict[str, Any], num_classes: int = 3, arch: str = "test_t") -> n
 
 @pytest.fixture(scope="module")
 def upernet() -> nn.Module:
-    return build(UPER)
+    return build(UPERNET)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def check(purpose: Purpose, model: nn.Module, state: dict[str, Tensor]) -> dict[
 
 
 def test_a_start_may_have_other_classes(upernet: nn.Module, recwarn: pytest.WarningsRecorder):
-    state = weights(build(UPER, num_classes=150))
+    state = weights(build(UPERNET, num_classes=150))
     recwarn.clear()  # what mmseg says of its loss
     taken = check("load_from", upernet, dict(state))
     classes = {
@@ -79,7 +79,7 @@ def test_the_backbone_of_a_segmentor_with_another_head_is_a_start(upernet: nn.Mo
         assert torch.equal(value, state[key] if key.startswith("backbone.") else own[key])
 
 
-BARE = {key.removeprefix("backbone."): value for key, value in weights(build(UPER)).items()}
+BARE = {key.removeprefix("backbone."): value for key, value in weights(build(UPERNET)).items()}
 BARE = {key: value for key, value in BARE.items() if not key.startswith(("decode_", "auxiliary_"))}
 BACKBONE = {f"backbone.{key}": value for key, value in BARE.items()}
 
@@ -91,7 +91,7 @@ WRONG = {
     "a classifier": ({**BARE, "head.weight": torch.zeros(2, 2)}, "got a classifier in some.pth"),
     "a backbone": (BARE, "got a backbone in some.pth: its names lack the prefix backbone."),
     "another size": (
-        weights(build(UPER, arch="test_h")),
+        weights(build(UPERNET, arch="test_h")),
         "checkpoint of this model but for its classes, got some.pth with",
     ),
     "nothing": ({"x": torch.zeros(1)}, "of which nothing fits"),
@@ -127,7 +127,7 @@ def test_an_evaluation_wants_the_head_of_the_model(name: str, upernet: nn.Module
 
 @pytest.mark.parametrize("purpose", ["test", "resume"])
 def test_an_evaluation_wants_the_classes_of_the_model(purpose: Purpose, upernet: nn.Module):
-    state = weights(build(UPER, num_classes=150))
+    state = weights(build(UPERNET, num_classes=150))
     with pytest.raises(ValueError, match=r"weights for the classes of the config.*conv_seg.weight"):
         check(purpose, upernet, state)
 
