@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
@@ -83,6 +84,7 @@ def test_the_commands_for_own_data_lead_from_check_to_prediction(
     assert "4 images, 4 masks read, 3 classes" in capsys.readouterr().out
     # What it goes on from: a segmentor of the same kind, of other classes.
     config = read_config(recipe)
+    init_default_scope(config.default_scope)
     for head in (config.model.decode_head, config.model.auxiliary_head):
         head.num_classes = 5
     torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "released.pth")
