@@ -14,7 +14,7 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-num_steps = 1200
+num_steps = 1600
 norm = dict(type="BN")  # its values over several ranks would be of no use on one
 # Five pixels of six are paper: unweighted, that all is paper is learned first and for long.
 loss = dict(class_weight=[0.1] + [1.0] * 10)
@@ -35,14 +35,14 @@ model = dict(
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=5e-3, weight_decay=0.01),
+    optimizer=dict(type="AdamW", lr=5e-3, betas=(0.9, 0.99), weight_decay=0.01),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=20),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=600, end=num_steps, eta_min=1e-5),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=800, end=num_steps, eta_min=1e-5),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=300)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=400)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=300))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=400))
