@@ -196,11 +196,29 @@ def test_keys_about_masks_are_refused_by_data_sets_of_boxes():
         read_config(path, {"seg_map_suffix": ".png"})
 
 
-def test_a_released_segmentor_may_have_more_outputs_than_a_public_set_has_classes(tmp_path: Path):
+def write_cityscapes(folder: Path) -> None:
+    """An image and its mask for each part, in the folders and by the names of the data set."""
+    names = {"leftImg8bit": "a_leftImg8bit.png", "gtFine": "a_gtFine_labelTrainIds.png"}
     for part in ("train", "val"):
-        for folder in ("leftImg8bit", "gtFine"):
-            (tmp_path / folder / part).mkdir(parents=True)
-        (tmp_path / "leftImg8bit" / part / "a_leftImg8bit.png").touch()
+        for kind, name in names.items():
+            (folder / kind / part).mkdir(parents=True)
+            pixels = np.full((8, 8, 3) if kind == "leftImg8bit" else (8, 8), 3, np.uint8)
+            pixels[:4] = 18
+            cv2.imwrite(str(folder / kind / part / name), pixels)
+
+
+def test_a_public_set_is_looked_into_where_it_is_not_usually(tmp_path: Path):
+    write_cityscapes(tmp_path)
+    mask = tmp_path / "gtFine" / "val" / "a_gtFine_labelTrainIds.png"
+    cv2.imwrite(str(mask), np.full((8, 8), 26, np.uint8))  # a number of the raw annotations
+    config = read_config(CONFIGS / CITYSCAPES, {"data_root": str(tmp_path)})
+    check_data(config, TRAIN[:1])
+    with pytest.raises(ValueError, match=rf"{mask}.*26"):
+        check_data(config, TRAIN)
+
+
+def test_a_released_segmentor_may_have_more_outputs_than_a_public_set_has_classes(tmp_path: Path):
+    write_cityscapes(tmp_path)
     config = read_config(CONFIGS / CITYSCAPES, {"data_root": str(tmp_path)})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -25,7 +25,10 @@ from internimage.integrations.openmmlab.scripts.config_file import read_config
 from internimage.integrations.openmmlab.scripts.config_parts import transforms
 from internimage.integrations.openmmlab.scripts.ranks import replace_sync_batch_norm
 from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpoint
-from internimage.integrations.openmmlab.scripts.test_settings import apply_arguments
+from internimage.integrations.openmmlab.scripts.test_settings import (
+    apply_arguments,
+    leave_out_scores,
+)
 from tests.script_runs import Done, run_here
 from tests.segmentation.tiny_segmentation_sets import (
     CLASSES,
@@ -200,7 +203,7 @@ WRONG = {
     "none there": (["no.pth"], "an existing checkpoint, got no.pth"),
     "measure": (["a.pth", "--eval", "bbox"], "--eval mDice or mFscore or mIoU for IoUMetric"),
     "option": (["a.pth", "--eval-options", "efficient_test=1"], "--eval-options of IoUMetric"),
-    "opacity": (["a.pth", "--opacity", "1.5", "--show-dir", "x"], "at most 1, got 1.5"),
+    "opacity": (["a.pth", "--opacity", "1.5", "--show-dir", "x"], "from 0 to 1, got 1.5"),
     "dump": (["a.pth", "--out", "all.json"], "--out *.pkl, got all.json"),
     "augmentation": (
         ["a.pth", "--tta", "--cfg-options", "tta_model=None"],
@@ -247,11 +250,23 @@ def test_a_config_may_be_augmented_by_itself(tiny_folder: Path):
     assert "TestTimeAug" not in [step["type"] for step in steps]
 
 
-def test_scores_are_kept_where_somebody_looks_at_them(tiny_folder: Path):
-    assert settle(tiny_folder).model.test_cfg.keep_scores is False
-    assert "keep_scores" not in settle(tiny_folder, "--tta").model["module"]["test_cfg"]
-    another = "test_evaluator = dict(_delete_=True, type='SomebodysMetric')\n"
-    assert "keep_scores" not in settle(tiny_folder, more=another).model.test_cfg
+@pytest.mark.parametrize(
+    ("evaluator", "is_kept"),
+    [
+        ({"type": "IoUMetric"}, False),
+        ([{"type": "IoUMetric"}, {"type": "DumpLabelMaps"}], False),
+        ([{"type": "IoUMetric"}, {"type": "SomebodysMetric"}], True),
+        (None, True),
+    ],
+)
+def test_scores_are_kept_where_somebody_looks_at_them(
+    evaluator, is_kept: bool, model: nn.Module, monkeypatch
+):
+    before = dict(model.test_cfg)
+    monkeypatch.setattr(model, "test_cfg", model.test_cfg)
+    leave_out_scores(model, evaluator)
+    assert model.test_cfg.get("keep_scores", True) is is_kept
+    assert {key: model.test_cfg[key] for key in before} == before
 
 
 def test_measures_and_options_reach_the_metric(tiny_folder: Path):

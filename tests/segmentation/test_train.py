@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from internimage.integrations.openmmlab.scripts import train as train_script
+from internimage.integrations.openmmlab.scripts.runner import NamingPipeline
 from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpoint
 from tests.script_runs import Done, run_here
 from tests.segmentation.tiny_segmentation_sets import (
@@ -226,6 +227,21 @@ def test_a_worker_names_the_mask_that_the_check_before_the_run_has_not_seen(tmp_
     assert done.code == 2
     (line,) = [line for line in done.errors.splitlines() if "error: " in line]
     assert re.search(r"train.py: error: CheckSegMap: .*masks/train/05[01].png .* got 7 in", line)
+
+
+def test_a_mask_that_is_cut_short_is_told_from_its_image(tmp_path: Path):
+    write_images(tmp_path, num_train=1, num_val=1)
+    image, mask = (tmp_path / kind / "train" / "000.png" for kind in ("images", "masks"))
+    mask.write_bytes(mask.read_bytes()[:-40])
+
+    def load(data: dict[str, str]) -> None:
+        raise OSError("image file is truncated")
+
+    data = {"img_path": str(image), "seg_map_path": str(mask)}
+    with pytest.raises(ValueError, match=rf"expected a mask .* got {mask}: image file is trunc"):
+        NamingPipeline(load)(data)
+    with pytest.raises(ValueError, match=rf"expected an image .* got {image}: image file is tru"):
+        NamingPipeline(load)({**data, "seg_map_path": str(tmp_path / "masks/val/000.png")})
 
 
 ODD = {

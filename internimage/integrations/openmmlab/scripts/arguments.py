@@ -213,8 +213,8 @@ def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Na
         if getattr(args, flag) is not None and not (args.show or args.show_dir):
             typed = flag.replace("_", "-")
             warnings.warn(f"--{typed} has no effect without --show or --show-dir", stacklevel=2)
-    if args.opacity is not None and not 0 < args.opacity <= 1:
-        raise ValueError(f"expected --opacity above 0 and at most 1, got {args.opacity}")
+    if args.opacity is not None and not 0 <= args.opacity <= 1:
+        raise ValueError(f"expected --opacity from 0 to 1, got {args.opacity}")
     if args.dir_name is not None:
         warnings.warn(
             "--dir-name has no effect, nor had it ever one; --work-dir, --show-dir and --out say "

@@ -22,6 +22,7 @@ from internimage.integrations.openmmlab.prediction.palettes import (
 )
 
 NUM_LABELS = 256
+"""Classes that a byte tells apart."""
 
 
 @HOOKS.register_module()
@@ -51,10 +52,12 @@ class OverlayHook(Hook):
         dataset = runner.test_dataloader.dataset
         folder = Path((getattr(dataset, "data_prefix", None) or {}).get("img_path") or "")
         known = dataset.metainfo.get("palette") or []
-        palette = as_colours([*known, *random_palette(NUM_LABELS)[len(known) :]])
         for sample in outputs or ():
             image = mmcv.imread(sample.img_path)
             labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
+            # Released heads have outputs that are no class of the data set.
+            more = random_palette(max(len(known), int(labels.max()) + 1))[len(known) :]
+            palette = as_colours([*known, *more])
             picture = lay_colours(image, labels, palette, opacity=self.opacity)
             path = Path(sample.img_path)
             name = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
@@ -72,12 +75,12 @@ class DumpLabelMaps(DumpResults):
     """Keeps the label map of each image: mmengine's own keeps the scores of all classes as well.
 
     The file is a pickled list of dicts of ``img_path`` and ``labels``, an array (H, W) of uint8, or
-    uint16 where there are more than 256 classes.
+    uint16 where the data set has more than 256 classes.
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Take over the predictions of a batch."""
+        kind = np.uint8 if len(self.dataset_meta["classes"]) <= NUM_LABELS else np.uint16
         for sample in data_samples:
             labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()
-            kind = np.uint8 if labels.max(initial=0) < NUM_LABELS else np.uint16
             self.results.append({"img_path": sample["img_path"], "labels": labels.astype(kind)})

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from internimage.integrations.openmmlab.data.image_files import check_image
+from internimage.integrations.openmmlab.data.mask_file import read_mask
 from internimage.integrations.openmmlab.scripts.data_checks import require_images
 
 ABOUT_DATA = (ValueError, OSError, RuntimeError, ArithmeticError, AssertionError, cv2.error)
@@ -78,8 +79,10 @@ class NamingPipeline:
             text = " ".join(str(error).split())
             if not paths or any(path in text for path in paths):
                 raise
+            is_mask = len(paths) > 1 and not _is_mask_whole(paths[1])
             raise ValueError(
-                f"expected an image that the transforms can take, got {paths[0]}: {text}"
+                f"expected {'a mask' if is_mask else 'an image'} that the transforms can take, got "
+                f"{paths[is_mask]}: {text}"
             ) from error
 
 
@@ -96,6 +99,14 @@ def _require_whole(path: str) -> None:
     _, kind, example = check_image(Path(path), decode=True)
     if kind == "unreadable image":
         raise ValueError(f"expected a whole image, got {example}")
+
+
+def _is_mask_whole(path: str) -> bool:
+    try:
+        read_mask(Path(path))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:

@@ -32,7 +32,10 @@ from internimage.integrations.openmmlab.scripts.safe_loading import (
     find_file,
     register_safe_loading,
 )
-from internimage.integrations.openmmlab.scripts.test_settings import apply_arguments
+from internimage.integrations.openmmlab.scripts.test_settings import (
+    apply_arguments,
+    leave_out_scores,
+)
 
 
 class FuseHook(Hook):
@@ -92,6 +95,7 @@ def test(config: Config, *, fuse: bool) -> None:
         print_log(f"{count} SyncBN of the config are plain BN here", "current")
     # Weights are all in the checkpoint: nothing is downloaded to start from.
     runner = NamingRunner.from_cfg(config)
+    leave_out_scores(runner.model, config.test_evaluator)
     hooks = [CheckpointCheckHook("test", config.load_from), ScoresHook(config.load_from)]
     hooks += [FuseHook()] if fuse else []
     for hook in hooks:

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.model import is_model_wrapper
+from torch import nn
 
 from internimage.integrations.openmmlab.scripts import own_masks
 from internimage.integrations.openmmlab.scripts.config_parts import leaf_datasets
@@ -82,9 +84,24 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
         _augment(config, args.config)
     if args.format_only and own_masks.is_semantic(config):
         own_masks.leave_out_masks(config, "test_dataloader")
-    if config.model.get("type") == "InternImageSegmentor" and set(_kinds(config)) <= LABELS_ALONE:
-        # Scores of 150 classes take up to 600 bytes a pixel, and nobody looks at them.
-        config.model.test_cfg = {"keep_scores": False, **(config.model.get("test_cfg") or {})}
+
+
+def leave_out_scores(model: nn.Module, evaluator: Any) -> None:
+    """Let a segmentor predict labels alone where nobody looks at the scores of all classes.
+
+    They are up to 600 bytes a pixel for 150 classes. The config stays as it is: what is built from
+    it another time may need them.
+
+    Args:
+        model: Changed in place; one behind test-time augmentation needs its scores.
+        evaluator: The config of the metrics, one or several.
+    """
+    segmentor: Any = model.module if is_model_wrapper(model) else model
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    if type(segmentor).__name__ == "InternImageSegmentor" and all(
+        isinstance(metric, dict) and metric.get("type") in LABELS_ALONE for metric in metrics
+    ):
+        segmentor.test_cfg = ConfigDict(segmentor.test_cfg or {}, keep_scores=False)
 
 
 def _metrics(config: Config) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,7 @@ from internimage.integrations.openmmlab.scripts.safe_loading import (
 )
 from internimage.integrations.openmmlab.scripts.saving import StopHook
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
+from internimage.integrations.openmmlab.scripts.test_settings import leave_out_scores
 from internimage.integrations.openmmlab.scripts.work_dir import SetAsideHook, find_newest
 
 
@@ -157,6 +158,7 @@ def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
     kept.append(config.work_dir)
     aside = SetAsideHook(Path(config.work_dir, Path(config.filename).name))
     runner = NamingRunner.from_cfg(config)
+    leave_out_scores(runner.model, config.val_evaluator)
     for hook in _hooks(config, aside):
         runner.register_hook(hook)
     if config.load_from is not None:
