@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
+from tests.shell_runs import fakes  # noqa: F401
 from tests.trained_runs import (  # noqa: F401
     digit_scenes,
     sort_trained_last,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.shell_runs import after, run_shell
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,37 +18,9 @@ def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return request.param
 
 
-@pytest.fixture
-def fakes(tmp_path: Path) -> Path:
-    """A folder with torchrun, srun and scontrol that write what they were called with.
-
-    srun leaves with the first number in its file of exit codes, and takes that off.
-    """
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("torchrun", "srun", "scontrol"):
-        script = folder / name
-        script.write_text(
-            f'#!/usr/bin/env bash\nprintf "%s\\n" "{name}" "$@" "" >> {tmp_path}/calls\n'
-            f"code=$(head -n 1 {tmp_path}/{name}_codes 2>/dev/null)\n"
-            f"sed -i 1d {tmp_path}/{name}_codes 2>/dev/null\n"
-            "exit ${code:-0}\n"
-        )
-        script.chmod(0o755)
-    return folder
-
-
 def run(script: str, *arguments: str, fakes: Path, **variables: str) -> tuple[int, list[list[str]]]:
-    """Runs a script; returns its exit code and what it called, words of each call."""
-    environment = {"PATH": f"{fakes}:{os.environ['PATH']}", **variables}
-    done = subprocess.run(["bash", script, *arguments], env=environment, timeout=60)
-    calls = fakes.parent / "calls"
-    text = calls.read_text() if calls.exists() else ""
-    return done.returncode, [call.split("\n") for call in text.split("\n\n") if call]
-
-
-def after(words: list[str], flag: str) -> str:
-    return words[words.index(flag) + 1]
+    """Runs a script of the folder; see ``run_shell``."""
+    return run_shell(Path.cwd() / script, *arguments, fakes=fakes, **variables)
 
 
 @pytest.mark.parametrize(
