@@ -138,7 +138,7 @@ def test_zero_is_reduced_in_the_transform_as_in_the_data_set(tmp_path: Path):
     path = tmp_path / "c.py"
     path.write_text(
         "default_scope = 'mmseg'\n"
-        "load = dict(type='LoadAnnotations', reduce_zero_label=True)\n"
+        "load = dict(type='mmseg.LoadAnnotations', reduce_zero_label=True)\n"
         "train_dataloader = dict(dataset=dict(type='BaseSegDataset', reduce_zero_label=True,\n"
         "    pipeline=[dict(type='LoadImageFromFile'), load]))\n"
         "tta_pipeline = [dict(type='TestTimeAug', transforms=[[load], []])]\n"
@@ -147,7 +147,7 @@ def test_zero_is_reduced_in_the_transform_as_in_the_data_set(tmp_path: Path):
     (leaf,) = all_leaves(config)
     assert leaf["reduce_zero_label"] is False
     for steps in (leaf["pipeline"], config.tta_pipeline):
-        (load,) = [step for step in transforms(steps) if step["type"] == "LoadAnnotations"]
+        (load,) = [step for step in transforms(steps) if "LoadAnn" in step["type"]]
         assert load["reduce_zero_label"] is False
 
 
@@ -156,6 +156,11 @@ def test_one_folder_leaves_one_of_several_data_sets():
     (leaf,) = leaves(read_config(CONFIGS / MAPILLARY, options), "train_dataloader")
     assert leaf["data_prefix"] == {"img_path": "i", "seg_map_path": "m"}
     assert leaf["type"] == "BaseSegDataset"
+
+
+def test_a_folder_that_leaves_one_data_set_asks_for_the_other_folder():
+    with pytest.raises(ValueError, match="train_seg_map_prefix beside .* leave 1 of 2 data sets"):
+        read_config(CONFIGS / MAPILLARY, {"train_img_prefix": "i"})
 
 
 def test_a_change_of_the_pipeline_and_own_classes_go_together(tmp_path: Path):

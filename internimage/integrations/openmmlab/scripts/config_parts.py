@@ -53,6 +53,12 @@ def data_set_class(config: Config, leaf: dict[str, Any]) -> Any:
     return kind
 
 
+def type_name(part: dict[str, Any]) -> str:
+    """Return the type of a transform or data set without the library that may stand in front."""
+    kind = part.get("type")
+    return str(getattr(kind, "__name__", kind)).rpartition(".")[2]
+
+
 def transforms(node: Any) -> Iterator[dict[str, Any]]:
     """Yield every transform, those within others as well, of whatever a config holds."""
     if isinstance(node, (list, tuple)):

@@ -20,6 +20,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     data_set_class,
     heads,
     leaf_datasets,
+    type_name,
 )
 from internimage.integrations.openmmlab.scripts.own_classes import class_names_of
 
@@ -174,7 +175,7 @@ def _is_known(config: Config, leaf: dict[str, Any]) -> bool:
     A public set is one of mmseg's where the configs look for it. Types of others may read masks in
     a way of their own.
     """
-    if leaf.get("type") == own_masks.BASE:
+    if type_name(leaf) == own_masks.BASE:
         return False
     kind = data_set_class(config, leaf)
     is_plain = getattr(kind, "__module__", "").startswith("mmseg.datasets.")

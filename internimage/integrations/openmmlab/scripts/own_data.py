@@ -98,6 +98,11 @@ def _spread(config: Config, key: str, part: str, write: Any, *, is_given: bool) 
         return  # the data sets were written with it, and the test's may differ on purpose
     for loader in loaders:
         leaves = [leaf for _, leaf in leaf_datasets(config, loader)]
+        if len(values) > len(leaves) > 0 and not is_given:
+            raise ValueError(
+                f"expected {key} beside the keys for own data that are given, which leave "
+                f"{len(leaves)} of {len(values)} data sets of {loader}, got none"
+            )
         if len(values) not in (1, len(leaves)) and leaves:
             raise ValueError(
                 f"expected {key} for each of the {len(leaves)} data sets of {loader}, got "

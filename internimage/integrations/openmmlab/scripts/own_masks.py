@@ -19,6 +19,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     data_set_class,
     leaf_datasets,
     transforms,
+    type_name,
 )
 
 PREFIX = "seg_map_path"
@@ -84,7 +85,7 @@ def apply_fields(config: Config, leaves: Iterable[dict[str, Any]], given: Collec
                 [config.get("tta_pipeline"), *(leaf.get("pipeline") for leaf in leaves)]
             ):
                 # Beside the data set's own it may only say the same.
-                if step.get("type") == "LoadAnnotations" and step.get(key) is not None:
+                if type_name(step) == "LoadAnnotations" and step.get(key) is not None:
                     step[key] = value
 
 
@@ -133,14 +134,14 @@ def set_checks(config: Config, count: int) -> None:
     """Let the checks of masks in all pipelines of a config know the number of classes."""
     names = [*LOADERS, "train_pipeline", "test_pipeline", "tta_pipeline"]
     for step in transforms([config.get(name) for name in names]):
-        if step.get("type") == CHECK:
+        if type_name(step) == CHECK:
             step["num_classes"] = count
 
 
 def checks_in(leaf: dict[str, Any]) -> list[int]:
     """Return the numbers of classes that the checks of masks in a data set's pipeline know."""
     steps = transforms(leaf.get("pipeline"))
-    return [step["num_classes"] for step in steps if step.get("type") == CHECK]
+    return [step["num_classes"] for step in steps if type_name(step) == CHECK]
 
 
 def leave_out_masks(config: Config, loader: str) -> None:
@@ -157,7 +158,7 @@ def _without_masks(node: Any) -> Any:
         items = [
             _without_masks(item)
             for item in node
-            if not (isinstance(item, dict) and item.get("type") in ("LoadAnnotations", CHECK))
+            if not (isinstance(item, dict) and type_name(item) in ("LoadAnnotations", CHECK))
         ]
         return [item for item in items if item != []]
     if isinstance(node, dict) and "transforms" in node:
