@@ -4,8 +4,8 @@ r"""What one large image needs: sliding windows here, in mmseg, and the whole im
     .venv/bin/python segmentation/benchmarks/bench_sliding.py --device cuda:0
 
 UperNet with InternImage-T, from a normalised image to the label of every pixel. Each way runs one
-image in a process of its own; the peak is of that process, on a GPU PyTorch's count. The scores of
-all classes at the image's size, which each way has to hold at least once, are printed above.
+image in a process of its own; the peak is of that process, on a GPU PyTorch's count. How large the
+scores of all classes are at the image's size is printed above.
 """
 
 import argparse

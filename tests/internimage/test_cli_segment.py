@@ -238,7 +238,7 @@ def test_an_opacity_is_a_number_from_0_to_1(text, capsys):
 
 def test_without_mmseg_the_line_says_how_to_install_it(folder, tmp_path, monkeypatch, capsys):
     room = "internimage.integrations.openmmlab.prediction"
-    for name in ("segmentor", "segment_files", "palettes"):
+    for name in ("segmentor", "segment_files"):
         monkeypatch.delitem(sys.modules, f"{room}.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "mmseg", None)
     code, out, err = segment(folder, capsys, str(folder / "photos"), output=tmp_path)

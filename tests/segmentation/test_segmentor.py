@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -12,17 +13,19 @@ from mmengine.config import Config
 from mmseg.apis import inference_model, init_model
 from PIL import Image
 
+from internimage.cli_segment import PALETTES
 from internimage.integrations.openmmlab.prediction.detector import build_detector
-from internimage.integrations.openmmlab.prediction.palettes import (
-    DATA_SETS,
-    named_palette,
-    random_palette,
-)
 from internimage.integrations.openmmlab.prediction.saved_config import read_saved_config
 from internimage.integrations.openmmlab.prediction.segmentor import (
     Segmentor,
     build_segmentor,
     count_labels,
+)
+from internimage.integrations.openmmlab.segmentation.palettes import (
+    DATA_SETS,
+    PaletteName,
+    named_palette,
+    random_palette,
 )
 from tests.detection import tiny_detectors
 from tests.segmentation.tiny_segmentors import (
@@ -69,8 +72,7 @@ def test_label_maps_are_those_of_mmsegs_own_inference(folder, tmp_path, image, t
     ours = build_segmentor(folder / "model.pth", tmp_path / "config.py").segment(image)
     config.model.type = "EncoderDecoder"
     config.model.decode_head.norm_cfg.type = config.model.auxiliary_head.norm_cfg.type = "BN"
-    config.test_pipeline = config.test_dataloader.dataset.pipeline[:-3]  # an image, no annotations
-    config.test_pipeline.append(dict(type="PackSegInputs"))
+    config.test_pipeline = config.test_dataloader.dataset.pipeline
     model = init_model(config, str(folder / "model.pth"), device="cpu")
     expected = inference_model(model, str(folder / "photo.png")).pred_sem_seg.data[0].numpy()
     assert ours.shape == image.shape[:2]
@@ -189,6 +191,7 @@ def test_a_label_image_holds_the_labels_in_the_colours_of_the_classes(segmentor,
     segmentor.label_image(label_map).save(tmp_path / "labels.png")
     read = cv2.imread(str(tmp_path / "labels.png"), cv2.IMREAD_COLOR)
     assert [tuple(pixel[::-1]) for pixel in read[0].tolist()] == PALETTE
+    assert (tmp_path / "labels.png").read_bytes()[24] == 8  # bits a pixel
     with Image.open(tmp_path / "labels.png") as file:
         assert file.mode == "P"
         assert np.array_equal(np.asarray(file), label_map)
@@ -253,6 +256,10 @@ def test_what_the_checkpoint_does_not_say_is_that_of_the_configs_data_set(tmp_pa
     segmentor = build_segmentor(checkpoint)
     assert segmentor.class_names[:2] == ("road", "sidewalk")
     assert segmentor.palette[:2] == [(128, 64, 128), (244, 35, 232)]
+
+
+def test_the_names_of_palettes_are_the_same_ones_everywhere():
+    assert {*DATA_SETS, "random"} == set(get_args(PaletteName)) == set(PALETTES)
 
 
 CLASSES = {

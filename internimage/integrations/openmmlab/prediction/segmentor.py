@@ -27,7 +27,8 @@ from internimage.integrations.openmmlab.prediction.loading import (
     read_sources,
     with_augmentation,
 )
-from internimage.integrations.openmmlab.prediction.palettes import (
+from internimage.integrations.openmmlab.segmentation import InternImageSegmentor
+from internimage.integrations.openmmlab.segmentation.palettes import (
     Colour,
     PaletteName,
     as_colours,
@@ -35,7 +36,6 @@ from internimage.integrations.openmmlab.prediction.palettes import (
     named_palette,
     random_palette,
 )
-from internimage.integrations.openmmlab.segmentation import InternImageSegmentor
 
 MAX_INDEXED = 256
 """Classes that a picture of one byte a pixel can tell apart."""
@@ -159,7 +159,9 @@ class Segmentor:
         if self.num_labels > MAX_INDEXED:
             return Image.fromarray(label_map)
         image = Image.fromarray(label_map, mode="P")
-        image.putpalette([value for colour in self.palette for value in colour])
+        # All 256: with fewer colours Pillow would write fewer bits a pixel.
+        colours = [*self.palette, *[(0, 0, 0)] * (MAX_INDEXED - self.num_labels)]
+        image.putpalette([value for colour in colours for value in colour])
         return image
 
 

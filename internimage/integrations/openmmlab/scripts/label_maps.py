@@ -15,7 +15,7 @@ from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
 
 from internimage.files import write_atomically
-from internimage.integrations.openmmlab.prediction.palettes import (
+from internimage.integrations.openmmlab.segmentation.palettes import (
     as_colours,
     lay_colours,
     random_palette,

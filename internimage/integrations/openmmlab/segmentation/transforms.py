@@ -47,9 +47,13 @@ class CheckSegMap(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Check ``gt_seg_map``, (H, W) uint8, which keeps its values.
 
+        An image without one, as mmseg's own inference has them, passes.
+
         Raises:
             ValueError: see the class.
         """
+        if "gt_seg_map" not in results:
+            return results
         path = results.get("seg_map_path") or "the mask"
         _check_file(path)
         labels = results["gt_seg_map"]
