@@ -42,7 +42,8 @@ def draw(
     """Returns the labels (H, W), uint8, of an image.
 
     Args:
-        annotations: Its objects, with ``segmentation`` in polygons or run lengths.
+        annotations: Its objects, with ``segmentation`` in polygons or run lengths. A polygon of
+            less than three points is left out.
         size: Its width and height, pixels.
         labels: The label of each category id; objects of others are left out.
         background: The label of what no object covers.
@@ -54,7 +55,10 @@ def draw(
         if annotation["category_id"] in labels:
             shape = annotation["segmentation"]
             if isinstance(shape, list):
-                runs = rle.merge(rle.frPyObjects(shape, height, width))
+                parts = [part for part in shape if _is_polygon(part)]
+                if not parts:
+                    continue
+                runs = rle.merge(rle.frPyObjects(parts, height, width))
             elif isinstance(shape["counts"], list):
                 runs = rle.frPyObjects(shape, height, width)
             else:
@@ -64,6 +68,10 @@ def draw(
     for _, label, runs in sorted(covered, key=lambda entry: -entry[0]):
         mask[rle.decode(runs) > 0] = label
     return mask
+
+
+def _is_polygon(part: Any) -> bool:
+    return isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,11 +133,14 @@ def _convert(args: argparse.Namespace) -> None:
                 advance(1)
                 mask = draw(
                     objects.get(image["id"], []),
-                    (image["width"], image["height"]),
+                    (int(image["width"]), int(image["height"])),
                     labels,
                     background=IGNORED if args.ignore_background else 0,
                 )
                 writer.write(target, mask)
+    for fault in report.faults:
+        if fault.effect == "dropped":
+            print(fault.describe())
     print(writer.summary(args.out))
 
 

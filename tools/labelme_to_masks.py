@@ -51,8 +51,10 @@ def draw(content: Mapping[str, Any], labels: Mapping[str, int], *, background: i
     picture = Image.new("L", (width, height), background)
     canvas = ImageDraw.Draw(picture)
     for number, shape in enumerate(shapes, 1):
-        name, kind = shape.get("label"), shape.get("shape_type", "polygon")
-        if name not in labels:
+        if not isinstance(shape, dict):
+            raise ValueError(f"expected shape {number} an object of JSON, got {shape!r}")
+        name, kind = shape.get("label"), str(shape.get("shape_type", "polygon"))
+        if not isinstance(name, str) or name not in labels:
             raise ValueError(f"expected shape {number} of {', '.join(labels)}, got {name!r}")
         points = _points(shape.get("points"))
         if kind not in NUM_POINTS or len(points) < NUM_POINTS[kind]:

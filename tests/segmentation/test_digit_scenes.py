@@ -1,9 +1,11 @@
-"""From nothing to a segmentor: scenes, training, scores, pictures; Mask2Former."""
+"""From nothing to a segmentor: scenes, training, scores; Mask2Former.
+
+That it finds the digits of an image is in ``test_image_demo.py``.
+"""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -65,27 +67,6 @@ def test_windows_and_several_sizes_find_the_digits_as_well(trained_segmentor, tm
     (tmp_path / "sizes").mkdir()
     averaged = evaluate(trained_segmentor, tmp_path / "sizes", "--tta", *options)
     assert score - 0.1 < averaged["mIoU"] < 1 and averaged["mIoU"] != score
-
-
-def test_an_image_of_the_scenes_is_segmented_as_its_mask_says(trained_segmentor, tmp_path: Path):
-    done = run_script(
-        *("segmentation/image_demo.py", str(trained_segmentor.scenes / "val" / "00000.png")),
-        *(str(trained_segmentor.config), str(trained_segmentor.checkpoint)),
-        *("--out", str(tmp_path / "found")),
-        folder=tmp_path,
-    )
-    assert done.code == 0, done.errors[-4000:]
-    pictures = list((tmp_path / "found").rglob("00000*.png"))
-    assert pictures
-    with Image.open(trained_segmentor.scenes / "val" / "00000.png") as image:
-        scene = np.asarray(image.convert("RGB")).astype(int)
-    with Image.open(trained_segmentor.scenes / "semantic" / "val" / "00000.png") as mask:
-        digits = np.asarray(mask) > 0
-    with Image.open(tmp_path / "found" / "00000.png") as picture:
-        overlay = np.asarray(picture.convert("RGB")).astype(int)
-    assert overlay.shape == scene.shape
-    changed = np.abs(overlay - scene).sum(axis=2) > 0
-    assert changed[digits].mean() > 0.8
 
 
 def test_the_loss_of_mask2former_falls_in_a_hundred_steps(digit_scenes, tmp_path: Path):

@@ -184,6 +184,16 @@ def test_masks_in_black_and_white_are_no_labels(data: Path):
     assert kinds(check(data, classes=("sky", "bird"))) == {}
 
 
+def test_masks_in_black_and_white_behind_which_others_come_are_no_fault(data: Path):
+    for name in ("0", "1", "2"):
+        put(data, name, rows(0, 255, 255, 0))
+    assert kinds(check(data, limit=2)) == {}  # the last one has other labels
+    put(data, "town/3", rows(0, 255, 0, 0))
+    report = check(data, limit=2)
+    assert kinds(report) == {"black and white": 1}
+    assert report.num_read == 2
+
+
 def test_masks_that_are_ignored_everywhere_are_left_out_and_all_of_them_stop(data: Path):
     put(data, "1", rows(255, 255, 255, 255))
     report = check(data)

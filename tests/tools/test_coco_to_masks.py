@@ -64,6 +64,24 @@ def test_the_smaller_object_lies_on_top(annotations: Path, tmp_path: Path, capsy
     assert "2 masks, 0.0% of pixels ignored" in printed
 
 
+def test_polygons_without_an_area_are_left_out_and_told(annotations: Path, tmp_path: Path, capsys):
+    line, odd = [[1, 1, 5, 5]], [[1, 1, 5, 5, 7]]
+    whole = rectangle(4, 2, 6, 6)
+    objects = [
+        thing(1, 3, line),
+        thing(2, 3, odd),
+        thing(3, 7, [*line, *whole]),
+        thing(4, 3, whole),
+    ]
+    image = {"id": 1, "file_name": "town/1.jpg", "width": 12.0, "height": 8.0}
+    change(annotations, annotations=objects, images=[image])
+    assert main([str(annotations), "--out", str(tmp_path / "masks")]) == 0
+    expected = np.zeros(SIZE[::-1], dtype=np.uint8)
+    expected[2:6, 4:6] = 1  # as large as the other one, and behind it in the file
+    np.testing.assert_array_equal(mask(tmp_path / "masks", "town/1.png"), expected)
+    assert "3 x short polygon" in capsys.readouterr().out
+
+
 def test_without_a_background_what_is_bare_is_ignored(annotations: Path, tmp_path: Path):
     words = [str(annotations), "--out", str(tmp_path / "masks"), "--classes", "dog"]
     assert main([*words, "--ignore-background"]) == 0

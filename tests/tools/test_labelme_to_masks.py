@@ -73,6 +73,8 @@ def test_without_a_background_what_is_bare_is_ignored(tmp_path: Path):
         ({"shapes": [shape("tree", "polygon")]}, "shape 1 of background, road, house, got 'tree'"),
         ({"shapes": [shape("road", "polygon", (0, 0), (1, 1))]}, "got 'polygon' with 2"),
         ({"shapes": [shape("road", "line", (0, 0), (1, 1))]}, "got 'line' with 2"),
+        ({"shapes": [None]}, "expected shape 1 an object of JSON, got None"),
+        ({"shapes": [shape("road", "polygon", (0, 0), (1,), (2, 2))]}, "got 'polygon' with 0"),
         ({"imageWidth": None}, "expected imageWidth, imageHeight and shapes"),
         ({"imageHeight": 0}, "got 12x0"),
     ],

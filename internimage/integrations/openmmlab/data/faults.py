@@ -66,6 +66,7 @@ class Findings:
             example: where it is, and what.
             index: its place in the data set's list, if it has one.
         """
+        assert kind in self._kinds, kind
         self._counts[kind] += 1
         examples = self._examples.setdefault(kind, [])
         if example and len(examples) < MAX_EXAMPLES:

@@ -46,8 +46,8 @@ class LabelCounts:
         if mask.counts is None:
             return
         self.num_read += 1
+        self.see(mask)
         seen = mask.counts > 0
-        self._seen |= seen
         ignored = int(mask.counts[self._is_ignored].sum())
         self.ignored += ignored
         if ignored == mask.counts.sum():
@@ -60,13 +60,23 @@ class LabelCounts:
         if len(unknown):
             found.add("unknown label", f"{path} has {self._describe(unknown, mask.counts)}")
 
+    @property
+    def is_black_and_white(self) -> bool:
+        """Whether all masks so far hold 0 and 255 alone, which several classes do not."""
+        (seen,) = np.nonzero(self._seen)
+        return len(self.classes) > 1 and seen.tolist() == [0, 255] and bool(self._is_ignored[255])
+
+    def see(self, mask: MaskFile) -> None:
+        """Take in which labels a mask has, and count nothing."""
+        if mask.counts is not None:
+            self._seen |= mask.counts > 0
+
     def judge(self, found: Findings, *, is_complete: bool) -> None:
         """Note what all the masks together are."""
         if not self.num_read:
             return
-        (seen,) = np.nonzero(self._seen)
-        if len(self.classes) > 1 and seen.tolist() == [0, 255] and self._is_ignored[255]:
-            found.add("black and white", "label 0 everywhere" if self._is_known[0] else "")
+        if self.is_black_and_white:
+            found.add("black and white")
         if not is_complete:
             return
         if self._num_ignored_masks == self.num_read:

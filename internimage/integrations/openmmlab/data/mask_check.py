@@ -156,7 +156,7 @@ def check_masks(
         ignore_index: the label that is not learned.
         names: the images to take, without suffix; None takes all of the folder.
         limit: how many pairs to look into, the first ones; None looks into all. Names are compared
-            in full.
+            in full, and where the first ones are all black and white, others are looked for.
         decode: whether to decode the images as well: finds the truncated ones, takes longer.
             Otherwise their headers are read.
         workers: threads; the decoders let each other work.
@@ -200,6 +200,8 @@ def check_masks(
             counted.add(pair.mask, mask, found)
         advance(1)
     is_complete = limit is None or limit >= len(whole)
+    if not is_complete and counted.is_black_and_white:
+        _look_for_others(whole[limit:], counted, workers=workers)
     counted.judge(found, is_complete=is_complete)
     return MaskReport(
         num_images=len(pairs),
@@ -223,6 +225,22 @@ def _look(
         return pair, size, None, [*faults, ("unreadable mask", f"{pair.mask}: {error}")]
     faults += [(kind, f"{pair.mask}{what}") for kind, what in mask.faults]
     return pair, size, mask, faults
+
+
+def _look_for_others(pairs: Sequence[Pair], counted: LabelCounts, *, workers: int) -> None:
+    """Read masks until one has another label than black and white: the first few may be alike."""
+
+    def read(pair: Pair) -> MaskFile | None:
+        try:
+            return read_mask(pair.mask)
+        except (OSError, ValueError):
+            return None  # not among those to look into
+
+    for mask in map_in_order(read, pairs, workers=workers):
+        if mask is not None:
+            counted.see(mask)
+        if not counted.is_black_and_white:
+            return
 
 
 def _by(size: tuple[int, int]) -> str:
