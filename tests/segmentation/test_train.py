@@ -240,7 +240,7 @@ def test_a_mask_that_is_cut_short_is_told_from_its_image(tmp_path: Path):
     data = {"img_path": str(image), "seg_map_path": str(mask)}
     with pytest.raises(ValueError, match=rf"expected a mask .* got {mask}: image file is trunc"):
         NamingPipeline(load)(data)
-    with pytest.raises(ValueError, match=rf"expected an image .* got {image}: image file is tru"):
+    with pytest.raises(ValueError, match=rf"expected an image .* got {image}: image file is t"):
         NamingPipeline(load)({**data, "seg_map_path": str(tmp_path / "masks/val/000.png")})
 
 
