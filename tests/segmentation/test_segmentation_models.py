@@ -177,8 +177,11 @@ def test_the_first_of_equal_classes_is_the_label():
 def test_scores_that_nobody_sees_are_an_error_when_they_are_not_finite():
     scores = torch.zeros(1, CLASSES, 4, 6)
     scores[0, 2, 1, 1] = torch.nan
-    with pytest.raises(ValueError, match="expected finite scores, got NaN or infinity"):
-        build(uper_head(), LABELS_ALONE).postprocess_result(scores, [sample(4, 6)])
+    image = sample(4, 6, img_path="b.png")
+    with pytest.raises(ValueError, match="expected finite scores for b.png, got NaN or infinity"):
+        build(uper_head(), LABELS_ALONE).postprocess_result(scores, [image])
+    with pytest.raises(ValueError, match="expected finite scores for an image, got NaN"):
+        build(uper_head(), LABELS_ALONE).postprocess_result(scores)
 
 
 def test_large_scores_of_16_bits_are_finite():
@@ -212,7 +215,7 @@ def test_a_step_on_odd_sizes_gives_every_parameter_a_gradient(head):
 def test_one_image_a_step_is_an_error_that_says_what_to_do_for_upernet_and_none_for_others():
     samples = [with_mask(sample(64, 64), torch.zeros(64, 64))]
     images = torch.randn(1, 3, 64, 64)
-    with pytest.raises(ValueError, match="expected 2 images or more a step .*batch_size = 2"):
+    with pytest.raises(ValueError, match="2 images or more .*batch_size = 2, or several GPUs"):
         build(uper_head()).train().loss(images, samples)
     for head in ("segformer", "mask2former"):
         losses = build(HEADS[head]()).train().loss(images, samples)

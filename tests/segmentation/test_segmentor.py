@@ -151,7 +151,9 @@ def test_scores_that_overflow_are_refused(folder, tmp_path, image):
     saved = torch.load(folder / "model.pth", weights_only=True)
     saved["state_dict"]["decode_head.conv_seg.weight"].fill_(3e38)
     torch.save(saved, tmp_path / "huge.pth")
-    with pytest.raises(ValueError, match="expected finite scores, got NaN or infinity"):
+    with pytest.raises(
+        ValueError, match="expected finite scores for an image, got NaN or infinity"
+    ):
         build_segmentor(tmp_path / "huge.pth").segment(image)
 
 

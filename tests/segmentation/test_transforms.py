@@ -174,6 +174,8 @@ def test_another_label_may_be_the_ignored_one():
         check({**results, "gt_seg_map": np.where(LABELS == 0, 255, LABELS)})
 
 
-def test_no_classes_are_too_few():
-    with pytest.raises(ValueError, match="expected num_classes >= 1, got 0"):
-        CheckSegMap(num_classes=0)
+@pytest.mark.parametrize("num_classes", [0, 256, 300])
+def test_classes_are_as_many_as_a_mask_can_hold(num_classes: int):
+    CheckSegMap(num_classes=1), CheckSegMap(num_classes=255)
+    with pytest.raises(ValueError, match=f"expected num_classes = 1 to 255, .* got {num_classes}"):
+        CheckSegMap(num_classes=num_classes)

@@ -72,8 +72,8 @@ class InternImageSegmentor(EncoderDecoder):
                 raise
             raise ValueError(
                 "InternImageSegmentor: expected 2 images or more a step (train_dataloader with "
-                "batch_size = 2, or several processes): UPerHead's batch norm learns from one "
-                f"value an image; got {len(inputs)}"
+                "batch_size = 2, or several GPUs with SyncBN): UPerHead's batch norm learns from "
+                f"one value an image; got {len(inputs)}"
             ) from error
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[dict[str, Any]]) -> Tensor:
@@ -147,6 +147,7 @@ class InternImageSegmentor(EncoderDecoder):
                 sample.seg_logits = PixelData(data=scores)
                 labels = find_labels(scores, self.decode_head)
             else:
+                _check_finite(scores, sample)
                 labels = self._find_labels_at(scores, size)
             sample.pred_sem_seg = PixelData(data=labels)
         return list(samples)
@@ -156,11 +157,6 @@ class InternImageSegmentor(EncoderDecoder):
 
         A few classes are resized at a time, and the best of those so far is kept.
         """
-        if not torch.isfinite(scores.sum(dtype=torch.float32)):  # half's ends at 65504
-            raise ValueError(
-                "InternImageSegmentor: expected finite scores, got NaN or infinity: the weights or "
-                "the image hold some, or numbers of 16 bits were too small"
-            )
         if len(scores) == 1:
             scores = resize_scores(scores, size, align_corners=self.align_corners)
             return find_labels(scores.sigmoid(), self.decode_head)
@@ -201,6 +197,15 @@ def check_test_cfg(test_cfg: Mapping[str, Any] | None) -> str:
     if test_cfg is not None and mode == "slide":
         check_sliding(test_cfg)
     return mode
+
+
+def _check_finite(scores: Tensor, sample: SegDataSample) -> None:
+    if not torch.isfinite(scores.sum(dtype=torch.float32)):  # half's ends at 65504
+        image = sample.metainfo.get("img_path") or "an image"
+        raise ValueError(
+            f"InternImageSegmentor: expected finite scores for {image}, got NaN or infinity: the "
+            "weights or the image hold some, or numbers of 16 bits were too small"
+        )
 
 
 def undo_padding_and_flip(scores: Tensor, meta: Mapping[str, Any]) -> Tensor:

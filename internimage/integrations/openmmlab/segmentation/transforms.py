@@ -17,7 +17,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from internimage.integrations.openmmlab.data.mask_file import LABELS, read_mask
+from internimage.integrations.openmmlab.data.mask_file import LABELS, NUM_LABELS, read_mask
 
 IGNORED = 255
 
@@ -34,13 +34,17 @@ class CheckSegMap(BaseTransform):
         ignore_index: a label that is none, allowed beside them.
 
     Raises:
-        ValueError: ``num_classes`` is below 1. When called: the mask is a colour image, has not
-            the size of its image, or has other labels.
+        ValueError: ``num_classes`` is not 1 to 255, which is what a mask of 8 bits holds beside the
+            label to ignore. When called: the mask is a colour image, has not the size of its image,
+            or has other labels.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = IGNORED) -> None:
-        if num_classes < 1:
-            raise ValueError(f"CheckSegMap: expected num_classes >= 1, got {num_classes}")
+        if not 0 < num_classes < NUM_LABELS:
+            raise ValueError(
+                "CheckSegMap: expected num_classes = 1 to 255, the labels of 8 bits but for one to "
+                f"ignore, got {num_classes}"
+            )
         self.num_classes = num_classes
         self.ignore_index = ignore_index
 
