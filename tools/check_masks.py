@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from internimage.openmmlab_needed import openmmlab_needed
-from tools.coco_builder import read_class_names
 from tools.command_line import progress, run_tool
+from tools.input_files import read_class_names
 
 with openmmlab_needed("check_masks"):
     from internimage.integrations.openmmlab.data.faults import fault_lines

@@ -18,9 +18,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from internimage.openmmlab_needed import openmmlab_needed
-from tools.coco_builder import read_class_names
 from tools.coco_files import whole_folder
 from tools.command_line import progress, run_tool
+from tools.input_files import read_class_names
 from tools.mask_files import IGNORED, MAX_CLASSES, MaskWriter, mask_names, top_names
 
 with openmmlab_needed("coco_to_masks"):

@@ -19,9 +19,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.coco_builder import Mistakes, images_by_stem
 from tools.coco_files import whole_folder
 from tools.command_line import progress, run_tool
+from tools.input_files import Mistakes, images_by_stem
 from tools.mask_files import IGNORED, MAX_CLASSES, MaskWriter, mask_names, top_names
 
 NAME = "colours_to_masks"

@@ -21,9 +21,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from internimage.image import upright_size
-from tools.coco_builder import CocoBuilder, Mistakes, images_by_stem
+from tools.coco_builder import CocoBuilder
 from tools.coco_files import check_target
 from tools.command_line import progress, run_tool
+from tools.input_files import Mistakes, images_by_stem
 
 NAME = "odgt_to_coco"
 PERSON = "person"

@@ -17,14 +17,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from internimage.image import upright_size
-from tools.coco_builder import (
-    CocoBuilder,
-    Mistakes,
-    images_by_stem,
-    read_class_names,
-)
+from tools.coco_builder import CocoBuilder
 from tools.coco_files import check_target
 from tools.command_line import progress, run_tool
+from tools.input_files import Mistakes, images_by_stem, read_class_names
 
 NAME = "yolo_to_coco"
 TOLERANCE = 0.005  # beyond 0 and 1: what programs round
