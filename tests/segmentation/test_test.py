@@ -282,7 +282,7 @@ def test_the_measure_of_cityscapes_has_a_folder_that_it_may_empty(tiny_folder: P
     config = settle(tiny_folder, "--eval", "cityscapes", "mIoU", "--work-dir", "w")
     ours, theirs = config.test_evaluator
     assert (ours["type"], ours["iou_metrics"]) == ("IoUMetric", ["mIoU"])
-    assert theirs["type"] == "CityscapesMetric"
+    assert theirs["type"] == "CityscapesMetricOfClasses"
     assert (theirs["output_dir"], theirs["keep_results"]) == ("w/cityscapes", True)
 
 

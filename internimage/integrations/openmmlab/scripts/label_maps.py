@@ -13,6 +13,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
+from mmseg.evaluation import CityscapesMetric, IoUMetric
 
 from internimage.files import write_atomically
 from internimage.integrations.openmmlab.segmentation.palettes import (
@@ -23,6 +24,8 @@ from internimage.integrations.openmmlab.segmentation.palettes import (
 
 NUM_LABELS = 256
 """Classes that a byte tells apart."""
+NO_CLASS = 255
+"""In a file, the label of a pixel that has none."""
 
 
 @HOOKS.register_module()
@@ -84,3 +87,44 @@ class DumpLabelMaps(DumpResults):
         for sample in data_samples:
             labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()
             self.results.append({"img_path": sample["img_path"], "labels": labels.astype(kind)})
+
+
+@METRICS.register_module()
+class IoUMetricOfClasses(IoUMetric):
+    """mmseg's ``IoUMetric``, whose files have no other labels than classes and 255.
+
+    Where the data set lowers labels by one, they are raised again, and what is no class is 0.
+    """
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Take over the predictions of a batch."""
+        super().process(data_batch, with_classes_alone(data_samples, self.dataset_meta["classes"]))
+
+
+@METRICS.register_module()
+class CityscapesMetricOfClasses(CityscapesMetric):
+    """mmseg's ``CityscapesMetric``, whose files have the ids of Cityscapes' classes, or 0."""
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Take over the predictions of a batch."""
+        super().process(data_batch, with_classes_alone(data_samples, self.dataset_meta["classes"]))
+
+
+def with_classes_alone(
+    samples: Sequence[dict[str, Any]], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return predictions with :data:`NO_CLASS` for labels that are none.
+
+    Released heads have 150 outputs for Cityscapes' 19 classes. The others were never trained, but
+    nothing rules them out, and in a file for a server such a label would be that of another class.
+
+    Args:
+        samples: with ``pred_sem_seg``; they stay as they are.
+        classes: of the data set.
+    """
+    changed = []
+    for sample in samples:
+        labels = sample["pred_sem_seg"]["data"]
+        labels = labels.masked_fill(labels >= len(classes), NO_CLASS)
+        changed.append({**sample, "pred_sem_seg": {**sample["pred_sem_seg"], "data": labels}})
+    return changed

@@ -39,7 +39,13 @@ FORMATS = {
     "CityscapesMetric": "output_dir",
 }
 DUMPS = {"mmdet": "DumpDetResults", "mmseg": "DumpLabelMaps"}
-LABELS_ALONE = frozenset({"IoUMetric", "CityscapesMetric", "DumpLabelMaps"})
+OF_CLASSES = {
+    "IoUMetric": "IoUMetricOfClasses",
+    "CityscapesMetric": "CityscapesMetricOfClasses",
+}
+"""Metrics that write label maps, and those whose files have classes alone."""
+
+LABELS_ALONE = frozenset({*OF_CLASSES, *OF_CLASSES.values(), "DumpLabelMaps"})
 """Metrics of label maps: the scores behind these are not kept for them."""
 
 WINDOWS = {"mmdet": "DetVisualizationHook", "mmseg": "SegVisualizationHook"}
@@ -77,6 +83,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
             metric["collect_device"], metric["collect_dir"] = "cpu", args.tmpdir
     if args.out:
         _dump(config, args.out)
+    _leave_out_other_outputs(config)
     if args.show or args.show_dir:
         _draw(config, args)
     _warn_of_drawing(config, args)
@@ -169,6 +176,14 @@ def _dump(config: Config, path: str) -> None:
     if own_masks.is_semantic(config):
         _register_label_maps()
     config.test_evaluator = [*_metrics(config), {"type": kind, "out_file_path": path}]
+
+
+def _leave_out_other_outputs(config: Config) -> None:
+    """Let metrics that write label maps write classes alone, see ``label_maps``."""
+    for metric in _metrics(config):
+        if metric["type"] in OF_CLASSES and metric.get("output_dir"):
+            _register_label_maps()
+            metric["type"] = OF_CLASSES[metric["type"]]
 
 
 def _draw(config: Config, args: argparse.Namespace) -> None:
