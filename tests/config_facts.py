@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -75,11 +76,36 @@ def load_config(path: Path) -> Config:
     return Config.fromfile(path)
 
 
+def load_current(configs: Path, name: str) -> Config:
+    """Return our config of a name below a folder; it is shared, so not to be changed."""
+    return load_config(configs / f"{name}.py")
+
+
+def build_without_storage(configs: Path, name: str) -> nn.Module:
+    """Return the model of a config of ours at its full size, on the meta device."""
+    return build_on_meta(load_current(configs, name))
+
+
 def build_on_meta(config: Config) -> nn.Module:
     """Return the model of a config at its full size, on the meta device."""
     init_default_scope(config.default_scope)
     with torch.device("meta"):
         return MODELS.build(copy.deepcopy(config.model))  # mmdet's models change theirs
+
+
+def build_as_if_trained(config: Config) -> BaseModel:
+    """Return the model of a config on the CPU, initialised, and with noise on every weight."""
+    init_default_scope(config.default_scope)
+    torch.manual_seed(0)
+    # On one process synchronised batch norm is the ordinary one, and that runs on a CPU.
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    model.init_weights()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            # A weight that starts at zero hides what stands before it; a trained one does not.
+            if key.endswith("weight") or ".gamma" in key:
+                parameter += 0.02 * torch.randn_like(parameter)
+    return model
 
 
 def taken(fields: dict[str, Any], what: str) -> None:

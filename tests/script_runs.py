@@ -9,7 +9,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -68,6 +69,33 @@ def run_script(
         errors.seek(0)
         said = [line for line in errors if "[WARNING] [real_accelerator" not in line]
     return Done(code, "".join(lines), "".join(said))
+
+
+def tiny_fixtures(task: str, sets: ModuleType) -> tuple[Any, Any]:
+    """Return the session's fixtures of a tiny model that the scripts of a task have trained.
+
+    Args:
+        task: the folder with its ``train.py``.
+        sets: has ``write_images(folder)`` and ``write_config(path, images)``.
+
+    Returns:
+        ``tiny_folder``, a folder with ``data/`` and ``tiny.py``, and ``trained``, the work dir of
+        that config's whole run, evaluated twice, with how the script ended.
+    """
+
+    @pytest.fixture(scope="session")
+    def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp(f"tiny_{task}")
+        sets.write_config(folder / "tiny.py", sets.write_images(folder / "data"))
+        return folder
+
+    @pytest.fixture(scope="session")
+    def trained(tiny_folder: Path) -> tuple[Path, Done]:
+        done = run_script(f"{task}/train.py", "tiny.py", "--work-dir", "run", folder=tiny_folder)
+        assert done.code == 0, done.errors
+        return tiny_folder / "run", done
+
+    return tiny_folder, trained
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os.path
 from typing import Any
 
 from mmengine.config import Config
-from torch import nn
 
 from tests import config_facts as shared
-from tests.config_facts import ROOT, current_paramwise, flatten, load_config, taken
+from tests.config_facts import ROOT, current_paramwise, flatten, taken
 from tests.detection.config_facts_models import current_model, original_model
 
 CONFIGS = ROOT / "detection" / "configs"
@@ -29,19 +29,10 @@ BEST = {
 WRAPPERS = ("ClassBalancedDataset", "RepeatDataset", "ConcatDataset")
 
 
-def load_originals() -> dict[str, dict[str, Any]]:
-    """Return the original's configs by name, ``coco/mask_rcnn_internimage_t_fpn_1x_coco``."""
-    return shared.load_originals("detection")
-
-
-def load_current(name: str) -> Config:
-    """Return our config of that name; it is shared, so not to be changed."""
-    return load_config(CONFIGS / f"{name}.py")
-
-
-def build_without_storage(name: str) -> nn.Module:
-    """Return the model of a config at its full size, on the meta device."""
-    return shared.build_on_meta(load_current(name))
+# Of the task's configs by name, such as coco/mask_rcnn_internimage_t_fpn_1x_coco.
+load_originals = functools.partial(shared.load_originals, "detection")
+load_current = functools.partial(shared.load_current, CONFIGS)
+build_without_storage = functools.partial(shared.build_without_storage, CONFIGS)
 
 
 def original_facts(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from tests.detection.script_fixtures import tiny_folder, trained  # noqa: F401
-from tests.script_runs import signals_and_warnings_as_before  # noqa: F401
+from tests.detection import tiny_coco
+from tests.script_runs import signals_and_warnings_as_before, tiny_fixtures  # noqa: F401
 from tests.trained_runs import trainings_begin  # noqa: F401
+
+tiny_folder, trained = tiny_fixtures("detection", tiny_coco)

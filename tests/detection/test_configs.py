@@ -253,12 +253,3 @@ def test_the_large_backbones_differ_from_the_released_ones_in_nothing_but_their_
     assert h["model"]["neck"].pop("in_channels") == [640, 1280, 2560]
     assert g.pop("load_from") is None and h.pop("load_from")
     assert g == h
-
-
-def test_configs_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    imports = load_current("coco/mask_rcnn_internimage_t_fpn_1x_coco").custom_imports.imports
-    assert imports == [
-        "internimage.integrations.openmmlab",
-        "internimage.integrations.openmmlab.detection",
-    ]

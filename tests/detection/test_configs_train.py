@@ -16,12 +16,12 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 import internimage.integrations.openmmlab.detection  # noqa: F401  (registers the models)
+from tests.config_facts import build_as_if_trained
 from tests.detection import tiny_detection_sets as tiny
 from tests.detection.config_facts import load_current
 
@@ -78,20 +78,6 @@ def reduced(family: Family) -> Config:
     return config
 
 
-def build(config: Config) -> BaseModel:
-    init_default_scope(config.default_scope)
-    torch.manual_seed(0)
-    # On one process synchronised batch norm is the ordinary one, and that runs on a CPU.
-    model = revert_sync_batchnorm(MODELS.build(config.model))
-    model.init_weights()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            # A weight that starts at zero hides what stands before it; a trained one does not.
-            if key.endswith("weight") or ".gamma" in key:
-                parameter += 0.02 * torch.randn_like(parameter)
-    return model
-
-
 def batch_of(size: int, *, num_classes: int, masks: bool) -> dict[str, list[Any]]:
     """Return images of noise with two objects each, the second of another size than the first."""
     generator = torch.Generator().manual_seed(0)
@@ -139,7 +125,7 @@ def test_one_step_has_finite_losses_reaches_every_parameter_and_changes_it(
         content = tiny.coco_content(names, (0, 1202), str)
         config.model.bbox_head.fed_loss.ann_file = str(tmp_path / "train.json")
         (tmp_path / "train.json").write_text(json.dumps(content))
-    model = build(config)
+    model = build_as_if_trained(config)
     optimizer = build_optim_wrapper(model, config.optim_wrapper)
     batch = batch_of(2, num_classes=num_classes_of(config), masks=family.masks)
     data = model.data_preprocessor(batch, training=True)
@@ -163,7 +149,7 @@ def unreached(model: torch.nn.Module) -> set[str]:
 def test_a_prediction_has_boxes_inside_of_the_image_by_falling_score(name: str):
     family = FAMILIES[name]
     config = reduced(family)
-    model = build(config).eval()
+    model = build_as_if_trained(config).eval()
     batch = batch_of(2, num_classes=num_classes_of(config), masks=family.masks)
     with torch.no_grad():
         samples = model.test_step(batch)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os.path
 from typing import Any
 
 from mmengine.config import Config
-from torch import nn
 
 from tests import config_facts as shared
 from tests.config_facts import (
@@ -15,7 +15,6 @@ from tests.config_facts import (
     current_backbone,
     current_paramwise,
     flatten,
-    load_config,
     original_backbone,
     taken,
 )
@@ -39,19 +38,10 @@ PACKING = ("Normalize", "Pad", "ToMask", "DefaultFormatBundle", "ImageToTensor",
 PARAMWISE_DEFAULTS = {"offset_lr_scale": 1.0}
 
 
-def load_originals() -> dict[str, dict[str, Any]]:
-    """Return the original's configs by name, ``ade20k/upernet_internimage_t_512_160k_ade20k``."""
-    return shared.load_originals("segmentation")
-
-
-def load_current(name: str) -> Config:
-    """Return our config of that name; it is shared, so not to be changed."""
-    return load_config(CONFIGS / f"{name}.py")
-
-
-def build_without_storage(name: str) -> nn.Module:
-    """Return the model of a config at its full size, on the meta device."""
-    return shared.build_on_meta(load_current(name))
+# Of the task's configs by name, such as ade20k/upernet_internimage_t_512_160k_ade20k.
+load_originals = functools.partial(shared.load_originals, "segmentation")
+load_current = functools.partial(shared.load_current, CONFIGS)
+build_without_storage = functools.partial(shared.build_without_storage, CONFIGS)
 
 
 def original_facts(config: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tests.detection.config_facts_models import taken
+from tests.config_facts import taken
 
 ENCODER_ORDER = ["self_attn", "norm", "ffn", "norm"]
 DECODER_ORDER = ["cross_attn", "norm", "self_attn", "norm", "ffn", "norm"]

@@ -242,12 +242,3 @@ def test_the_config_for_several_scales_differs_from_that_for_one_in_its_test_alo
     assert several.pop("tta") is True
     assert several.pop("tta_pipeline") != single.pop("tta_pipeline")
     assert several == single
-
-
-def test_configs_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    imports = load_current("ade20k/upernet_internimage_t_512_160k_ade20k").custom_imports.imports
-    assert imports == [
-        "internimage.integrations.openmmlab",
-        "internimage.integrations.openmmlab.segmentation",
-    ]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmseg.registry import MODELS
 
 import internimage.integrations.openmmlab.segmentation  # noqa: F401  (registers the models)
+from tests.config_facts import build_as_if_trained
 from tests.segmentation.config_facts import load_current
 from tests.segmentation.small_segmentors import WIDTHS, sample, with_mask
 
@@ -78,20 +78,6 @@ def reduced(family: Family) -> Config:
     return config
 
 
-def build(config: Config) -> BaseModel:
-    init_default_scope(config.default_scope)
-    torch.manual_seed(0)
-    # On one process synchronised batch norm is the ordinary one, and that runs on a CPU.
-    model = revert_sync_batchnorm(MODELS.build(config.model))
-    model.init_weights()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            # A weight that starts at zero hides what stands before it; a trained one does not.
-            if key.endswith("weight") or ".gamma" in key:
-                parameter += 0.02 * torch.randn_like(parameter)
-    return model
-
-
 def batch_of(shapes: list[tuple[int, int]], num_classes: int) -> dict[str, list[Any]]:
     """Return images of noise, each of four classes and a stripe to be ignored."""
     generator = torch.Generator().manual_seed(0)
@@ -108,7 +94,7 @@ def batch_of(shapes: list[tuple[int, int]], num_classes: int) -> dict[str, list[
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_one_step_has_finite_losses_reaches_every_parameter_and_changes_it(name: str):
     config = reduced(FAMILIES[name])
-    model = build(config)
+    model = build_as_if_trained(config)
     optimizer = build_optim_wrapper(model, config.optim_wrapper)
     batch = batch_of([(SIDE, SIDE), (SIDE - 16, SIDE)], config.model.decode_head.num_classes)
     data = model.data_preprocessor(batch, training=True)
@@ -125,7 +111,7 @@ def test_one_step_has_finite_losses_reaches_every_parameter_and_changes_it(name:
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_a_prediction_has_a_class_for_each_pixel_of_the_original_image(name: str):
     config = reduced(FAMILIES[name])
-    model = build(config).eval()
+    model = build_as_if_trained(config).eval()
     num_classes = config.model.decode_head.num_classes
     # Twice the size of the file; the second way goes over several windows, where there are any.
     for shape in ((SIDE, SIDE), (SIDE, 2 * SIDE)):

@@ -18,7 +18,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     transforms,
 )
 from internimage.integrations.openmmlab.scripts.data_checks import TEST, TRAIN, check_data
-from tests.detection.script_runs import CONFIGS as DETECTION_CONFIGS
+from tests.script_runs import ROOT
 from tests.segmentation.tiny_segmentation_sets import (
     CLASSES,
     CONFIGS,
@@ -196,7 +196,7 @@ def test_a_value_that_means_nothing_is_refused(name: str, tmp_path: Path):
 
 
 def test_keys_about_masks_are_refused_by_data_sets_of_boxes():
-    path = DETECTION_CONFIGS / "coco/mask_rcnn_internimage_t_fpn_1x_coco.py"
+    path = ROOT / "detection" / "configs" / "coco/mask_rcnn_internimage_t_fpn_1x_coco.py"
     with pytest.raises(ValueError, match="got seg_map_suffix, which only data sets of semantic m"):
         read_config(path, {"seg_map_suffix": ".png"})
 
