@@ -1,11 +1,14 @@
 """The arrows of docs/architecture.md: ops_dcnv3 -> internimage -> the tasks' rooms -> tools.
 
+And the layers within OpenMMLab's integration, whose folder is the largest.
+
 Reads the imports of every file without running it, so that an import inside a function counts too.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +28,19 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "tools": frozenset({"ops_dcnv3", "internimage", "classification", "detection", "segmentation"}),
 }
 OUTSIDERS = frozenset({"tests", "benchmarks", "build"})
+
+# Within OpenMMLab's integration: part -> the parts that it may import; modules of the folder itself
+# are the part "".
+LAYERED = Path("internimage", "integrations", "openmmlab")
+MODELS = frozenset({"", "data"})
+LAYERS: dict[str, frozenset[str]] = {
+    "": frozenset(),
+    "data": frozenset({""}),
+    "detection": MODELS,
+    "segmentation": MODELS,
+    "scripts": MODELS | {"detection", "segmentation"},
+    "prediction": MODELS | {"detection", "segmentation", "scripts"},
+}
 
 # Frameworks with a model zoo of their own, and the folders that may lean on one of them.
 OPENMMLAB = frozenset({"mmcv", "mmdet", "mmdet3d", "mmengine", "mmpretrain", "mmseg"})
@@ -80,8 +96,37 @@ def violations(root: Path) -> list[str]:
     return found
 
 
+def layer_violations(root: Path) -> list[str]:
+    """Every import within OpenMMLab's integration that breaks its order of layers."""
+    package = ".".join(LAYERED.parts)
+    found = []
+    for path in python_files(root, str(LAYERED)):
+        inside = path.relative_to(LAYERED).parts
+        part = inside[0] if len(inside) > 1 else ""
+        for line, module in imported_modules((root / path).read_text(encoding="utf-8")):
+            if module != package and not module.startswith(f"{package}."):
+                continue
+            name = module.removeprefix(package).removeprefix(".").split(".")[0]
+            imported = name if name in LAYERS else ""
+            if imported != part and imported not in LAYERS[part]:
+                found.append(f"{path}:{line} imports {module}")
+    return found
+
+
 def test_every_import_follows_the_arrows():
     assert violations(ROOT) == []
+
+
+def test_every_import_within_openmmlabs_integration_follows_its_layers():
+    assert layer_violations(ROOT) == []
+
+
+def test_every_folder_of_openmmlabs_integration_is_a_layer_and_stands_in_the_table_in_order():
+    folders = {path.parent.name for path in (ROOT / LAYERED).glob("*/__init__.py")}
+    assert folders == LAYERS.keys() - {""}
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)/` \|", page, flags=re.MULTILINE)
+    assert [row for row in rows if row in LAYERS] == list(LAYERS)[1:]
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -122,6 +167,27 @@ def test_a_forbidden_import_is_found(tmp_path: Path, path: str, source: str, exp
     (message,) = violations(tmp_path)
     assert message.startswith(path)
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [
+        ("backbone.py", "data.faults"),
+        ("data/a.py", "scripts.curves"),
+        ("detection/a.py", "segmentation"),
+        ("segmentation/a.py", "detection.dino"),
+        ("segmentation/a.py", "prediction.files"),
+        ("scripts/a.py", "prediction.loading"),
+    ],
+)
+def test_an_import_of_a_later_layer_is_found(tmp_path: Path, path: str, module: str):
+    (tmp_path / LAYERED / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / LAYERED / path).write_text(
+        "from internimage.integrations.openmmlab import convert\n"
+        f"from internimage.integrations.openmmlab.{module} import x\n"
+    )
+    (message,) = layer_violations(tmp_path)
+    assert message == f"{LAYERED / path}:2 imports internimage.integrations.openmmlab.{module}"
 
 
 @pytest.mark.parametrize(
