@@ -34,7 +34,7 @@ CONFIGS = ROOT / "detection" / "configs"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A folder with the config and the checkpoint of a tiny Mask R-CNN, and a picture."""
-    folder = tmp_path_factory.mktemp("inference")
+    folder = tmp_path_factory.mktemp("detector")
     save_tiny_detector(tiny_config(folder), folder / "model.pth")
     generator = np.random.default_rng(0)
     image = cv2.resize(generator.integers(0, 255, (9, 12, 3), dtype=np.uint8), (120, 90))
