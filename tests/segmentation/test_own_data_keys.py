@@ -289,6 +289,16 @@ def test_an_empty_folder_is_named_for_every_type_of_data_set(path: str, tmp_path
         check_data(config, TRAIN[:1])
 
 
+def test_images_in_linked_folders_are_found(folder: Path):
+    """Cityscapes' towns, or a part on another disk; mmseg follows links as well."""
+    for kind in ("images", "masks"):
+        part = folder / "data" / kind / "train"
+        part.rename(folder / kind)
+        part.mkdir()
+        (part / "town").symlink_to(folder / kind)
+    check_data(config_of(folder), TRAIN)
+
+
 def test_an_empty_list_of_images_is_named(folder: Path):
     (folder / "data" / "train.txt").write_text("\n")
     config = read_config(

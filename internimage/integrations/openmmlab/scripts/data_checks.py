@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from internimage.integrations.openmmlab.data.coco_check import require_trainable
 from internimage.integrations.openmmlab.data.mask_check import require_masks
+from internimage.integrations.openmmlab.data.mask_pairs import files_below
 from internimage.integrations.openmmlab.scripts import own_masks
 from internimage.integrations.openmmlab.scripts.config_parts import (
     CLASSES,
@@ -147,7 +148,11 @@ def _check_masks(
         listed = [line.strip() for line in lines if line.strip()]
     fields = own_masks.fields_of(config, leaf)
     suffix = fields.get("img_suffix", ".jpg")
-    if not listed and (listed is not None or next(images.rglob(f"*{suffix}"), None) is None):
+    if listed is None:
+        has_images = any(name.endswith(suffix) for name in files_below(images))
+    else:
+        has_images = bool(listed)
+    if not has_images:
         where = f"of the name {images}/*{suffix}" if listed is None else annotation_path(leaf)
         raise ValueError(
             f"expected images in {key}, got no images {where}; data_root, train_img_prefix, "
