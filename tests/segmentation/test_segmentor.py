@@ -266,6 +266,8 @@ def test_one_config_builds_several_models():
             r"stride <= crop_size, .* got stride = \(32, 48\) and crop_size = \(32, 32\)",
         ),
         (dict(keep_scores="no"), "expected test_cfg with keep_scores = True or False, got 'no'"),
+        (dict(keep_score=False), "got keep_score; did you mean keep_scores"),
+        (dict(mode="whole", panoptic_on=True), "mode, crop_size, stride, keep_scores, got panopt"),
         (dict(mode="slide", crop_size=(32, 32)), r"stride = \(height, width\), .* got None"),
         (dict(mode="slide", stride=(32, 32)), r"crop_size = \(height, width\), .* got None"),
         (dict(mode="slide", crop_size=512, stride=(32, 32)), "crop_size .* got 512"),
@@ -281,3 +283,13 @@ def test_settings_that_cannot_be_are_an_error_when_the_model_is_built_and_when_i
     model.test_cfg = ConfigDict(test_cfg)
     with pytest.raises(ValueError, match=message):
         model.predict(torch.randn(1, 3, 64, 64), [sample(64, 64)])
+
+
+def test_windows_that_do_not_slide_are_told():
+    with pytest.warns(UserWarning) as caught:
+        build(uper_head(), dict(crop_size=(32, 32), stride=(16, 16)))
+    told = [str(warning.message) for warning in caught if "no effect" in str(warning.message)]
+    assert told == [
+        f"InternImageSegmentor: test_cfg.{name} has no effect without mode = slide"
+        for name in ("crop_size", "stride")
+    ]

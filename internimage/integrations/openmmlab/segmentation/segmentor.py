@@ -9,6 +9,7 @@ Shape legend: N batch, C classes, H W of the images that the model gets, in pixe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,11 @@ from internimage.integrations.openmmlab.segmentation.sliding import (
     check_sliding,
     mean_over_windows,
 )
+from internimage.script import nearest_hint
 
 MODES = ("whole", "slide")
+WINDOWS = ("crop_size", "stride")
+"""Settings of mode slide."""
 CLASSES_AT_ONCE = 8
 """Whose scores are resized together where only labels are wanted."""
 _FLIPPED_AXES = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
@@ -41,17 +45,26 @@ class InternImageSegmentor(EncoderDecoder):
     stride=(h, w))``) are held one at a time, and the images' metadata stay the caller's. What
     already has the size of the original image is not resized. With ``keep_scores=False`` in
     ``test_cfg`` (default True) a prediction has labels alone, and the scores of all classes are
-    never there at the original size, which for a photo of 12 megapixels and 150 classes is 7 GB.
+    there at the size of the model's input only; enlarged to a photo of 12 megapixels, those of 150
+    classes are 7 GB.
 
     Args:
         **kwargs: mmseg's fields. ``test_cfg`` left out means whole images.
 
     Raises:
-        ValueError: ``test_cfg`` has another mode, or windows that leave pixels out.
+        ValueError: ``test_cfg`` has another mode, windows that leave pixels out, or a setting that
+            there is not.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        check_test_cfg(kwargs.get("test_cfg"))
+        test_cfg = kwargs.get("test_cfg")
+        if check_test_cfg(test_cfg) != "slide":
+            for name in WINDOWS:
+                if (test_cfg or {}).get(name) is not None:
+                    warnings.warn(
+                        f"InternImageSegmentor: test_cfg.{name} has no effect without mode = slide",
+                        stacklevel=2,
+                    )
         super().__init__(**kwargs)
         self.register_load_state_dict_pre_hook(convert_on_load)
 
@@ -179,9 +192,16 @@ def check_test_cfg(test_cfg: Mapping[str, Any] | None) -> str:
     """Return the mode of a segmentor's ``test_cfg``.
 
     Raises:
-        ValueError: it is none of :data:`MODES`, its windows leave pixels out, or ``keep_scores``
-            is neither True nor False.
+        ValueError: it is none of :data:`MODES`, its windows leave pixels out, ``keep_scores`` is
+            neither True nor False, or there is another setting.
     """
+    known = ("mode", *WINDOWS, "keep_scores")
+    for name in test_cfg or {}:
+        if name not in known:
+            raise ValueError(
+                f"InternImageSegmentor: expected test_cfg with {', '.join(known)}, got "
+                f"{name}{nearest_hint(name, known)}"
+            )
     mode = (test_cfg or {}).get("mode", "whole")
     if mode not in MODES:
         raise ValueError(
