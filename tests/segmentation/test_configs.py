@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ from mmseg.registry import DATASETS
 import internimage.integrations.openmmlab.segmentation  # noqa: F401  (registers data sets)
 from internimage.hub import PTH_REPOSITORY, find_release
 from internimage.integrations.openmmlab.scripts.safe_loading import RELEASED_MODELS
-from tests.config_facts import ABSENT, Difference, differing, leaves, listed, original_names
+from tests.config_facts import (
+    ABSENT,
+    FIXTURES,
+    Difference,
+    differing,
+    leaves,
+    listed,
+    original_names,
+)
 from tests.segmentation.config_facts import (
     CONFIGS,
     current_facts,
@@ -31,6 +41,9 @@ NOT_HERE = {
     "deploy/configs/mmseg/segmentation_tensorrt_static-512x512.py": "the same",
 }
 """Configs of the original, below its ``segmentation/``, that have no counterpart."""
+
+PUBLISHED = json.loads((FIXTURES / "segmentation_results.json").read_text())
+"""The author's mIoU of each config, at one scale and at several where there are both."""
 
 MASK2FORMER = "*/mask2former_*"
 MULTI_SCALE = "ade20k/mask2former_internimage_h_896_80k_cocostuff2ade20k_ms"
@@ -118,17 +131,29 @@ def test_a_leaf_says_its_result_in_its_docstring_and_names_itself_in_the_command
     assert len(text[text.index("_base_ =") :].splitlines()) <= 27
 
 
-def test_the_readme_links_every_config_with_the_result_that_its_docstring_has():
-    readme = (CONFIGS.parent / "README.md").read_text()
-    linked = []
+def result_rows(readme: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Give the label, the config and the mIoU, of one scale and of several, of each table row."""
+    columns: list[str] = []
     for line in readme.splitlines():
-        for label, name in re.findall(r"\[([\w./]+)\]\(configs/([\w./]+)\.py\)", line):
-            linked.append(name)
-            assert name.endswith(label)
-            docstring = (CONFIGS / f"{name}.py").read_text().split('"""')[1]
-            scores = set(re.findall(r"(?<![\d.])\d\d\.\d\d?(?![\d.])(?!.{0,3}s/iter)", line))
-            assert scores <= set(re.findall(r"\d\d\.\d\d?(?!\d)", docstring)), name
-    assert sorted(set(linked)) == sorted(LEAVES)
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            columns = []
+        elif not columns:
+            columns = cells
+        for label, name in re.findall(r"\[([\w./]+)\]\(configs/([\w./]+)\.py\)", cells[-1]):
+            values = dict(zip(columns, cells, strict=True))
+            yield label, name, [v for k in ("mIoU", "several scales") if (v := values.get(k))]
+
+
+def test_the_readme_links_every_config_with_the_result_that_was_published_and_its_docstring_has():
+    readme = (CONFIGS.parent / "README.md").read_text()
+    rows = list(result_rows(readme))
+    assert {name: scores for _, name, scores in rows} == PUBLISHED
+    assert len(rows) == len(LEAVES)
+    for label, name, scores in rows:
+        assert name.endswith(label)
+        docstring = (CONFIGS / f"{name}.py").read_text().split('"""')[1]
+        assert re.findall(r"(?<![\d.])\d\d\.\d\d?(?!\d)", docstring) == scores, name
 
 
 def test_files_and_commands_of_the_readme_are_there():
