@@ -15,8 +15,9 @@ from PIL import Image
 from internimage.integrations.openmmlab.data.mask_check import MASK_KINDS
 from internimage.integrations.openmmlab.scripts.arguments import parse_train
 from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.config_parts import LOADERS, leaf_datasets
 from tests.documented_pages import FEW_STEPS, ROOT, Page, holder_of, moved, run
-from tests.segmentation.tiny_segmentation_sets import write_config, write_images
+from tests.segmentation.tiny_segmentation_sets import CONFIGS, write_config, write_images
 from tools import check_masks, coco_to_masks, colours_to_masks, labelme_to_masks, make_digit_scenes
 
 PAGE = Page("custom_segmentation.md")
@@ -134,6 +135,15 @@ def test_the_settings_that_the_page_suggests_are_those_of_the_config():
     assert config.test_pipeline[1].type == "Resize"
     # Where the rate reaches zero, one step behind the last.
     assert config.param_scheduler[1].end == config.train_cfg.max_iters + 1
+
+
+def test_empty_lists_of_names_mean_all_images_as_the_page_says():
+    assert "`train_ann_file= val_ann_file=`" in PAGE.text
+    path = CONFIGS / "nyu_depth_v2" / "mask2former_internimage_h_480_40k_nyu.py"
+    options = parse_train("", [str(path), "--cfg-options", "train_ann_file=", "val_ann_file="])
+    config = read_config(path, options.cfg_options)
+    for loader in LOADERS:
+        assert {leaf["ann_file"] for _, leaf in leaf_datasets(config, loader)} == {""}
 
 
 def test_the_faults_that_the_page_explains_are_those_of_the_check():

@@ -173,7 +173,82 @@ def test_a_change_of_the_pipeline_and_own_classes_go_together(tmp_path: Path):
     assert checks(leaf["pipeline"]) == {2}
 
 
+def crops(config: Config) -> set[tuple[int, int]]:
+    steps = transforms([config.train_pipeline, config.train_dataloader])
+    return {tuple(step["crop_size"]) for step in steps if step["type"] == "RandomCrop"}
+
+
+@pytest.mark.parametrize("path", [ADE, MAPILLARY, MASK2FORMER])
+@pytest.mark.parametrize("way", ["command line", "file", "file below", "file with a pipeline"])
+def test_another_crop_is_that_of_all_images_and_of_the_batches(way: str, path: str, tmp_path: Path):
+    options = {}
+    (tmp_path / "own.py").write_text(f"_base_ = '{CONFIGS / path}'\n")
+    with (tmp_path / "own.py").open("a") as file:
+        if way == "command line":
+            options = {"crop_size": (96, 128)}
+        else:
+            file.write("crop_size = (96, 128)\n")
+        if way == "file with a pipeline":
+            file.write(
+                "train_pipeline = [*_base_.train_pipeline[:4],\n"
+                "    dict(type='RandomCrop', crop_size=crop_size), dict(type='PackSegInputs')]\n"
+            )
+    if way == "file below":
+        (tmp_path / "below.py").write_text("_base_ = 'own.py'\n")
+    config = read_config(tmp_path / ("below.py" if way == "file below" else "own.py"), options)
+    assert crops(config) == {(96, 128)}
+    assert config.model.data_preprocessor.size == (96, 128)
+
+
+CONTRADICTIONS = {
+    "a crop": ({"train_pipeline.4.crop_size": (640, 640)}, (640, 640), (512, 512)),
+    "the batches": ({"model.data_preprocessor.size": (640, 640)}, (512, 512), (640, 640)),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+@pytest.mark.parametrize("is_file", [False, True])
+def test_crops_and_batches_of_two_sizes_are_refused(name: str, is_file: bool, tmp_path: Path):
+    options, cut, padded = CONTRADICTIONS[name]
+    path = CONFIGS / ADE
+    if is_file:
+        path = tmp_path / "own.py"
+        more = {
+            "a crop": "train_pipeline = [dict(type='RandomCrop', crop_size=(640, 640))]\n",
+            "the batches": "model = dict(data_preprocessor=dict(size=(640, 640)))\n",
+        }
+        path.write_text(f"_base_ = '{CONFIGS / ADE}'\n{more[name]}")
+        options = {}
+    with pytest.raises(ValueError) as caught:
+        read_config(path, options)
+    index = 0 if is_file and name == "a crop" else 4
+    assert str(caught.value) == (
+        f"expected model.data_preprocessor.size = {cut}, the crop_size of "
+        f"train_dataloader.dataset.pipeline.{index} (RandomCrop), got {padded}; "
+        f'"crop_size=({cut[0]},{cut[1]})" in --cfg-options sets both'
+    )
+
+
+def test_a_crop_that_is_resized_may_have_another_size_than_the_batches(tmp_path: Path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        f"_base_ = '{CONFIGS / ADE}'\n"
+        "train_pipeline = [*_base_.train_pipeline[:4],\n"
+        "    dict(type='RandomCrop', crop_size=(256, 256)),\n"
+        "    dict(type='Resize', scale=(512, 512)), dict(type='PackSegInputs')]\n"
+    )
+    config = read_config(path)
+    assert (crops(config), config.model.data_preprocessor.size) == ({(256, 256)}, (512, 512))
+
+
+def test_a_size_of_crops_says_when_nothing_is_cut():
+    path = CONFIGS / "digit_scenes" / "upernet_internimage_n.py"
+    with pytest.warns(UserWarning, match="crop_size has no effect: no RandomCrop is among"):
+        assert read_config(path, {"crop_size": (64, 64)}).model.data_preprocessor.size == (128, 128)
+
+
 WRONG_KEYS = {
+    "a crop": ({"crop_size": (32, 0)}, r"crop_size = \(height, width\), .* got \(32, 0\)"),
     "one class": ({"classes": ("road",)}, r"at least two names for masks.*got \('road',\)"),
     "a class twice": ({"classes": ("a", "a")}, "classes once each, got a twice"),
     "colours": ({"palette": [[0, 0, 300], [1, 1, 1], [2, 2, 2]]}, r"colours.*got \[0, 0, 300\]"),

@@ -9,6 +9,7 @@ from mmengine import optim  # noqa: F401  registers PyTorch's optimisers
 from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS
 
+from internimage.integrations.openmmlab.scripts.own_crops import check_crops
 from internimage.script import nearest_hint
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -26,7 +27,7 @@ NUMBERS = ("optim_wrapper.optimizer.lr", "optim_wrapper.optimizer.weight_decay")
 
 
 def check_values(config: Config) -> None:
-    """Check the numbers that a run depends on and the optimiser's name.
+    """Check the numbers that a run depends on, the sizes of crops and the optimiser's name.
 
     Raises:
         ValueError: A value is of another kind or out of range; the message names its key.
@@ -45,6 +46,7 @@ def check_values(config: Config) -> None:
             or not 0 <= value < math.inf
         ):
             raise ValueError(f"expected {key} = a number >= 0, got {value!r}")
+    check_crops(config)
     kind = _value(config, "optim_wrapper.optimizer.type")
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
         known = list(OPTIMIZERS.module_dict)

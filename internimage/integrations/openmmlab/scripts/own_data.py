@@ -29,6 +29,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     leaf_datasets,
 )
 from internimage.integrations.openmmlab.scripts.own_classes import set_classes, set_palette
+from internimage.integrations.openmmlab.scripts.own_crops import apply_crop_size
 
 PARTS = ("train", "val")
 OWN_DATA_KEYS = (
@@ -81,6 +82,7 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
     if own_masks.is_semantic(config):
         leaves = [leaf for loader in LOADERS for _, leaf in leaf_datasets(config, loader)]
         own_masks.apply_fields(config, leaves, given)
+        apply_crop_size(config, given)
     if config.get(CLASSES) is not None:
         set_classes(config, given)
     if config.get(PALETTE) is not None:

@@ -21,6 +21,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     transforms,
     type_name,
 )
+from internimage.integrations.openmmlab.scripts.own_crops import CROP_SIZE
 
 PREFIX = "seg_map_path"
 """In a data set's data_prefix: the folder of masks."""
@@ -29,7 +30,7 @@ REDUCE_ZERO_LABEL = "reduce_zero_label"
 FIELDS = {"img_suffix": str, "seg_map_suffix": str, REDUCE_ZERO_LABEL: bool}
 """Arguments of all data sets of masks, keys at the top of a config as well, and their kinds."""
 
-MASK_KEYS = ("train_seg_map_prefix", "val_seg_map_prefix", *FIELDS)
+MASK_KEYS = ("train_seg_map_prefix", "val_seg_map_prefix", *FIELDS, CROP_SIZE)
 """The keys for own data that only data sets of masks have."""
 
 BASE = "BaseSegDataset"

@@ -49,7 +49,7 @@ def apply_own_pipelines(
             raise ValueError(f"expected {name} = a list of transforms, got {own!r}")
         datasets = [node for loader in loaders for node in _with_pipeline(config.get(loader))]
         others = [node for node in datasets if _plain(node["pipeline"]) != _plain(own)]
-        older = [_plain(before[name]), *_inherited(path, name)] if others else []
+        older = [_plain(before[name]), *inherited(path, name)] if others else []
         for node in others:
             if _plain(node["pipeline"]) in older:
                 node["pipeline"] = copy.deepcopy(own)
@@ -73,14 +73,14 @@ def _with_pipeline(loader: Any) -> Iterator[dict[str, Any]]:
             waiting += [node.get("dataset"), *(node.get("datasets") or ())]
 
 
-def _inherited(path: Path, name: str) -> Iterator[Any]:
+def inherited(path: Path, name: str) -> Iterator[Any]:
     """Yield what a config's bases, and theirs, have under a name."""
     if Config._is_lazy_import(str(path)):
         return  # a config of imports and objects: it has no bases that are files
     for base in Config._get_base_files(str(path)):
         file = Path(Config._get_cfg_path(base, str(path))[0])
         yield _plain(Config.fromfile(file).get(name))
-        yield from _inherited(file, name)
+        yield from inherited(file, name)
 
 
 def _plain(node: Any) -> Any:
