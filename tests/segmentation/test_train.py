@@ -285,6 +285,30 @@ def test_odd_images_are_trained_with_and_evaluated(kind: str, tmp_path: Path, ca
     assert 0 <= json.loads((tmp_path / "run" / "metrics.json").read_text())["aAcc"] <= 1
 
 
+BATCHES = {
+    "evaluated": "of an evaluation, got several sizes; val_dataloader.batch_size=1",
+    "trained with": "got several sizes beyond model.data_preprocessor.size",
+}
+
+
+@pytest.mark.parametrize("part", BATCHES)
+def test_images_of_two_sizes_in_one_batch_are_one_line(part: str, tmp_path: Path, capsys):
+    more = {
+        "evaluated": "val_dataloader['batch_size'] = 2\ntrain_cfg['val_interval'] = 1\n",
+        "trained with": (
+            "train_dataloader['dataset']['pipeline'] = [*train_pipeline[:3], train_pipeline[6]]\n"
+        ),
+    }[part]
+    config = write_config(tmp_path / "c.py", write_images(tmp_path / "data", 2, 2), more)
+    for folder in ("train", "val"):
+        for kind in ("images", "masks"):
+            path = tmp_path / "data" / kind / folder / "000.png"
+            cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:32])
+    arguments = (str(config), "--work-dir", "run", "--cfg-options", "train_cfg.max_iters=1")
+    assert run_here(main, *arguments, folder=tmp_path) == 2
+    assert BATCHES[part] in errors(capsys)
+
+
 WRONG = {
     "a flag": (["--no-validat"], "--no-validat; did you mean --no-validate"),
     "a key": (["--cfg-options", "model.backbon.arch=t"], "did you mean backbone"),

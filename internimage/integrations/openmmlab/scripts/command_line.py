@@ -27,6 +27,19 @@ _CONFIG = re.compile(
 )
 _FILE = re.compile(r"failed to load image|Results do not correspond", re.DOTALL)
 
+# What is said of images that do not make a batch, and what to do about it.
+_SIZES = {
+    "The image size in a batch should be the same": (
+        "expected images of one size in a batch of an evaluation, got several sizes; "
+        "val_dataloader.batch_size=1 and test_dataloader.batch_size=1 in --cfg-options take one "
+        "at a time"
+    ),
+    "stack expects each tensor to be equal size": (
+        "expected images of one size in a batch, got several sizes beyond "
+        "model.data_preprocessor.size; a RandomCrop of that size in train_pipeline cuts them"
+    ),
+}
+
 
 def run_script(
     name: str, script: Callable[[], None], *, hint: Callable[[], str] = lambda: ""
@@ -71,6 +84,9 @@ def run_script(
 def _mistake_in(error: Exception) -> str | None:
     """Return the line about a mistake in a config or a file, None for another error."""
     text = str(error).strip()
+    for words, line in _SIZES.items():
+        if words in text:
+            return line
     from_worker = "Original Traceback" in text  # a loader's worker says where in its program it was
     is_known = _CONFIG.search(text) or _FILE.search(text)
     if not is_known and not (from_worker and isinstance(error, MISTAKES)):
