@@ -16,7 +16,12 @@ from pathlib import Path
 from internimage.integrations.openmmlab.data.faults import Fault, Findings, Kinds, stopping
 from internimage.integrations.openmmlab.data.image_files import IMAGE_KINDS, check_image
 from internimage.integrations.openmmlab.data.label_counts import LabelCounts
-from internimage.integrations.openmmlab.data.mask_file import NUM_LABELS, MaskFile, read_mask
+from internimage.integrations.openmmlab.data.mask_file import (
+    IGNORED,
+    NUM_LABELS,
+    MaskFile,
+    read_mask,
+)
 from internimage.integrations.openmmlab.data.mask_pairs import Pair, pair_files
 from internimage.threads import map_in_order
 
@@ -95,7 +100,7 @@ def require_masks(
     img_suffix: str = ".jpg",
     seg_map_suffix: str = ".png",
     reduce_zero_label: bool = False,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORED,
     names: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> MaskReport:
@@ -137,7 +142,7 @@ def check_masks(
     img_suffix: str = ".jpg",
     seg_map_suffix: str = ".png",
     reduce_zero_label: bool = False,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORED,
     names: Sequence[str] | None = None,
     limit: int | None = None,
     decode: bool = False,

@@ -12,6 +12,9 @@ from PIL import Image, UnidentifiedImageError
 NUM_LABELS = 256
 """What 8 bits hold; mmseg reads no more."""
 
+IGNORED = 255
+"""The label that is not learned, where nothing else is said."""
+
 LABELS = ("1", "L", "P")
 """Pillow's modes of 8 bits and less. Of "P" the numbers are read, and the colours are not."""
 

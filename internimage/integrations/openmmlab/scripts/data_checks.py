@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from internimage.integrations.openmmlab.data.coco_check import require_trainable
 from internimage.integrations.openmmlab.data.mask_check import require_masks
+from internimage.integrations.openmmlab.data.mask_file import IGNORED
 from internimage.integrations.openmmlab.data.mask_pairs import files_below
 from internimage.integrations.openmmlab.scripts import own_masks
 from internimage.integrations.openmmlab.scripts.config_parts import (
@@ -164,7 +165,7 @@ def _check_masks(
         images,
         Path(root, prefixes[own_masks.PREFIX]),
         classes=names,
-        ignore_index=leaf.get("ignore_index", 255),
+        ignore_index=leaf.get("ignore_index", IGNORED),
         names=listed,
         limit=NUM_MASKS,
         **fields,
@@ -177,14 +178,28 @@ def _check_masks(
 def _is_known(config: Config, leaf: dict[str, Any]) -> bool:
     """Return whether the masks of a set are left alone: public ones, and what is told otherwise.
 
-    A public set is one of mmseg's where the configs look for it. Types of others may read masks in
-    a way of their own.
+    A public set is one of a type with classes of its own where the configs look for it. Types that
+    list their images or number their labels in a way of their own, and pipelines that read masks
+    so, know better.
     """
-    if type_name(leaf) == own_masks.BASE:
-        return False
     kind = data_set_class(config, leaf)
-    is_plain = getattr(kind, "__module__", "").startswith("mmseg.datasets.")
-    return not is_plain or str(leaf.get("data_root") or "").startswith(USUAL_ROOT)
+    base = data_set_class(config, {"type": own_masks.BASE})
+    is_plain = (
+        isinstance(kind, type)
+        and issubclass(kind, base)
+        and all(
+            getattr(kind, name).__func__ is getattr(base, name).__func__
+            if inspect.ismethod(getattr(base, name))
+            else getattr(kind, name) is getattr(base, name)
+            for name in ("load_data_list", "get_label_map")
+        )
+    )
+    loads = any(
+        type_name(step) == "LoadAnnotations" for step in own_masks.transforms(leaf.get("pipeline"))
+    )
+    usual = USUAL_ROOTS.get(type_name(leaf))
+    is_usual = usual is not None and os.path.normpath(leaf.get("data_root") or "") == usual
+    return not is_plain or not loads or is_usual
 
 
 def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained: bool) -> None:

@@ -16,16 +16,12 @@ from mmengine.runner import Runner
 from mmseg.evaluation import CityscapesMetric, IoUMetric
 
 from internimage.files import write_atomically
+from internimage.integrations.openmmlab.data.mask_file import IGNORED, NUM_LABELS
 from internimage.integrations.openmmlab.segmentation.palettes import (
     as_colours,
     lay_colours,
     random_palette,
 )
-
-NUM_LABELS = 256
-"""Classes that a byte tells apart."""
-NO_CLASS = 255
-"""In a file, the label of a pixel that has none."""
 
 
 @HOOKS.register_module()
@@ -113,7 +109,7 @@ class CityscapesMetricOfClasses(CityscapesMetric):
 def with_classes_alone(
     samples: Sequence[dict[str, Any]], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return predictions with :data:`NO_CLASS` for labels that are none.
+    """Return predictions with 255 for labels that are none.
 
     Released heads have 150 outputs for Cityscapes' 19 classes. The others were never trained, but
     nothing rules them out, and in a file for a server such a label would be that of another class.
@@ -125,6 +121,6 @@ def with_classes_alone(
     changed = []
     for sample in samples:
         labels = sample["pred_sem_seg"]["data"]
-        labels = labels.masked_fill(labels >= len(classes), NO_CLASS)
+        labels = labels.masked_fill(labels >= len(classes), IGNORED)
         changed.append({**sample, "pred_sem_seg": {**sample["pred_sem_seg"], "data": labels}})
     return changed

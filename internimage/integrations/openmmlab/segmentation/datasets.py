@@ -13,7 +13,7 @@ from mmseg.datasets import (
 )
 from mmseg.registry import DATASETS
 
-IGNORED = 255
+from internimage.integrations.openmmlab.data.mask_file import IGNORED
 
 NYU_CLASSES = (
     *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf"),

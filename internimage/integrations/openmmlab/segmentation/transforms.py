@@ -17,9 +17,12 @@ from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from internimage.integrations.openmmlab.data.mask_file import LABELS, NUM_LABELS, read_mask
-
-IGNORED = 255
+from internimage.integrations.openmmlab.data.mask_file import (
+    IGNORED,
+    LABELS,
+    NUM_LABELS,
+    read_mask,
+)
 
 
 @TRANSFORMS.register_module()
