@@ -1,6 +1,6 @@
 """UperNet, InternImage-G, 160,000 steps on ADE20K: mIoU not published, weights not released.
 
-3B parameters, activations recomputed. Crops of 896x896; 16 GPUs, 1 image each::
+3.11B parameters, activations recomputed. Crops of 896x896; 16 GPUs, 1 image each::
 
     config=segmentation/configs/ade20k/upernet_internimage_g_896_160k_ade20k.py
     bash segmentation/dist_train.sh $config 16

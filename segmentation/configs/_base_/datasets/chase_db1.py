@@ -1,4 +1,4 @@
-"""CHASE_DB1, vessels of the retina; 960x999 pixels, crops of 128x128."""
+"""CHASE_DB1, vessels of the retina; 999x960 pixels, crops of 128x128."""
 
 _base_ = "drive.py"
 

@@ -1,4 +1,4 @@
-"""DRIVE, vessels of the retina; 584x565 pixels, crops of 64x64."""
+"""DRIVE, vessels of the retina; 565x584 pixels, crops of 64x64."""
 
 _base_ = "semantic.py"
 

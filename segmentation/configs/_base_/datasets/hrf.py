@@ -1,4 +1,4 @@
-"""HRF, vessels of the retina; 2336x3504 pixels, crops of 256x256."""
+"""HRF, vessels of the retina; 3504x2336 pixels, crops of 256x256."""
 
 _base_ = "drive.py"
 

@@ -1,4 +1,7 @@
-"""Pascal Context, 60 classes, one of them the background; short side 520, crops of 480x480."""
+"""Pascal Context, 60 classes, one of them the background; crops of 480x480.
+
+Trained at long sides of 260 to 1040 pixels, tested at a short side of 520.
+"""
 
 _base_ = "semantic.py"
 

@@ -1,4 +1,4 @@
-"""STARE, vessels of the retina; 605x700 pixels, crops of 128x128."""
+"""STARE, vessels of the retina; 700x605 pixels, crops of 128x128."""
 
 _base_ = "drive.py"
 
