@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
 
 from internimage.integrations.openmmlab.scripts.config_file import read_config
 from internimage.integrations.openmmlab.scripts.config_parts import (
@@ -17,7 +21,12 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     leaf_datasets,
     transforms,
 )
-from internimage.integrations.openmmlab.scripts.data_checks import TEST, TRAIN, check_data
+from internimage.integrations.openmmlab.scripts.data_checks import (
+    TEST,
+    TRAIN,
+    USUAL_ROOTS,
+    check_data,
+)
 from tests.script_runs import ROOT
 from tests.segmentation.tiny_segmentation_sets import (
     CLASSES,
@@ -173,6 +182,28 @@ def test_a_change_of_the_pipeline_and_own_classes_go_together(tmp_path: Path):
     assert checks(leaf["pipeline"]) == {2}
 
 
+def test_a_files_colours_are_one_for_each_of_its_classes_unless_they_are_inherited(
+    tmp_path: Path,
+):
+    own, other = [[1, 1, 1], [2, 2, 2]], [[1, 1, 1], [2, 2, 2], [3, 3, 3]]
+    path = tmp_path / "own.py"
+    text = f"_base_ = '{CONFIGS}/digit_scenes/upernet_internimage_n.py'\nclasses = ('a', 'b')\n"
+    for more, palette in (("", None), (f"palette = {own}\n", own)):
+        path.write_text(text + more)
+        with warnings.catch_warnings():  # of the digits' weights
+            warnings.simplefilter("ignore")
+            config = read_config(path)
+        assert config.get("palette") == palette
+        assert {str(leaf["metainfo"].get("palette")) for leaf in all_leaves(config)} == {
+            str(palette)
+        }
+    path.write_text(f"{text}palette = {other}\n")
+    message = "expected palette = a colour for each of the 2 classes of train_dataloader.dataset, g"
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
+        warnings.simplefilter("ignore")
+        read_config(path)
+
+
 def crops(config: Config) -> set[tuple[int, int]]:
     steps = transforms([config.train_pipeline, config.train_dataloader])
     return {tuple(step["crop_size"]) for step in steps if step["type"] == "RandomCrop"}
@@ -295,6 +326,56 @@ def test_a_public_set_is_looked_into_where_it_is_not_usually(tmp_path: Path):
     check_data(config, TRAIN[:1])
     with pytest.raises(ValueError, match=rf"{mask}.*26"):
         check_data(config, TRAIN)
+
+
+OF_ROOTS = {
+    # type: data_root, highest label that is right, whether it is looked into
+    "NYU where it is usually": ("NYUDepthV2Dataset", "data/nyu_depth_v2/", 40, True),
+    "Mapillary elsewhere": ("MapillaryToCityscapesDataset", "data/mine", 65, True),
+    "Mapillary where it is usually": ("MapillaryToCityscapesDataset", "data/", 65, False),
+    "own ones beside public sets": ("CityscapesDataset", "data/mine", 18, True),
+    "public where they are usually": ("CityscapesDataset", "./data/cityscapes", 18, False),
+    "a type that somebody registered": ("StreetsDataset", "data/mine", 1, True),
+    "a type that lists its images": ("ListedDataset", "data/mine", 1, False),
+}
+
+
+@pytest.mark.parametrize("case", OF_ROOTS)
+def test_masks_are_looked_into_but_those_of_public_sets_in_their_place(
+    case: str, tmp_path: Path, monkeypatch
+):
+    name, root, last, is_checked = OF_ROOTS[case]
+    own: dict[str, Any] = {"METAINFO": {"classes": ("road", "tree"), "palette": [[0] * 3] * 2}}
+    if name == "ListedDataset":
+        own["load_data_list"] = lambda self: []
+    if name in ("StreetsDataset", "ListedDataset"):
+        kind = type(name, (BaseSegDataset,), own)
+        monkeypatch.setitem(DATASETS.module_dict, name, kind)
+    monkeypatch.chdir(tmp_path)
+    for label, folder in ((last, "right"), (last + 1, "wrong")):
+        for part in ("i", "m"):
+            (tmp_path / root / folder / part).mkdir(parents=True)
+            shape = (8, 8, 3) if part == "i" else (8, 8)
+            pixels = np.full(shape, label, np.uint8)
+            pixels[:4] = 1
+            cv2.imwrite(str(tmp_path / root / folder / part / "a.png"), pixels)
+    for folder, is_wrong in (("right", False), ("wrong", is_checked)):
+        leaf = {"type": name, "data_root": root, "img_suffix": ".png", "seg_map_suffix": ".png"}
+        leaf["data_prefix"] = {"img_path": f"{folder}/i", "seg_map_path": f"{folder}/m"}
+        leaf["pipeline"] = [{"type": "LoadAnnotations"}]
+        config = Config({"default_scope": "mmseg", "train_dataloader": {"dataset": leaf}})
+        with pytest.raises(ValueError, match=str(last + 1)) if is_wrong else nullcontext():
+            check_data(config, TRAIN[:1])
+
+
+def test_the_places_of_public_sets_are_those_of_the_configs():
+    found: dict[str, set[str]] = {}
+    for path in (CONFIGS / "_base_" / "datasets").glob("*.py"):
+        for leaf in all_leaves(Config.fromfile(path)):
+            found.setdefault(leaf["type"], set()).add(os.path.normpath(leaf["data_root"]))
+    for made_by_hand in ("BaseSegDataset", "NYUDepthV2Dataset"):
+        del found[made_by_hand]
+    assert {name: set(roots) for name, roots in USUAL_ROOTS.items()} == found
 
 
 def test_a_released_segmentor_may_have_more_outputs_than_a_public_set_has_classes(tmp_path: Path):

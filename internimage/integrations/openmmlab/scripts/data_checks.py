@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from internimage.integrations.openmmlab.data.coco_check import require_trainable
 from internimage.integrations.openmmlab.data.mask_check import require_masks
-from internimage.integrations.openmmlab.data.mask_file import IGNORED
+from internimage.integrations.openmmlab.data.mask_file import IGNORED, NUM_LABELS
 from internimage.integrations.openmmlab.data.mask_pairs import files_below
 from internimage.integrations.openmmlab.scripts import own_masks
 from internimage.integrations.openmmlab.scripts.config_parts import (
@@ -22,6 +22,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     data_set_class,
     heads,
     leaf_datasets,
+    transforms,
     type_name,
 )
 from internimage.integrations.openmmlab.scripts.own_classes import class_names_of
@@ -34,8 +35,22 @@ KNOWN_FILES = tuple(
     f"{kind}_{part}2017.json" for kind in ("instances", "image_info") for part in ("train", "val")
 )
 SHOWN = 5
-USUAL_ROOT = "data/"
-"""What the paths of public sets begin with in the configs."""
+USUAL_ROOTS = {
+    "ADE20KDataset": ("data/ADEChallengeData2016",),
+    "COCOStuffDataset": ("data/coco_stuff164k", "data/coco_stuff10k"),
+    "CityscapesDataset": ("data/cityscapes", "data"),
+    "ChaseDB1Dataset": ("data/CHASE_DB1",),
+    "DRIVEDataset": ("data/DRIVE",),
+    "HRFDataset": ("data/HRF",),
+    "LoveDADataset": ("data/loveDA",),
+    "MapillaryToCityscapesDataset": ("data",),
+    "PascalContextDataset": ("data/VOCdevkit/VOC2010",),
+    "PascalContextDataset59": ("data/VOCdevkit/VOC2010",),
+    "PascalVOCDataset": ("data/VOCdevkit/VOC2012",),
+    "PotsdamDataset": ("data/potsdam",),
+    "STAREDataset": ("data/STARE",),
+}
+"""Where the configs have public sets: there masks are known to be right. NYU's are made by hand."""
 
 NUM_MASKS = 50
 """Masks of a set that are looked into."""
@@ -164,7 +179,7 @@ def _check_masks(
     report = require_masks(
         images,
         Path(root, prefixes[own_masks.PREFIX]),
-        classes=names,
+        classes=_labels_in_masks(config, leaf, names),
         ignore_index=leaf.get("ignore_index", IGNORED),
         names=listed,
         limit=NUM_MASKS,
@@ -178,28 +193,26 @@ def _check_masks(
 def _is_known(config: Config, leaf: dict[str, Any]) -> bool:
     """Return whether the masks of a set are left alone: public ones, and what is told otherwise.
 
-    A public set is one of a type with classes of its own where the configs look for it. Types that
-    list their images or number their labels in a way of their own, and pipelines that read masks
-    so, know better.
+    A public set is one where the configs look for its type. Types that list their images in a way
+    of their own, and pipelines that read masks so, know better.
     """
     kind = data_set_class(config, leaf)
     base = data_set_class(config, {"type": own_masks.BASE})
-    is_plain = (
-        isinstance(kind, type)
-        and issubclass(kind, base)
-        and all(
-            getattr(kind, name).__func__ is getattr(base, name).__func__
-            if inspect.ismethod(getattr(base, name))
-            else getattr(kind, name) is getattr(base, name)
-            for name in ("load_data_list", "get_label_map")
-        )
-    )
-    loads = any(
-        type_name(step) == "LoadAnnotations" for step in own_masks.transforms(leaf.get("pipeline"))
-    )
-    usual = USUAL_ROOTS.get(type_name(leaf))
-    is_usual = usual is not None and os.path.normpath(leaf.get("data_root") or "") == usual
-    return not is_plain or not loads or is_usual
+    lists = getattr(kind, "load_data_list", None) is getattr(base, "load_data_list", None)
+    steps = [type_name(step) for step in transforms(leaf.get("pipeline"))]
+    root = os.path.normpath(leaf.get("data_root") or "")
+    is_public = root in USUAL_ROOTS.get(type_name(leaf), ())
+    return is_public or not lists or "LoadAnnotations" not in steps
+
+
+def _labels_in_masks(config: Config, leaf: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a mask's labels: the classes, unless the type maps labels to them."""
+    kind = data_set_class(config, leaf)
+    mapped = kind.get_label_map((leaf.get("metainfo") or {}).get(CLASSES))
+    if not mapped:
+        return tuple(names)
+    count = min(max(mapped) + 1, NUM_LABELS - 1)
+    return tuple(f"label {label}" for label in range(count))
 
 
 def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -17,6 +18,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     heads,
     leaf_datasets,
 )
+from internimage.integrations.openmmlab.scripts.own_pipelines import inherited
 
 
 def class_names_of(config: Config, leaf: dict[str, Any]) -> tuple[str, ...] | None:
@@ -71,9 +73,10 @@ def set_classes(config: Config, given: Collection[str]) -> None:
 
 
 def set_palette(config: Config, given: Collection[str]) -> None:
-    """Carry colours to the data sets of as many classes.
+    """Carry colours to the data sets.
 
-    A palette that the config has for other classes than the command line's stays behind.
+    A palette that a config has for other classes than the command line's is dropped, and so is one
+    that it has from its bases beside classes of its own.
 
     Args:
         config: With ``palette``; changed in place.
@@ -83,16 +86,24 @@ def set_palette(config: Config, given: Collection[str]) -> None:
         ValueError: It is no list of colours, or of another number of them.
     """
     palette = _colours(config[PALETTE])
-    for loader in LOADERS:
-        for key, leaf in leaf_datasets(config, loader):
-            names = class_names_of(config, leaf) or ()
-            if len(names) == len(palette):
-                leaf["metainfo"] = {**(leaf.get("metainfo") or {}), PALETTE: palette}
-            elif PALETTE in given:
-                raise ValueError(
-                    f"expected palette = a colour for each of the {len(names)} classes of {key}, "
-                    f"got {len(palette)}"
-                )
+    leaves = [pair for loader in LOADERS for pair in leaf_datasets(config, loader)]
+    for key, leaf in leaves:
+        names = class_names_of(config, leaf) or ()
+        if len(names) == len(palette):
+            leaf["metainfo"] = {**(leaf.get("metainfo") or {}), PALETTE: palette}
+        elif PALETTE not in given and (CLASSES in given or _is_inherited(config, palette)):
+            config.pop(PALETTE)  # a dump of the config would hold both
+            return
+        else:
+            raise ValueError(
+                f"expected palette = a colour for each of the {len(names)} classes of {key}, got "
+                f"{len(palette)}"
+            )
+
+
+def _is_inherited(config: Config, palette: list[list[int]]) -> bool:
+    older = [old for old in inherited(Path(config.filename), PALETTE) if old]
+    return palette in [[list(colour) for colour in old] for old in older]
 
 
 def _set_num_classes(key: str, head: dict[str, Any], count: int) -> None:
