@@ -30,6 +30,7 @@ from internimage.integrations.openmmlab.scripts.checkpoints import (
     read_checkpoint,
 )
 from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.config_parts import type_name
 from internimage.script import Parser
 
 Kind = Literal["detector", "segmentor"]
@@ -320,7 +321,7 @@ def _innermost(data_set: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _in_memory(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the transforms for an image in memory: nothing is read, nothing is annotated."""
-    if not pipeline or _name(pipeline[0]) not in LOADERS:
+    if not pipeline or type_name(pipeline[0]) not in LOADERS:
         raise ValueError(
             "expected a pipeline that starts with LoadImageFromFile, got "
             f"{[step.get('type') for step in pipeline]}"
@@ -340,11 +341,7 @@ def _without_annotations(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_for_images(step: Mapping[str, Any]) -> bool:
-    return not _name(step).endswith(ANNOTATIONS)
-
-
-def _name(step: Mapping[str, Any]) -> str:
-    return str(step.get("type")).rpartition(".")[2]
+    return not type_name(step).endswith(ANNOTATIONS)
 
 
 def _require_finite(model: nn.Module, origin: str) -> None:

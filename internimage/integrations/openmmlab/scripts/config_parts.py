@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -53,7 +53,7 @@ def data_set_class(config: Config, leaf: dict[str, Any]) -> Any:
     return kind
 
 
-def type_name(part: dict[str, Any]) -> str:
+def type_name(part: Mapping[str, Any]) -> str:
     """Return the type of a transform or data set without the library that may stand in front."""
     kind = part.get("type")
     return str(getattr(kind, "__name__", kind)).rpartition(".")[2]
