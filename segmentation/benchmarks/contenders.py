@@ -74,17 +74,35 @@ def build(
         return revert_sync_batchnorm(MODELS.build(model)).eval()
 
 
-def make_input(height: int, width: int, device: str = "cpu") -> tuple[Tensor, SegDataSample]:
-    """Returns a normalised image (1, 3, height, width) and what mmseg wants to know of it."""
+def make_input(
+    height: int, width: int, device: str = "cpu", *, photo: int = 1
+) -> tuple[Tensor, SegDataSample]:
+    """Returns a normalised image (1, 3, height, width) and what mmseg wants to know of it.
+
+    Args:
+        height: of the image as the model gets it, pixels.
+        width: likewise.
+        device: where the image is.
+        photo: how many times as high and wide it was before the pipeline shrank it.
+    """
     image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
-    size = (height, width)
-    facts = dict(img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
+    facts = dict(
+        img_shape=(height, width),
+        ori_shape=(photo * height, photo * width),
+        pad_shape=(height, width),
+        scale_factor=(1 / photo, 1 / photo),
+    )
     return image.to(device), SegDataSample(metainfo=facts)
 
 
-def forward_pass(model: Any, height: int, width: int, device: str) -> Callable[[], Any]:
-    """Returns a function that runs a whole segmentor once: to the label of every pixel."""
-    image, sample = make_input(height, width, device)
+def forward_pass(
+    model: Any, height: int, width: int, device: str, *, photo: int = 1
+) -> Callable[[], Any]:
+    """Returns a function that runs a whole segmentor once: to the label of every pixel.
+
+    The arguments are those of :func:`make_input`, behind the model.
+    """
+    image, sample = make_input(height, width, device, photo=photo)
 
     @torch.inference_mode()
     def run() -> Any:

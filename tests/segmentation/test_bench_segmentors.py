@@ -53,13 +53,34 @@ def test_a_large_image_has_a_row_for_each_way():
         "--classes", "150", "--only", "windows", "mmseg_windows",
     )  # fmt: skip
     assert [row[0] for row in rows] == ["way", "sliding windows", "mmseg's sliding windows"]
-    ours, theirs = (list(map(float, row[1:4])) for row in rows[1:])
-    for before, peak, above in (ours, theirs):
-        assert above == pytest.approx(peak - before, abs=1.1)
+    ours, theirs = memory_of(rows)
     scores = 4 * 150 * 512 * 768 / 2**20  # MiB
     # Ours: the scores once. mmseg's: with a padded window's, or their mean, beside them.
-    assert scores < ours[2] < 1.5 * scores
-    assert theirs[2] > 1.9 * scores
+    assert scores < ours < 1.5 * scores
+    assert theirs > 1.9 * scores
+
+
+@pytest.mark.slow
+def test_labels_alone_of_a_photo_need_no_scores_at_its_size():
+    rows = rows_of(
+        "bench_sliding.py", "--height", "128", "--width", "192", "--photo", "5",
+        "--classes", "150", "--only", "whole", "whole_labels",
+    )  # fmt: skip
+    assert [row[0] for row in rows] == ["way", "the whole image", "the whole image, labels alone"]
+    scores, labels = memory_of(rows)
+    at_the_photos_size = 4 * 150 * 640 * 960 / 2**20  # MiB
+    assert scores > at_the_photos_size
+    assert labels < 0.5 * at_the_photos_size
+
+
+def memory_of(rows: list[list[str]]) -> list[float]:
+    """Return the MiB above those held before, of each row but the head."""
+    found = []
+    for row in rows[1:]:
+        before, peak, above = map(float, row[1:4])
+        assert above == pytest.approx(peak - before, abs=1.1)
+        found.append(above)
+    return found
 
 
 @pytest.mark.parametrize("name", ["internimage_t", "resnet_50", "swin_t"])
@@ -70,16 +91,25 @@ def test_a_pass_ends_with_the_label_of_every_pixel(name):
     assert 1 < len(labels.unique()) <= 7
 
 
-def test_both_kinds_of_windows_give_every_pixel_the_same_label():
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_all_ways_to_segment_a_large_image_give_every_pixel_the_same_label(mode):
     """What bench_sliding.py compares differs in memory and in nothing else."""
-    windows = dict(mode="slide", crop_size=(64, 64), stride=(48, 48))
-    options = dict(num_classes=7, width=16, test_cfg=windows)
-    labels = [
-        forward_pass(build(CONTENDERS["internimage_t"], kind=kind, **options), 96, 160, "cpu")()
-        for kind in ("InternImageSegmentor", "EncoderDecoder")
-    ]
+    windows = dict(mode=mode)
+    if mode == "slide":
+        windows |= dict(crop_size=(64, 64), stride=(48, 48))
+    labels = []
+    for kind, more in (
+        ("EncoderDecoder", {}),
+        ("InternImageSegmentor", {}),
+        ("InternImageSegmentor", {"keep_scores": False}),
+    ):
+        options = dict(kind=kind, num_classes=11, width=16, test_cfg=windows | more)
+        model = build(CONTENDERS["internimage_t"], **options)
+        labels.append(forward_pass(model, 96, 160, "cpu", photo=2)())
+    assert labels[0].shape == (1, 192, 320)
     assert labels[0].unique().numel() > 1
-    assert (labels[0] == labels[1]).float().mean() > 0.999  # sums in another order
+    for ours in labels[1:]:
+        assert (labels[0] == ours).float().mean() > 0.999  # sums in another order
 
 
 def test_all_contenders_see_the_same_image():
@@ -87,3 +117,4 @@ def test_all_contenders_see_the_same_image():
     assert image.shape == (1, 3, 32, 48)
     assert torch.equal(image, make_input(32, 48)[0])
     assert sample.ori_shape == (32, 48)
+    assert make_input(32, 48, photo=4)[1].ori_shape == (128, 192)
