@@ -6,15 +6,35 @@ That it finds the digits of an image is in ``test_image_demo.py``.
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 from tests.script_runs import ROOT, run_script
 
 CONFIGS = ROOT / "segmentation" / "configs" / "digit_scenes"
-pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("name", ["upernet", "mask2former"])
+def test_the_views_of_several_sizes_are_of_these_sizes(name: str, tmp_path: Path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((128, 128, 3), np.uint8))
+    config = Config.fromfile(CONFIGS / f"{name}_internimage_n.py")
+    init_default_scope(config.default_scope)
+    load, views = config.tta_pipeline
+    views["transforms"] = [views["transforms"][0], [{"type": "PackSegInputs"}]]
+    made = Compose([load, views])({"img_path": str(tmp_path / "a.png"), "seg_fields": []})
+    assert [tuple(image.shape[1:]) for image in made["inputs"]] == [
+        (96, 96),
+        (128, 128),
+        (160, 160),
+    ]
+
+
+@pytest.mark.slow
 def test_upernet_learns_the_scenes(trained_segmentor):
     metrics = trained_segmentor.read("metrics.json")
     assert metrics["mIoU"] >= 0.75
@@ -43,6 +63,7 @@ def evaluate(trained_segmentor, folder: Path, *flags: str) -> dict[str, float]:
     return json.loads((folder / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_evaluation_gives_the_scores_of_the_training(trained_segmentor, tmp_path: Path):
     again = evaluate(
         trained_segmentor,
@@ -56,6 +77,7 @@ def test_the_evaluation_gives_the_scores_of_the_training(trained_segmentor, tmp_
     assert len(list((tmp_path / "drawn").rglob("*.png"))) == 100
 
 
+@pytest.mark.slow
 def test_windows_and_several_sizes_find_the_digits_as_well(trained_segmentor, tmp_path: Path):
     score = trained_segmentor.read("metrics.json")["mIoU"]
     windows = "model.test_cfg=dict(mode='slide',crop_size=(96,96),stride=(32,32))"
@@ -69,6 +91,7 @@ def test_windows_and_several_sizes_find_the_digits_as_well(trained_segmentor, tm
     assert score - 0.1 < averaged["mIoU"] < 1 and averaged["mIoU"] != score
 
 
+@pytest.mark.slow
 def test_the_loss_of_mask2former_falls_in_a_hundred_steps(digit_scenes, tmp_path: Path):
     done = run_script(
         *("segmentation/train.py", str(CONFIGS / "mask2former_internimage_n.py")),

@@ -32,13 +32,15 @@ def draw_curves(history: Mapping[str, Sequence[Sequence[Any]]], path: Path) -> N
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if lines else 1, squeeze=False)[0]
     points = history["loss"]
-    axes[0].plot(*zip(*points, strict=True) if points else ((), ()), color=COLOURS[0], lw=1.4)
+    marker = "o" if len(points) == 1 else None  # a line of one point is not to be seen
+    steps, losses = zip(*points, strict=True) if points else ((), ())
+    axes[0].plot(steps, losses, color=COLOURS[0], lw=1.4, marker=marker, ms=3.5)
     _dress(axes[0], "training loss")
     axes[0].set_ylim(bottom=0)
     if lines:
-        for (name, (steps, values)), colour in zip(lines.items(), COLOURS, strict=False):
+        for (name, (at, values)), colour in zip(lines.items(), COLOURS, strict=False):
             label = f"{name}  {values[-1]:.3f}"  # not at the line's end: the ends may be close
-            axes[1].plot(steps, values, color=colour, lw=1.8, marker="o", ms=3.5, label=label)
+            axes[1].plot(at, values, color=colour, lw=1.8, marker="o", ms=3.5, label=label)
         _dress(axes[1], "validation")
         axes[1].set_xlim(axes[0].get_xlim())
         axes[1].set_ylim(0, max(1e-3, *(max(values) for _, values in lines.values())) * 1.15)

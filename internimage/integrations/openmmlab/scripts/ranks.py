@@ -141,8 +141,8 @@ def choose_gpu(number: int | None) -> None:
         return
     if not 0 <= number < torch.cuda.device_count():
         raise ValueError(
-            f"expected --gpu-id below the number of GPUs = {torch.cuda.device_count()}, "
-            f"got {number}"
+            f"expected --gpu-id, or --gpu-ids, below the number of GPUs = "
+            f"{torch.cuda.device_count()}, got {number}"
         )
     torch.cuda.set_device(number)
 

@@ -113,8 +113,10 @@ def find_file(source: str | Path) -> Path:
     raise FileNotFoundError(f"expected an existing checkpoint, got {source}")
 
 
-def load_safely(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_safe_reader(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Is called by mmengine wherever it loads a checkpoint.
+
+    mmengine writes to the log what stands behind the first ten letters of the name.
 
     Args:
         filename: As :func:`read_checkpoint` takes it.
@@ -126,7 +128,7 @@ def load_safely(filename: str, map_location: Any = None) -> dict[str, Any]:
 def register_safe_loading() -> None:
     """Put the safe loader in the place of mmengine's own, for every kind of address."""
     prefixes = ["", "http://", "https://", *_ZOOS]
-    CheckpointLoader.register_scheme(prefixes, load_safely, force=True)
+    CheckpointLoader.register_scheme(prefixes, load_from_safe_reader, force=True)
     CheckpointLoader.register_scheme(list(_REFUSED), _refuse, force=True)
 
 

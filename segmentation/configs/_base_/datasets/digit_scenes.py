@@ -27,15 +27,27 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
     dict(type="CheckSegMap", num_classes=11),
+    # Few digits to learn from, 1,437: each is to look like several writers'.
+    dict(type="RandomResize", scale=crop_size, ratio_range=(0.83, 1.2), keep_ratio=True),
+    dict(type="RandomRotate", prob=1.0, degree=8, pad_val=0, seg_pad_val=255),
+    dict(type="RandomCrop", crop_size=crop_size),
     dict(type="PackSegInputs"),
 ]
-test_pipeline = train_pipeline
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    dict(type="CheckSegMap", num_classes=11),
+    dict(type="PackSegInputs"),
+]
 tta_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(
         type="TestTimeAug",
         transforms=[
-            [dict(type="Resize", scale_factor=ratio, keep_ratio=True) for ratio in (0.75, 1, 1.25)],
+            [
+                dict(type="Resize", scale_factor=ratio, keep_ratio=True)
+                for ratio in (0.75, 1.0, 1.25)
+            ],
             [dict(type="LoadAnnotations")],
             [dict(type="CheckSegMap", num_classes=11)],
             [dict(type="PackSegInputs")],
