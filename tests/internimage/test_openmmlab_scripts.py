@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from mmdet.evaluation import CocoMetric
 from mmengine.evaluator import Evaluator
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from internimage.integrations.openmmlab.scripts.command_line import run_script
@@ -30,6 +32,7 @@ from internimage.integrations.openmmlab.scripts.records import (
     scores_of_nothing,
     to_scores,
 )
+from internimage.integrations.openmmlab.scripts.safe_loading import register_safe_loading
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
 from internimage.script import DivergedError
 from tests.script_runs import signals_and_warnings_as_before  # noqa: F401
@@ -101,6 +104,23 @@ def test_curves_have_a_panel_of_scores_only_where_there_are_some(tmp_path: Path)
     half = two.shape[1] // 2
     for colour, part in ((blue, two[:, :half]), (blue, two[:, half:]), (orange, two[:, half:])):
         assert (np.abs(part.astype(int) - colour).max(axis=2) < 8).sum() > 20
+
+
+def test_a_loss_that_is_alone_is_a_point(tmp_path: Path):
+    draw_curves({"loss": [[4, 0.5]], "scores": []}, tmp_path / "a.png")
+    difference = cv2.imread(str(tmp_path / "a.png")).astype(int) - [0xEB, 0x63, 0x25]
+    assert (np.abs(difference).max(axis=2) < 8).sum() > 10
+
+
+def test_the_log_says_by_what_a_checkpoint_was_read(tmp_path: Path, caplog):
+    register_safe_loading()
+    torch.save({"state_dict": {"weight": torch.ones(1)}}, tmp_path / "a.pth")
+    logger = logging.getLogger("reading")
+    with caplog.at_level(logging.INFO, "reading"):
+        CheckpointLoader.load_checkpoint(str(tmp_path / "a.pth"), logger=logger)
+    assert caplog.messages == [
+        f"Loads checkpoint by safe_reader backend from path: {tmp_path}/a.pth"
+    ]
 
 
 def diverge(hook: DivergenceHook, losses: list[float]) -> None:
