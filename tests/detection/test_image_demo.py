@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from PIL import Image
 
-from detection import image_demo
 from internimage import cli
-from tests.detection.tiny_detectors import ROOT, THRESHOLD, save_tiny_detector, tiny_config
+from tests.detection.tiny_detectors import THRESHOLD
+from tests.image_demos import make_folder, run_demo
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    save_tiny_detector(tiny_config(folder), folder / "model.pth", with_config=False)
-    (folder / "photos").mkdir()
-    rng = np.random.default_rng(0)
-    for name in ("a.jpg", "b.png"):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(
-            folder / "photos" / name
-        )
-    return folder
-
-
-def demo(folder: Path, monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.chdir(folder)
-    code = image_demo.main(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return make_folder("detection", tmp_path_factory.mktemp("demo"))
 
 
 def test_the_originals_command_line_leaves_pictures_in_demo(folder, monkeypatch, capsys):
-    code, out, err = demo(
-        folder, monkeypatch, capsys, "photos", "config.py", "model.pth", "--palette", "coco",
-        "--device", "cpu", "--score-thr", str(THRESHOLD),
+    code, out, err = run_demo(
+        "detection", folder, monkeypatch, capsys, "photos", "config.py", "model.pth",
+        "--palette", "coco", "--device", "cpu", "--score-thr", str(THRESHOLD),
     )  # fmt: skip
     assert (code, err) == (0, "")
     assert "config: config.py" in out
@@ -50,58 +32,18 @@ def test_the_originals_command_line_leaves_pictures_in_demo(folder, monkeypatch,
         answer = json.loads((folder / "demo" / f"{name}.json").read_text())
         assert len(answer["detections"]) > 3
         assert all(one["score"] >= THRESHOLD for one in answer["detections"])
-    assert Image.open(folder / "demo" / "a.jpg").size == (64, 48)
-
-
-def test_a_single_image_goes_into_the_folder_of_out(folder, monkeypatch, capsys):
-    code, _, _ = demo(
-        folder, monkeypatch, capsys, "photos/b.png", "config.py", "model.pth", "--out", "there"
-    )
-    assert code == 0
-    assert sorted(path.name for path in (folder / "there").iterdir()) == ["b.json", "b.png"]
+    assert Image.open(folder / "demo" / "a.jpg").size == (120, 90)
 
 
 def test_async_test_is_accepted_and_warned_about(folder, monkeypatch, capsys):
-    code, _, err = demo(
-        folder, monkeypatch, capsys, "photos/b.png", "config.py", "model.pth", "--async-test"
-    )
+    code, _, err = run_demo(
+        "detection", folder, monkeypatch, capsys, "photos/b.png", "config.py", "model.pth",
+        "--async-test",
+    )  # fmt: skip
     assert code == 0
     assert err == (
         "image_demo.py: warning: --async-test has no effect: images are taken one by one\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.jpg", "config.py", "model.pth"], "expected an existing image file, got none.jpg"),
-        (["photos", "none.py", "model.pth"], "expected a config file, got none at none.py"),
-        (["photos", "config.py"], "the following arguments are required: checkpoint"),
-        (["photos", "config.py", "model.pth", "--score-thr", "7"], "from 0 to 1, got 7"),
-        (["photos", "config.py", "model.pth", "--palete", "voc"], "did you mean --palette?"),
-        (["photos", "old.py", "model.pth"], "mmdet"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_2(folder, arguments, message, monkeypatch, capsys):
-    (folder / "old.py").write_text(
-        "model = dict(type='MaskRCNN', pretrained=None)\n"
-        "data = dict(samples_per_gpu=2, test=dict(type='CocoDataset'))\n"
-        "optimizer = dict(type='AdamW')\n"
-    )
-    code, _, err = demo(folder, monkeypatch, capsys, *arguments)
-    assert code == 2
-    assert err.count("\n") == 1 and err.startswith("image_demo.py: ")
-    assert message in err
-
-
-def test_it_runs_as_a_script_from_any_folder(folder):
-    script = ROOT / "detection" / "image_demo.py"
-    done = subprocess.run(
-        [sys.executable, script, "--help"], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    for flag in ("--out", "--device", "--palette", "--score-thr", "--async-test"):
-        assert flag in done.stdout
 
 
 @pytest.mark.slow
@@ -153,8 +95,8 @@ def test_a_trained_detector_finds_the_digits_of_images_and_of_a_film(
     for file in files:
         film.write(cv2.imread(str(file)))
     film.release()
-    code, _, err = demo(
-        tmp_path, monkeypatch, capsys, "film.avi", str(trained_run.config),
+    code, _, err = run_demo(
+        "detection", tmp_path, monkeypatch, capsys, "film.avi", str(trained_run.config),
         str(trained_run.checkpoint), "--out", "film", "--device", "cpu",
     )  # fmt: skip
     assert (code, err) == (0, "")

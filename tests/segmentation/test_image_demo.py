@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -13,36 +11,19 @@ import pytest
 from PIL import Image
 
 from internimage import cli
-from segmentation import image_demo
-from tests.segmentation.tiny_segmentors import (
-    ROOT,
-    make_pixels,
-    save_tiny_segmentor,
-    tiny_config,
-)
+from tests.image_demos import make_folder, run_demo
+from tests.segmentation.tiny_segmentors import make_pixels
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    save_tiny_segmentor(tiny_config(folder), folder / "model.pth", with_config=False)
-    (folder / "photos").mkdir()
-    for name in ("a.jpg", "b.png"):
-        Image.fromarray(make_pixels()).save(folder / "photos" / name)
-    return folder
-
-
-def demo(folder: Path, monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.chdir(folder)
-    code = image_demo.main(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return make_folder("segmentation", tmp_path_factory.mktemp("demo"))
 
 
 def test_the_originals_command_line_leaves_pictures_in_demo(folder, monkeypatch, capsys):
-    code, out, err = demo(
-        folder, monkeypatch, capsys, "photos", "config.py", "model.pth", "--palette", "ade20k",
-        "--device", "cpu",
+    code, out, err = run_demo(
+        "segmentation", folder, monkeypatch, capsys, "photos", "config.py", "model.pth",
+        "--palette", "ade20k", "--device", "cpu",
     )  # fmt: skip
     assert (code, err) == (0, "")
     assert "config: config.py" in out
@@ -54,46 +35,13 @@ def test_the_originals_command_line_leaves_pictures_in_demo(folder, monkeypatch,
         assert file.getpalette()[:6] == [120, 120, 120, 180, 120, 120]  # ADE20K's first colours
 
 
-def test_a_single_image_goes_into_the_folder_of_out_and_shows_through_the_colours(
-    folder, monkeypatch, capsys
-):
-    code, _, _ = demo(
-        folder, monkeypatch, capsys, "photos/b.png", "config.py", "model.pth", "--out", "there",
-        "--opacity", "0",
+def test_without_opacity_the_picture_is_the_image(folder, monkeypatch, capsys):
+    code, _, _ = run_demo(
+        "segmentation", folder, monkeypatch, capsys, "photos/b.png", "config.py", "model.pth",
+        "--out", "there", "--opacity", "0",
     )  # fmt: skip
     assert code == 0
-    assert sorted(path.name for path in (folder / "there").iterdir()) == [
-        "b.json", "b.png", "b_labels.png",
-    ]  # fmt: skip
     assert np.array_equal(np.asarray(Image.open(folder / "there" / "b.png")), make_pixels())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.jpg", "config.py", "model.pth"], "expected an existing image file, got none.jpg"),
-        (["photos", "none.py", "model.pth"], "expected a config file, got none at none.py"),
-        (["photos", "config.py"], "the following arguments are required: checkpoint"),
-        (["photos", "config.py", "model.pth", "--opacity", "7"], "from 0 to 1, got 7"),
-        (["photos", "config.py", "model.pth", "--palete", "voc"], "did you mean --palette?"),
-        (["photos", "config.py", "model.pth", "--palette", "vos"], "invalid choice: 'vos'"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_2(folder, arguments, message, monkeypatch, capsys):
-    code, _, err = demo(folder, monkeypatch, capsys, *arguments)
-    assert code == 2
-    assert err.count("\n") == 1 and err.startswith("image_demo.py: ")
-    assert message in err
-
-
-def test_it_runs_as_a_script_from_any_folder(folder):
-    script = ROOT / "segmentation" / "image_demo.py"
-    done = subprocess.run(
-        [sys.executable, script, "--help"], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    for flag in ("--out", "--device", "--palette", "--opacity"):
-        assert flag in done.stdout
 
 
 @pytest.mark.slow
@@ -126,8 +74,8 @@ def test_a_trained_segmentor_finds_the_digits_of_images_and_of_a_film(
     for file in files:
         film.write(cv2.imread(str(file)))
     film.release()
-    code, _, err = demo(
-        tmp_path, monkeypatch, capsys, "film.avi", str(trained_segmentor.config),
+    code, _, err = run_demo(
+        "segmentation", tmp_path, monkeypatch, capsys, "film.avi", str(trained_segmentor.config),
         str(trained_segmentor.checkpoint), "--out", "film", "--device", "cpu",
     )  # fmt: skip
     assert (code, err) == (0, "")
