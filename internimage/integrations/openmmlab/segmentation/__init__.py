@@ -14,12 +14,10 @@ Importing this registers in mmseg's registry::
 - ``InternImageMask2FormerHead``: Mask2Former with the released models' scores (needs mmdet);
 - ``InternImageSegTTA``: the mean of a segmentor's probabilities over scales and flips;
 - ``NYUDepthV2Dataset``, ``MapillaryToCityscapesDataset``: data sets that mmseg lacks;
-- ``CheckSegMap``: the check of each mask behind its loading;
-- ``FadeClassWeightsHook``: class weights that a training begins with, and ends without.
+- ``CheckSegMap``: the check of each mask behind its loading.
 """
 
 from internimage.integrations.openmmlab.backbone import InternImageBackbone
-from internimage.integrations.openmmlab.segmentation.class_weights import FadeClassWeightsHook
 from internimage.integrations.openmmlab.segmentation.datasets import (
     MapillaryToCityscapesDataset,
     NYUDepthV2Dataset,
@@ -33,7 +31,6 @@ from internimage.integrations.openmmlab.segmentation.transforms import CheckSegM
 
 __all__ = [
     "CheckSegMap",
-    "FadeClassWeightsHook",
     "InternImageBackbone",
     "InternImageMask2FormerHead",
     "InternImageSegTTA",
