@@ -20,7 +20,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write: writes the content to the path that it is given, an empty file of the same suffix.
 
     Raises:
-        OSError: the disk is full or the folder is not writable; ``path`` is as it was.
+        OSError: the disk is full or the folder is not writable; ``path``, which it names, is as it
+            was.
     """
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
     # 0o666 is what open() asks for; the system takes the process's umask off it.
@@ -32,6 +33,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(mode)  # safetensors replaces the file by a private one of its own
         _flush_to_disk(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        # A full disk names no file.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     _flush_to_disk(path.parent)

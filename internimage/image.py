@@ -110,6 +110,29 @@ def _decode(file: Path | io.BytesIO, *, name: str, function: str) -> Image.Image
         raise ValueError(f"{function}: expected an image to show, got {name} ({error})") from error
 
 
+def save_image(image: Image.Image, path: Path, *, quality: int = 95) -> None:
+    """Write an image to a file, all of it or an error.
+
+    Pillow hands a JPEG to the system and does not look at how much of it was taken: on a disk that
+    becomes full it leaves a cut file and says nothing.
+
+    Args:
+        image: any image that the format can hold.
+        path: the file; its suffix is the format.
+        quality: of JPEG and WebP, 0-100.
+
+    Raises:
+        OSError: the disk is full, or the format cannot hold such an image.
+        ValueError: no format has this suffix.
+    """
+    formats = Image.registered_extensions()
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"save_image: expected a suffix of an image, got {path}")
+    buffer = io.BytesIO()
+    image.save(buffer, format=formats[path.suffix.lower()], quality=quality)
+    path.write_bytes(buffer.getvalue())
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any Pillow mode to RGB.
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from internimage.integrations.openmmlab.scripts.config_file import check_task
 from tests.config_facts import ROOT, leaves
+from tests.script_runs import run_script
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
@@ -21,3 +23,27 @@ def test_configs_are_found_from_any_directory(
         "internimage.integrations.openmmlab",
         f"internimage.integrations.openmmlab.{task}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("task", "other"), [("detection", "segmentation"), ("segmentation", "detection")]
+)
+def test_a_config_of_the_other_task_is_refused_with_the_folder_whose_scripts_take_it(
+    task: str, other: str
+):
+    config = Config.fromfile(
+        ROOT / other / "configs" / f"{min(leaves(ROOT / other / 'configs'))}.py"
+    )
+    with pytest.raises(ValueError, match=f"expected a config of {task}.*scripts in {other}/"):
+        check_task(config, ROOT / task / "configs")
+    check_task(config, ROOT / other / "configs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train.py", "test.py", "get_flops.py"])
+def test_no_script_takes_a_config_of_the_other_task(script: str, tmp_path: Path):
+    config = ROOT / "detection" / "configs" / f"{min(leaves(ROOT / 'detection' / 'configs'))}.py"
+    checkpoint = ["weights.pth"] if script == "test.py" else []
+    done = run_script(f"segmentation/{script}", str(config), *checkpoint, folder=tmp_path)
+    assert done.code == 2
+    assert "expected a config of segmentation" in done.errors

@@ -66,7 +66,7 @@ def _read_variable(path: Path, key: str) -> np.ndarray:
         raise ValueError(f"{NAME}: expected a file, got none at {path}")
     try:
         return scipy.io.loadmat(path, variable_names=[key])[key]
-    except (KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except (LookupError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
         raise ValueError(f"{NAME}: expected {key} in {path}, got {error}") from error
 
 

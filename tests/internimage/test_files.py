@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import internimage
 from internimage import checkpoint_file
 from internimage.files import write_atomically
+from internimage.image import save_image
 
 
 def test_the_content_replaces_the_old_and_nothing_else_stays(tmp_path):
@@ -42,6 +48,38 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
         write_atomically(path, write)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The system refuses to let a file grow beyond ``size`` bytes, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "notes.txt"
+    with pytest.raises(OSError) as caught, files_of_at_most(1024):
+        write_atomically(path, lambda file: file.write_text("new" * 1000))
+    assert str(path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
+def test_an_image_is_not_cut_where_the_disk_is_full(suffix, tmp_path):
+    path = tmp_path / f"noise{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    image = Image.fromarray(noise).convert("RGB")
+    with pytest.raises(OSError), files_of_at_most(1024):
+        write_atomically(path, lambda file: save_image(image, file))
+    assert list(tmp_path.iterdir()) == []
+    write_atomically(path, lambda file: save_image(image, file))
+    with Image.open(path) as read:
+        assert abs(np.asarray(read).astype(int) - noise[..., None]).mean() < 10  # JPEG changes it
 
 
 def test_content_and_name_are_flushed_before_the_end(tmp_path, monkeypatch):

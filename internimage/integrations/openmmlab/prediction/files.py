@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from internimage.files import write_atomically
-from internimage.image import load_image
+from internimage.image import load_image, save_image
 from internimage.integrations.openmmlab.prediction.video import (
     VIDEO_SUFFIXES,
     VideoWriter,
@@ -181,10 +182,10 @@ def predict_image(predictor: Predictor, task: Task) -> dict[str, Any]:
         "height": image.shape[0],
         "picture": str(task.picture),
     }
-    write_atomically(task.picture, lambda path: picture.save(path, quality=JPEG_QUALITY))
+    write_atomically(task.picture, lambda path: save_image(picture, path, quality=JPEG_QUALITY))
     if answer.label_map is not None and task.label_map is not None:
         row["label_map"] = str(task.label_map)
-        write_atomically(task.label_map, answer.label_map.save)
+        write_atomically(task.label_map, partial(save_image, answer.label_map))
     row |= answer.found
     text = json.dumps(row, indent=2, allow_nan=False)
     write_atomically(task.answers, lambda path: path.write_text(text + "\n", encoding="utf-8"))

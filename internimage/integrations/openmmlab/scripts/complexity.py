@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 from internimage.complexity import SAMPLING_OPERATIONS, Complexity, count_parameters
 from internimage.integrations.openmmlab.scripts.arguments import parse_flops
 from internimage.integrations.openmmlab.scripts.command_line import run_script
-from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.config_file import check_task, read_config
 from internimage.integrations.openmmlab.scripts.layer_counter import (
     LayerCounter,
     SizesAreNumbers,
@@ -55,6 +55,7 @@ def main(
     def script() -> None:
         args = parse_flops(name, arguments, shape=shape)
         config = read_config(args.config, args.cfg_options, configs=configs)
+        check_task(config, configs)
         height, width = (-(-side // args.size_divisor) * args.size_divisor for side in args.shape)
         complexity, is_abstract = count_config(config, height, width)
         print(f"config      {args.config}")

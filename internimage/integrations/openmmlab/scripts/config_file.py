@@ -60,6 +60,9 @@ RUNNER_KEYS = (
 )
 """What a config may have at its top for mmengine's runner and for these scripts."""
 
+TASKS = {"mmdet": "detection", "mmseg": "segmentation"}
+"""Of each library's scope the folder with scripts and configs."""
+
 
 def read_config(
     path: str | Path,
@@ -106,6 +109,24 @@ def read_config(
     apply_own_data(config, given=options)  # changes the pipelines that the data sets have now
     check_values(config)
     return config
+
+
+def check_task(config: Config, configs: Path) -> None:
+    """Refuse a config that another folder's scripts are for.
+
+    Args:
+        config: As it was read.
+        configs: The folder of configs beside the script, ``detection/configs`` or the like.
+
+    Raises:
+        ValueError: The library that the config asks for is another task's.
+    """
+    task, wanted = configs.parent.name, TASKS.get(config.get("default_scope"))
+    if wanted is not None and task in TASKS.values() and task != wanted:
+        raise ValueError(
+            f"expected a config of {task}, got {config.filename} with default_scope = "
+            f"{config.default_scope!r}: the scripts in {wanted}/ take it"
+        )
 
 
 def _read(path: Path) -> Config:

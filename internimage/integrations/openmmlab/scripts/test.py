@@ -18,7 +18,7 @@ from torch import nn
 from internimage.integrations.openmmlab.scripts.arguments import parse_test
 from internimage.integrations.openmmlab.scripts.checkpoints import CheckpointCheckHook
 from internimage.integrations.openmmlab.scripts.command_line import run_script
-from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.config_file import check_task, read_config
 from internimage.integrations.openmmlab.scripts.data_checks import TEST, check_data
 from internimage.integrations.openmmlab.scripts.ranks import (
     choose_gpu,
@@ -66,6 +66,7 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
     def script() -> None:
         args = parse_test(name, arguments)
         config = read_config(args.config, args.cfg_options, configs=configs)
+        check_task(config, configs)
         config.launcher = name_launcher(args.launcher, args.local_rank, os.environ)
         apply_arguments(config, args)
         find_file(args.checkpoint)

@@ -21,7 +21,7 @@ from internimage.integrations.openmmlab.backbone import split_init_cfg
 from internimage.integrations.openmmlab.scripts.arguments import parse_train
 from internimage.integrations.openmmlab.scripts.checkpoints import CheckpointCheckHook, Purpose
 from internimage.integrations.openmmlab.scripts.command_line import run_script
-from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.config_file import check_task, read_config
 from internimage.integrations.openmmlab.scripts.data_checks import TRAIN, check_data
 from internimage.integrations.openmmlab.scripts.divergence import DivergenceHook
 from internimage.integrations.openmmlab.scripts.evaluation import MissedEvaluationHook
@@ -58,6 +58,7 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
     def script() -> None:
         args = parse_train(name, arguments)
         config = read_config(args.config, args.cfg_options, configs=configs)
+        check_task(config, configs)
         config.launcher = name_launcher(args.launcher, args.local_rank, os.environ)
         apply_arguments(config, args)
         check_data(config, TRAIN if config.val_dataloader else TRAIN[:1])
