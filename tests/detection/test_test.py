@@ -63,6 +63,7 @@ WRONG = {
     "dump": (["a.pth", "--out", "all.json"], "--out *.pkl, got all.json"),
     "augmentation": (["a.pth", "--tta"], "expected tta_model in"),
     "collect": (["a.pth", "--gpu-collect", "--tmpdir", "x"], "one of --gpu-collect and --tmpdir"),
+    "no scores": (["a.pth", "--format-only", "--eval", "bbox"], "one of --format-only"),
     "GPUs": (["a.pth", "--gpu-ids", "0", "1"], "dist_test.sh CONFIG GPUS"),
 }
 

@@ -221,6 +221,11 @@ def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Na
             "where files go",
             stacklevel=2,
         )
+    if args.format_only and args.eval:
+        raise ValueError(
+            f"expected one of --format-only, which computes no score, and --eval, got both "
+            f"({' '.join(args.eval)})"
+        )
     if args.gpu_collect and args.tmpdir:
         raise ValueError(f"expected one of --gpu-collect and --tmpdir, got both ({args.tmpdir})")
     _take_gpus(args)
