@@ -272,8 +272,12 @@ def test_a_crop_that_is_resized_may_have_another_size_than_the_batches(tmp_path:
     assert (crops(config), config.model.data_preprocessor.size) == ({(256, 256)}, (512, 512))
 
 
-def test_a_size_of_crops_says_when_nothing_is_cut():
-    path = CONFIGS / "digit_scenes" / "upernet_internimage_n.py"
+def test_a_size_of_crops_says_when_nothing_is_cut(tmp_path: Path):
+    path = tmp_path / "whole.py"
+    path.write_text(
+        f"_base_ = '{CONFIGS / 'digit_scenes' / 'upernet_internimage_n.py'}'\n"
+        "train_pipeline = _base_.test_pipeline\n"
+    )
     with pytest.warns(UserWarning, match="crop_size has no effect: no RandomCrop is among"):
         assert read_config(path, {"crop_size": (64, 64)}).model.data_preprocessor.size == (128, 128)
 
