@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 300
@@ -128,3 +129,17 @@ def run_here(main: Callable[..., int], *arguments: str, folder: Path) -> int:
     finally:
         os.chdir(before)
         torch.set_num_threads(num_threads)
+
+
+def scope_fixture(scope: str) -> Any:
+    """Returns a fixture by which models are looked for in a library, whatever ran before.
+
+    Args:
+        scope: Of the library, "mmdet" or "mmseg".
+    """
+
+    @pytest.fixture(scope="module", autouse=True)
+    def default_scope() -> None:
+        init_default_scope(scope)
+
+    return default_scope
