@@ -26,8 +26,6 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Pictures keep the input's suffix where it is one of these, and are ``.png`` otherwise."""
 
-JPEG_QUALITY = 95
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -182,7 +180,7 @@ def predict_image(predictor: Predictor, task: Task) -> dict[str, Any]:
         "height": image.shape[0],
         "picture": str(task.picture),
     }
-    write_atomically(task.picture, lambda path: save_image(picture, path, quality=JPEG_QUALITY))
+    write_atomically(task.picture, partial(save_image, picture))
     if answer.label_map is not None and task.label_map is not None:
         row["label_map"] = str(task.label_map)
         write_atomically(task.label_map, partial(save_image, answer.label_map))
