@@ -1,6 +1,8 @@
 """Builds ops_dcnv3: Python plus, where a C++ compiler is at hand, one extension for every torch.
 
-With nvcc at hand the extension holds the CUDA kernels too; cuda_toolkit.py has the settings for it.
+Beside it the CPU kernels become a library for ONNX Runtime, which needs neither torch nor the
+headers of ONNX Runtime. With nvcc at hand the extension holds the CUDA kernels too;
+cuda_toolkit.py has the settings for it.
 
 Environment:
     OPS_DCNV3_REQUIRE_NATIVE=1  fail where the extension cannot be built, do not install without
@@ -17,7 +19,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -30,6 +32,7 @@ from cuda_objects import compile_all  # noqa: E402
 from cuda_toolkit import NoCudaError, Toolkit, use_cuda, wanted_toolkit  # noqa: E402
 
 CSRC = Path("src/ops_dcnv3/csrc")
+ONNXRUNTIME = "ops_dcnv3._onnxruntime"
 VERSION_FILE = (HERE / "src/ops_dcnv3/_version.py").read_text()
 VERSION = re.search(r'__version__ = "([^"]+)"', VERSION_FILE).group(1)
 INTERFACE = re.search(r"INTERFACE = (\d+)", VERSION_FILE).group(1)
@@ -117,39 +120,48 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compiles and links ``ext``."""
+        if ext.name == ONNXRUNTIME:
+            objects = self.compile_cpp(onnxruntime_tasks())
+            # its own kernels, whatever the process has loaded before
+            own = ["-Wl,-Bsymbolic"] if sys.platform.startswith("linux") else []
+            self.link(ext, objects, extra_preargs=own)
+            return
         folder = torch_folder()
         toolkit = wanted_toolkit()
-        jobs = max_jobs()
-        with ThreadPoolExecutor(jobs) as pool:
-            tasks = [
-                pool.submit(
-                    self.compiler.compile,
-                    [str(source)],
-                    output_dir=str(Path(self.build_temp) / level),
-                    extra_postargs=["-isystem", str(folder / "include"), *flags],
-                )
-                for source, level, flags in cpp_tasks(toolkit)
-            ]
-            objects = [name for task in tasks for name in task.result()]
+        objects = self.compile_cpp(cpp_tasks(toolkit), "-isystem", str(folder / "include"))
         libraries, library_dirs = ["torch", "torch_cpu", "c10"], [str(folder / "lib")]
         flags = []
         if toolkit is not None:
             sources = sorted((CSRC / "cuda").glob("*.cu"))
-            objects += compile_all(toolkit, sources, HERE / "build" / "cuda", jobs)
+            objects += compile_all(toolkit, sources, HERE / "build" / "cuda", max_jobs())
             # The runtime inside and its names hidden: whatever CUDA the process has beside it.
             flags = ["-Wl,--no-as-needed", "-Wl,--exclude-libs,libcudart_static.a"]
             libraries += ["cudart_static", "dl", "rt", "pthread"]
             library_dirs += toolkit.library_dirs
+        self.link(ext, objects, libraries=libraries, library_dirs=library_dirs, extra_preargs=flags)
+
+    def compile_cpp(self, tasks: list[tuple[Path, str, list[str]]], *flags: str) -> list[str]:
+        """Compiles what no other library has asked for yet; returns the names of the objects."""
+        with ThreadPoolExecutor(max_jobs()) as pool:
+            for source, level, own in tasks:
+                if (source, level) not in _objects:
+                    _objects[source, level] = pool.submit(
+                        self.compiler.compile,
+                        [str(source)],
+                        output_dir=str(Path(self.build_temp) / level),
+                        extra_postargs=[*flags, *own],
+                    )
+        return [name for source, level, _ in tasks for name in _objects[source, level].result()]
+
+    def link(self, ext: Extension, objects: list[str], **settings: list[str]) -> None:
+        """Makes the shared library of ``ext``."""
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        self.compiler.link_shared_object(
-            objects,
-            str(target),
-            libraries=libraries,
-            library_dirs=library_dirs,
-            extra_preargs=flags,
-            target_lang="c++",
-        )
+        self.compiler.link_shared_object(objects, str(target), target_lang="c++", **settings)
+
+
+# By source and level; both libraries have the kernels.
+_objects: dict[tuple[Path, str], Future[list[str]]] = {}
 
 
 def max_jobs() -> int:
@@ -167,27 +179,40 @@ def torch_folder() -> Path:
     return Path(torch.__file__).parent
 
 
-def cpp_tasks(toolkit: Toolkit | None) -> list[tuple[Path, str, list[str]]]:
-    """What the C++ compiler has to do: source, subfolder of the object, flags."""
-    common = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-g0"]
-    binding = [*common, "-O2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
-    # PyTorch's headers put their own path into messages: not that of the machine of the build
-    binding.append(f"-fmacro-prefix-map={torch_folder()}=torch")
-    tasks = [
-        (CSRC / "cpu/binding.cpp", "", binding),
-        (CSRC / "cpu/dispatch.cpp", "", [*common, "-O2", f"-DOPS_DCNV3_INTERFACE={INTERFACE}"]),
-    ]
+COMMON_FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-g0"]
+Task = tuple[Path, str, list[str]]  # for the C++ compiler: source, subfolder of the object, flags
+
+
+def kernel_tasks() -> list[Task]:
+    """The CPU kernels and the choice among them, which know nothing of PyTorch."""
+    version = f"-DOPS_DCNV3_INTERFACE={INTERFACE}"
+    tasks = [(CSRC / "cpu/dispatch.cpp", "", [*COMMON_FLAGS, "-O2", version])]
     for level in kernel_levels():
         # gcc 12 warns of its own AVX-512 header (-Wmaybe-uninitialized)
         special = [f"-DDCNV3_LEVEL={level}", "-Wno-maybe-uninitialized"]
-        flags = [*common, *KERNEL_FLAGS, *LEVEL_FLAGS[level], *special]
+        flags = [*COMMON_FLAGS, *KERNEL_FLAGS, *LEVEL_FLAGS[level], *special]
         tasks.append((CSRC / "cpu/kernels.cpp", level, flags))
+    return tasks
+
+
+def cpp_tasks(toolkit: Toolkit | None) -> list[Task]:
+    """What the extension for PyTorch is made of."""
+    binding = [*COMMON_FLAGS, "-O2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
+    # PyTorch's headers put their own path into messages: not that of the machine of the build
+    binding.append(f"-fmacro-prefix-map={torch_folder()}=torch")
+    tasks = [(CSRC / "cpu/binding.cpp", "", binding), *kernel_tasks()]
     if toolkit is not None:
         flags = [f'-DOPS_DCNV3_CUDA_ARCHS="{" ".join(toolkit.archs)}"']
         flags += [word for folder in toolkit.include_dirs for word in ("-isystem", folder)]
         for source in sorted((CSRC / "cuda").glob("*.cpp")):
             tasks.append((source, "", [*binding, *flags]))
     return tasks
+
+
+def onnxruntime_tasks() -> list[Task]:
+    """What the library for ONNX Runtime is made of."""
+    flags = [*COMMON_FLAGS, "-O2", "-fvisibility=hidden"]
+    return [(CSRC / "onnxruntime/custom_op.cpp", "", flags), *kernel_tasks()]
 
 
 def main() -> None:
@@ -202,12 +227,15 @@ def main() -> None:
     if reason:
         print(f"ops_dcnv3: installing WITHOUT the compiled kernels: {reason}", file=sys.stderr)
     csrc = [path.relative_to(HERE) for path in sorted((HERE / CSRC).rglob("*")) if path.is_file()]
-    extension = Extension(
-        "ops_dcnv3._C",
-        sources=[str(path) for path in csrc if path.suffix == ".cpp"],
-        depends=[str(path) for path in csrc if path.suffix != ".cpp"],
-        py_limited_api=True,
-    )
+    extensions = [
+        Extension(
+            name,
+            sources=[str(path) for path in csrc if path.suffix == ".cpp"],
+            depends=[str(path) for path in csrc if path.suffix != ".cpp"],
+            py_limited_api=True,
+        )
+        for name in ("ops_dcnv3._C", ONNXRUNTIME)
+    ]
     setup(
         name="ops_dcnv3",
         version=VERSION,
@@ -221,7 +249,7 @@ def main() -> None:
         packages=find_packages("src"),
         package_dir={"": "src"},
         package_data={"ops_dcnv3": ["py.typed"]},
-        ext_modules=[] if reason else [extension],
+        ext_modules=[] if reason else extensions,
         cmdclass={"build_ext": BuildKernels},
         options={"bdist_wheel": {"py_limited_api": "cp310"}} if not reason else {},
         zip_safe=False,

@@ -129,7 +129,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     package = {n for n in names if ".dist-info/" not in n}
-    assert "ops_dcnv3/_C.abi3.so" in package
+    assert {"ops_dcnv3/_C.abi3.so", "ops_dcnv3/_onnxruntime.abi3.so"} <= package
     assert "ops_dcnv3/py.typed" in package
     sources = {f"ops_dcnv3/{p.name}" for p in (PROJECT / "src" / "ops_dcnv3").glob("*.py")}
     assert sources <= package
@@ -251,6 +251,16 @@ def test_the_library_needs_no_symbol_of_python_and_only_stable_ones_of_pytorch(l
     symbols = undefined_symbols(library)
     assert "torch_library_impl" in symbols and "aoti_torch_library_init_impl" in symbols
     assert unstable(symbols) == set()
+
+
+def test_the_library_for_onnx_runtime_needs_neither_pytorch_nor_python_nor_onnx_runtime(
+    wheel, tmp_path
+):
+    with zipfile.ZipFile(wheel) as archive:
+        library = Path(archive.extract("ops_dcnv3/_onnxruntime.abi3.so", tmp_path))
+    strangers = re.compile("torch|c10|cuda|Ort|_?Py[A-Z_]")
+    assert not {name for name in undefined_symbols(library) if strangers.search(name)}
+    assert "RegisterCustomOps" in dynamic_symbols(library, "defined")
 
 
 def test_what_the_library_demands_of_pytorch_is_in_the_half_without_cuda(library, toolkit):
