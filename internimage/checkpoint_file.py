@@ -40,6 +40,9 @@ HARMLESS_OBJECTS = (
 )
 """Found in training checkpoints beside the weights: configs, options, paths, scores."""
 
+_OPENMMLAB = ("mmengine.", "mmcv.", "mmdet.", "mmseg.")
+"""How the names of objects begin that OpenMMLab's checkpoints hold."""
+
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 """PyTorch's zip files, and the bare pickles that it wrote before version 1.6."""
 _TEXT_STARTS = (b"version https://git-lfs", b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML")
@@ -138,10 +141,14 @@ def _open_pickle(
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "code"
+            advice = (
+                "the commands of detection/ and segmentation/ read what OpenMMLab has saved"
+                if name.startswith(_OPENMMLAB)
+                else "save the weights alone, or as safetensors"
+            )
             raise ValueError(
                 f"open_checkpoint: expected tensors and plain containers, got {path} with the "
-                f"pickled object {name}, which will not be loaded; save the weights alone, or as "
-                "safetensors"
+                f"pickled object {name}, which will not be loaded; {advice}"
             ) from error
         # PyTorch's own text advises to switch the protection off
         raise ValueError(

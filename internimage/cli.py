@@ -1,25 +1,40 @@
-"""The command ``internimage``: list, info, predict, features, detect, segment, convert.
+"""The command ``internimage``: list, info, predict, features, detect, segment, export, run, ...
 
-Exit codes: 0 done, 2 bad input (one line on stderr says which; the other images are still done).
+Exit codes: 0 done, 2 bad input (one line on stderr says which; the other images are still done),
+130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from internimage import __version__
-from internimage import cli_commands as commands
 from internimage.cli_arguments import positive
-from internimage.cli_detect import add_detect_arguments
-from internimage.cli_segment import add_segment_arguments
+from internimage.runtime import command as runtime
+from internimage.script import nearest_hint
+
+STOPPED = 128 + signal.SIGINT
+
+INSTALL_TORCH = "`pip install torch`, or see docs/install.md"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Describe the command line.
+
+    Raises:
+        ImportError: PyTorch is not installed.
+    """
+    # Not above: `internimage run` comes before, and works where PyTorch is not installed.
+    from internimage import cli_commands as commands
+    from internimage.cli_detect import add_detect_arguments
+    from internimage.cli_export import add_classifier_arguments
+    from internimage.cli_segment import add_segment_arguments
+
     parser = argparse.ArgumentParser(prog="internimage", description="InternImage from the shell.")
     parser.add_argument("--version", action="version", version=f"internimage {__version__}")
     parsers = parser.add_subparsers(dest="command", required=True)
@@ -52,6 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
         parsers.add_parser("segment", help="find the class of every pixel of images and videos")
     )
 
+    add_classifier_arguments(parsers.add_parser("export", help="write a classifier as ONNX"))
+
+    run = parsers.add_parser("run", help="run an exported model on images; needs no PyTorch")
+    runtime.add_run_arguments(run)  # for the help: main() hands it over before
+
     convert = parsers.add_parser("convert", help="rewrite a checkpoint with today's keys")
     convert.add_argument("source", type=Path, help="checkpoint of any layout")
     convert.add_argument("target", type=Path, help="*.safetensors or *.pth")
@@ -59,12 +79,29 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--use-ema", action="store_true", help="take the moving average")
     convert.add_argument("--force", action="store_true", help="replace an existing target")
     convert.set_defaults(run=commands.run_convert)
+    for subcommand in parsers.choices.values():
+        subcommand.set_defaults(flags=list(subcommand._option_string_actions))
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = build_parser().parse_args(arguments)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    if typed[:1] == ["run"]:
+        return runtime.main(typed[1:], program="internimage run")
+    try:
+        parser = build_parser()
+    except ImportError as error:
+        message = f"expected PyTorch, which all but `internimage run` needs, got {error}"
+        print(f"internimage: {message}; to install it: {INSTALL_TORCH}", file=sys.stderr)
+        return runtime.BAD_INPUT
+    except KeyboardInterrupt:  # seconds pass while PyTorch is imported
+        return _stopped("internimage")
+    options, unknown = parser.parse_known_args(typed)
+    if unknown:
+        hint = nearest_hint(unknown[0], options.flags)
+        mistake = ValueError(f"expected known flags, got {' '.join(unknown)}{hint}")
+        return runtime.report(f"internimage {options.command}", mistake)
     try:
         exit_code = options.run(options)
         if sys.stdout is not None:  # None where the shell closed it (`>&-`)
@@ -73,9 +110,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone. Python would flush once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
-        return commands.report(f"internimage {options.command}", error)
+    except (ValueError, OSError, ImportError) as error:
+        return runtime.report(f"internimage {options.command}", error)
+    except KeyboardInterrupt:
+        return _stopped(f"internimage {options.command}")
     return exit_code
+
+
+def _stopped(program: str) -> int:
+    print(f"{program}: stopped by SIGINT", file=sys.stderr)
+    return STOPPED
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from internimage.answers import print_labels
 from internimage.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from internimage.checkpoint_layouts import count_classes
 from internimage.complexity import count_complexity
 from internimage.factory import create_model, list_models
 from internimage.hub import HUB_URL, PTH_REPOSITORY, RELEASED, find_release
 from internimage.metadata import Preprocessing
-from internimage.predict import Label, Predictor, build_predictor, read_class_names
-from internimage.script import BAD_INPUT
+from internimage.predict import Predictor, build_predictor, read_class_names
+from internimage.runtime.command import report
 from internimage.variants import get_variant, list_variants
 
 
@@ -100,7 +100,7 @@ def run_predict(options: argparse.Namespace) -> int:
             if head:
                 print(head)
                 head = ""
-            _print_labels(image, labels)
+            print_labels(image, labels)
     if options.json:
         content = {
             "model": predictor.model_name,
@@ -113,12 +113,6 @@ def run_predict(options: argparse.Namespace) -> int:
     elif not head and not predictor.class_names:
         print("\nNo names of classes are known; give --class-names FILE with one name a line.")
     return exit_code
-
-
-def _print_labels(image: str, labels: list[Label]) -> None:
-    print(f"\n{image}\n  rank    score  class  label")
-    for rank, label in enumerate(labels, start=1):
-        print(f"  {rank:>4}  {label.score:>7.4f}  {label.index:>5}  {label.name or '-'}")
 
 
 def run_features(options: argparse.Namespace) -> int:
@@ -160,12 +154,6 @@ def run_convert(options: argparse.Namespace) -> int:
     checked = f", checked against {options.model}" if options.model else ""
     print(f"{target}: {len(saved.state_dict)} tensors{checked}")
     return 0
-
-
-def report(program: str, error: Exception) -> int:
-    """Print an error as one line on stderr; return the exit code of bad input."""
-    print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-    return BAD_INPUT
 
 
 def check_device(name: str) -> str:

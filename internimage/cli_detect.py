@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from internimage.answers import print_detections
 from internimage.cli_arguments import positive, rate
 from internimage.cli_files import Request, add_file_arguments, answer_files, read_request
 
@@ -58,19 +59,5 @@ def detect(request: Request, *, score_threshold: float, topk: int | None) -> int
         build,
         predict,
         settings=limits,
-        print_answer=_print_answer,
+        print_answer=print_detections,
     )
-
-
-def _print_answer(answer: dict[str, Any]) -> None:
-    if "video" in answer:
-        print(
-            f"\n{answer['video']}: {answer['frames']} frames, {answer['detections']} detections"
-            f"\n  {answer['picture']}\n  {answer['answers']}"
-        )
-        return
-    print(f"\n{answer['image']} -> {answer['picture']}")
-    print(f"  {'score':>6}  {'left':>7} {'top':>7} {'right':>7} {'bottom':>7}  class")
-    for found in answer["detections"]:
-        box = " ".join(f"{value:>7.1f}" for value in found["bbox"])
-        print(f"  {found['score']:>6.3f}  {box}  {found['class_name'] or found['label']}")

@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
-from internimage.cli_commands import check_device, report
+from internimage.cli_commands import check_device
 from internimage.openmmlab_needed import describe_missing
+from internimage.runtime.command import report
 from internimage.script import run_script
 
 OWN_WARNINGS = "--cfg-options |InternImage: "

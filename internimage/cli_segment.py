@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from internimage.answers import print_classes
 from internimage.cli_arguments import rate
 from internimage.cli_files import Request, add_file_arguments, answer_files, read_request
 
@@ -66,16 +67,5 @@ def segment(request: Request, *, opacity: float) -> int:
         build,
         predict,
         settings={"opacity": opacity},
-        print_answer=_print_answer,
+        print_answer=print_classes,
     )
-
-
-def _print_answer(answer: dict[str, Any]) -> None:
-    if "video" in answer:
-        print(f"\n{answer['video']}: {answer['frames']} frames")
-        print(f"  {answer['picture']}\n  {answer['answers']}")
-    else:
-        print(f"\n{answer['image']} -> {answer['picture']}, {answer['label_map']}")
-    print(f"  {'share':>7}  class")
-    for found in answer["classes"]:
-        print(f"  {100 * found['share']:>5.1f} %  {found['class_name'] or found['label']}")

@@ -1,5 +1,8 @@
 """Image files to model inputs, with Pillow alone.
 
+PyTorch is imported where tensors are made: what runs exported models reads images with this as
+well, and has none.
+
 Shape legend: N images, S side of the model's square image in pixels.
 """
 
@@ -9,13 +12,15 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
-from internimage.metadata import Preprocessing
+from internimage.metadata import Interpolation, Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BACKGROUND = (255, 255, 255)
 """Colour behind transparent pixels: white, as on paper and in most viewers."""
@@ -162,6 +167,8 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     Returns:
         Tensor (3, S, S), float32.
     """
+    import torch
+
     pixels = torch.from_numpy(np.array(resize_and_crop(image, preprocessing)))
     # (S, S, 3) -> (1, 3, S, S)
     return normalize(pixels.permute(2, 0, 1)[None], preprocessing.mean, preprocessing.std)[0]
@@ -177,15 +184,35 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.I
     Returns:
         RGB image of S x S pixels.
     """
-    size = preprocessing.image_size
+    side = preprocessing.image_size
+    return resize_and_cut(
+        image,
+        round(side / preprocessing.crop_ratio),
+        (side, side),
+        interpolation=preprocessing.interpolation,
+    )
+
+
+def resize_and_cut(
+    image: Image.Image, short: int, size: tuple[int, int], *, interpolation: Interpolation
+) -> Image.Image:
+    """Resize the shorter side and cut out the middle.
+
+    Args:
+        image: RGB image of any size.
+        short: what the shorter side becomes, pixels; no less than the sides of the middle.
+        size: height and width of the middle, pixels.
+        interpolation: resampling filter.
+
+    Returns:
+        RGB image of that size.
+    """
     image = _limit_aspect(image.convert("RGB"))
-    short = round(size / preprocessing.crop_ratio)
     # Whole numbers all the way, as torchvision: the product of a float may fall one pixel short.
     width, height = (short * side // min(image.size) for side in image.size)
-    resampling = Image.Resampling[preprocessing.interpolation.upper()]
-    image = image.resize((width, height), resampling)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    image = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
+    return image.crop((left, top, left + size[1], top + size[0]))
 
 
 def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -199,6 +226,8 @@ def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Returns:
         (N, 3, S, S), float32, contiguous, on the device of ``pixels``.
     """
+    import torch
+
     if pixels.device.type == "cpu":
         # NumPy asks the system for large pages; PyTorch's memory is touched 4 kB at a time, which
         # takes three times as long as the arithmetic.

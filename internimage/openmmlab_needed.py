@@ -1,4 +1,4 @@
-"""What is said where OpenMMLab, which detection and segmentation need, is not installed."""
+"""What is said where OpenMMLab, which all tasks but classification need, is not installed."""
 
 import contextlib
 import sys
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from internimage.script import BAD_INPUT
 
 INSTALL = (
-    "in the checkout `make setup-all`, or by hand `pip install 'internimage[openmmlab]'` behind "
+    "in the checkout `make setup-all`, whose Python is .venv/bin/python, or by hand "
+    "`pip install '.[openmmlab]'` behind "
     '`pip install "$(python tools/build_mmcv.py)"`; docs/install.md has more'
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from internimage.answers import Label
 from internimage.checkpoint import Checkpoint, load_weights, read_checkpoint
 from internimage.checkpoint_layouts import count_classes
 from internimage.factory import create_model
@@ -27,21 +28,6 @@ WHERE_WEIGHTS_COME_FROM = (
     "--checkpoint PATH for weights of your own or fetched by hand, a released name as --model "
     "(internimage list) to download its weights, or --random-weights to see the program work"
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Label:
-    """One guess.
-
-    Args:
-        index: the class, from 0.
-        name: its name, None where names are unknown.
-        score: probability, 0-1.
-    """
-
-    index: int
-    name: str | None
-    score: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""A script's process among others: stop signals, torchrun above it, the end."""
+"""A script's process among others: stop signals, torchrun above it, the end.
+
+PyTorch is not imported here: scripts that run exported models have none.
+"""
 
 import ctypes
 import json
@@ -8,16 +11,18 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
-
-import torch.distributed as dist
+from typing import Any, NoReturn
 
 # "Save and leave": from kill, torchrun and schedulers. Windows has no SIGUSR1.
 REQUESTS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
-class StoppedError(Exception):
-    """A signal asked to stop."""
+class StoppedError(KeyboardInterrupt):
+    """A signal asked to stop.
+
+    It can be raised anywhere: in PyTorch's exporter, which takes any Exception for a fault of the
+    model, or in a loader's worker, which leaves without a word at a KeyboardInterrupt alone.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
@@ -78,6 +83,9 @@ def die_with_the_launcher() -> None:
 
 def is_lost_rank(error: RuntimeError) -> bool:
     """Whether an error of a collective says that another rank has ended."""
+    dist = _distributed()
+    if dist is None:
+        return False
     if isinstance(error, (dist.DistNetworkError, dist.DistBackendError)):
         return True
     signs = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
@@ -103,8 +111,14 @@ def leave(exit_code: int) -> NoReturn:
     Whoever leaves in the middle of an epoch may have a collective under way, which no other rank
     will join: an orderly end would wait for it.
     """
-    if exit_code and dist.is_initialized():
+    dist = _distributed()
+    if exit_code and dist is not None and dist.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)
     sys.exit(exit_code)
+
+
+def _distributed() -> Any:
+    """Return ``torch.distributed`` if it has been imported: else there is no other rank."""
+    return sys.modules.get("torch.distributed")

@@ -1,4 +1,7 @@
-"""What scripts share: a parser that raises, mistakes as one line, the exit code."""
+"""What scripts share: a parser that raises, mistakes as one line, the exit code.
+
+PyTorch is not imported here: scripts that run exported models have none.
+"""
 
 import argparse
 import difflib
@@ -8,9 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn
-
-import torch
+from typing import Any, NoReturn
 
 from internimage.processes import (
     StoppedError,
@@ -103,9 +104,9 @@ def run_script(
             script()
         except mistakes as error:
             return fail(f"{' '.join(str(error).split())}{hint()}")
-        except torch.OutOfMemoryError as error:
-            return fail(f"out of memory; {memory_advice}{hint()}: {str(error).split('. ')[0]}")
         except RuntimeError as error:
+            if _is_out_of_memory(error):
+                return fail(f"out of memory; {memory_advice}{hint()}: {str(error).split('. ')[0]}")
             if not is_lost_rank(error):
                 raise
             return fail(
@@ -116,6 +117,11 @@ def run_script(
         _say(name, f"{stopped}{hint()}")
         return stopped.exit_code
     return 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _end(name: str, text: str) -> int:

@@ -157,10 +157,15 @@ def get_variant(name: str) -> Variant:
     Raises:
         ValueError: there is no such size; the message names the nearest ones.
     """
-    full = name if name.startswith(PREFIX) else PREFIX + name
+    full = full_name(name)
     if full not in VARIANTS:
         raise ValueError(unknown_name("get_variant", name, list(VARIANTS)))
     return VARIANTS[full]
+
+
+def full_name(name: str) -> str:
+    """Return the name of a size or a release that may have been given for short: "t"."""
+    return name if name.startswith(PREFIX) else PREFIX + name
 
 
 def unknown_name(function: str, name: str, names: list[str]) -> str:

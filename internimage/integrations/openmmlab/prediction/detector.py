@@ -5,7 +5,6 @@ Shape legend: H W image size in pixels, n instances found.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 import internimage.integrations.openmmlab.detection  # noqa: F401  registers what configs name
+from internimage.answers import Detection
 from internimage.integrations.openmmlab.prediction.boxes import Painter, Palette, PaletteName
 from internimage.integrations.openmmlab.prediction.loading import (
     ModelStep,
@@ -32,26 +32,6 @@ from internimage.integrations.openmmlab.prediction.loading import (
 )
 
 COCO_COLOURS = 80
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Detection:
-    """One object found.
-
-    Args:
-        bbox: left, top, right, bottom in pixels of the upright image.
-        label: the class, from 0.
-        class_name: its name, None where names are unknown.
-        score: 0-1.
-        mask: COCO's compressed run-length code, ``{"size": [H, W], "counts": text}``; None from a
-            detector without masks.
-    """
-
-    bbox: tuple[float, float, float, float]
-    label: int
-    class_name: str | None
-    score: float
-    mask: dict[str, Any] | None
 
 
 class Detector:
@@ -80,6 +60,7 @@ class Detector:
         self.class_names = tuple(class_names)
         self.checkpoint = checkpoint
         self.config = config
+        self.pipeline = pipeline
         self._step = ModelStep(model, pipeline)
         self._painter = Painter(self.class_names, palette)
 

@@ -147,6 +147,23 @@ def build_model(sources: Sources, base: type[nn.Module], *, scope: str, device: 
     Raises:
         ValueError: the config makes no such model, the weights do not fit, or hold NaN.
     """
+    model = make_model(sources, base, scope=scope)
+    load_all_weights(model, sources.saved, origin=sources.checkpoint)
+    _require_finite(model, sources.checkpoint)
+    return model.to(device).eval()
+
+
+def make_model(sources: Sources, base: type[nn.Module], *, scope: str) -> nn.Module:
+    """Build a model without its weights.
+
+    Args:
+        sources: of the model.
+        base: what the model is to be an instance of.
+        scope: the package whose names the config uses where it does not say.
+
+    Raises:
+        ValueError: the config makes no such model.
+    """
     settings, origin = sources.settings, sources.origin
     config = settings.get("model")
     if not isinstance(config, Mapping):
@@ -170,9 +187,7 @@ def build_model(sources: Sources, base: type[nn.Module], *, scope: str, device: 
             f"expected the config of a {sources.kind}, got {origin}, which makes a "
             f"{type(model).__name__}"
         )
-    load_all_weights(model, sources.saved, origin=sources.checkpoint)
-    _require_finite(model, sources.checkpoint)
-    return model.to(device).eval()
+    return model
 
 
 def with_augmentation(model: nn.Module, sources: Sources) -> nn.Module:

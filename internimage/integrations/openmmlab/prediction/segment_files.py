@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from internimage.answers import ClassShare
 from internimage.integrations.openmmlab.prediction.files import Answer, Failure, predict_files
-from internimage.integrations.openmmlab.prediction.segmentor import ClassShare, Segmentor
+from internimage.integrations.openmmlab.prediction.segmentor import Segmentor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ Shape legend: H W image size in pixels.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from PIL import Image
 from torch import nn
 
+from internimage.answers import MAX_INDEXED, ClassShare, class_shares, label_image
 from internimage.integrations.openmmlab.prediction.loading import (
     ModelStep,
     Sources,
@@ -36,26 +36,6 @@ from internimage.integrations.openmmlab.segmentation.palettes import (
     named_palette,
     random_palette,
 )
-
-MAX_INDEXED = 256
-"""Classes that a picture of one byte a pixel can tell apart."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassShare:
-    """How much of an image is of one class.
-
-    Args:
-        label: the class, from 0.
-        class_name: its name, None where names are unknown.
-        pixels: how many.
-        share: of all pixels, 0-1.
-    """
-
-    label: int
-    class_name: str | None
-    pixels: int
-    share: float
 
 
 class Segmentor:
@@ -88,6 +68,7 @@ class Segmentor:
         self.palette = [*palette, *random_palette(num_labels)[len(palette) :]][:num_labels]
         self.checkpoint = checkpoint
         self.config = config
+        self.pipeline = pipeline
         self._step = ModelStep(model, pipeline)
 
     def segment(self, image: np.ndarray) -> np.ndarray:
@@ -125,18 +106,7 @@ class Segmentor:
         Args:
             pixels: how many, by label.
         """
-        total = sum(pixels.values())
-        found = [
-            ClassShare(
-                label=label,
-                class_name=self.class_names[label] if label < len(self.class_names) else None,
-                pixels=count,
-                share=count / total,
-            )
-            for label, count in pixels.items()
-            if count
-        ]
-        return sorted(found, key=lambda one: (-one.pixels, one.label))
+        return class_shares(pixels, self.class_names)
 
     def draw(self, image: np.ndarray, label_map: np.ndarray, *, opacity: float = 0.5) -> np.ndarray:
         """Return the image with the colours of the classes laid over it.
@@ -152,17 +122,8 @@ class Segmentor:
         return lay_colours(image, label_map, self.palette, opacity=opacity)
 
     def label_image(self, label_map: np.ndarray) -> Image.Image:
-        """Return a label map (H, W) as an image whose pixel values are the labels.
-
-        Up to 256 classes it has one byte a pixel and the palette's colours, and otherwise 16 bits.
-        """
-        if self.num_labels > MAX_INDEXED:
-            return Image.fromarray(label_map)
-        image = Image.fromarray(label_map, mode="P")
-        # All 256: with fewer colours Pillow would write fewer bits a pixel.
-        colours = [*self.palette, *[(0, 0, 0)] * (MAX_INDEXED - self.num_labels)]
-        image.putpalette([value for colour in colours for value in colour])
-        return image
+        """Return a label map (H, W) as an image whose pixel values are the labels."""
+        return label_image(label_map, self.palette)
 
 
 def build_segmentor(
@@ -201,7 +162,7 @@ def build_segmentor(
     num_labels = count_labels(model)
     # The released heads of Cityscapes have 150 outputs, of which 19 have ever been trained.
     names = names_of(sources, num_labels, fewer=True)
-    colours = _palette(palette, sources, len(names) or num_labels)
+    colours = palette_of(sources, len(names) or num_labels, name=palette)
     if tta:
         model = with_augmentation(model, sources)
     elif isinstance(model, InternImageSegmentor):
@@ -226,7 +187,20 @@ def count_labels(model: nn.Module) -> int:
     return head.out_channels if head.out_channels > 1 else 2
 
 
-def _palette(name: PaletteName | None, sources: Sources, num_classes: int) -> list[Colour]:
+def palette_of(
+    sources: Sources, num_classes: int, *, name: PaletteName | None = None
+) -> list[Colour]:
+    """Return the colours of a segmentor's classes.
+
+    Args:
+        sources: of the segmentor.
+        num_classes: how many there are to be at least.
+        name: of a palette; None takes the checkpoint's, else that of the config's data set while
+            they suffice, else random ones.
+
+    Raises:
+        ValueError: the named palette has fewer colours.
+    """
     if name is not None:
         return named_palette(name, num_classes)
     saved = sources.saved_palette

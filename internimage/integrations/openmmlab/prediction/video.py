@@ -15,7 +15,6 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 CODEC = "mp4v"  # MPEG-4 part 2: the one for .mp4 that every build of OpenCV can write
 
 

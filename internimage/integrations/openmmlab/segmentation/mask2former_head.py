@@ -86,6 +86,17 @@ class InternImageMask2FormerHead(Mask2FormerHead):
         """
         return super().forward(x, batch_data_samples)
 
+    def score_maps(self, x: Sequence[Tensor]) -> Tensor:
+        """Return scores (N, C, h, w) at the masks' size, each at least 0.
+
+        Args:
+            x: the backbone's stage maps.
+        """
+        class_logits, mask_logits = self(x)
+        classes = class_logits[-1].softmax(dim=-1)[..., :-1]  # (N, Q, C)
+        masks = mask_logits[-1].sigmoid()  # (N, Q, h, w)
+        return (classes.mT @ masks.flatten(2)).unflatten(2, masks.shape[2:])  # (N, C, h, w)
+
     def predict(
         self, x: Sequence[Tensor], batch_img_metas: Sequence[dict[str, Any]], test_cfg: Any
     ) -> Tensor:
@@ -96,13 +107,9 @@ class InternImageMask2FormerHead(Mask2FormerHead):
             batch_img_metas: of each image, with ``pad_shape`` or ``img_shape``.
             test_cfg: of the segmentor; has no part in it.
         """
-        class_logits, mask_logits = self(x)
-        classes = class_logits[-1].softmax(dim=-1)[..., :-1]  # (N, Q, C)
-        masks = mask_logits[-1].sigmoid()  # (N, Q, h, w)
-        scores = (classes.mT @ masks.flatten(2)).unflatten(2, masks.shape[2:])  # (N, C, h, w)
         meta = batch_img_metas[0]
         return resize(
-            scores,
+            self.score_maps(x),
             size=tuple(meta.get("pad_shape", meta["img_shape"])[:2]),
             mode="bilinear",
             align_corners=self.align_corners,

@@ -6,7 +6,6 @@ mmseg has them with its data sets; what it has a second time under other names, 
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 from mmseg.registry import DATASETS
 
-Colour = tuple[int, int, int]
+from internimage.colours import Colour, random_palette
 
 PaletteName = Literal[
     "ade",
@@ -39,9 +38,6 @@ DATA_SETS: dict[str, str] = {
     "voc": "PascalVOCDataset",
 }
 
-_GOLDEN = 0.618034
-"""Of a turn of the colour wheel: its multiples never come near each other."""
-
 
 def named_palette(name: PaletteName, num_classes: int) -> list[Colour]:
     """Return the colours of a data set, one a class.
@@ -62,17 +58,6 @@ def named_palette(name: PaletteName, num_classes: int) -> list[Colour]:
             f"{len(colours)}; random has as many as are needed"
         )
     return colours
-
-
-def random_palette(num_classes: int) -> list[Colour]:
-    """Return colours that are easily told apart, the same ones each time."""
-    rows = []
-    for index in range(num_classes):
-        hue, saturation = index * _GOLDEN % 1, (0.95, 0.6, 0.8)[index % 3]
-        value = (0.95, 0.8, 0.6, 0.45)[index % 4]
-        red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-        rows.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return rows
 
 
 def as_colours(rows: Any) -> list[Colour]:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from internimage.windows import window_spans
+
 
 def check_sliding(settings: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the size of the windows and their distance, each (height, width) in pixels.
@@ -42,23 +44,6 @@ def check_sliding(settings: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[i
             f"leave no pixel out, got stride = {stride} and crop_size = {crop_size}"
         )
     return crop_size, stride
-
-
-def window_spans(length: int, crop: int, stride: int) -> list[slice]:
-    """Return where windows stand along one side of an image, in pixels.
-
-    The last one ends where the image does, and overlaps its neighbour more for it. An image that
-    is smaller than a window has one, of its own size.
-
-    Args:
-        length: of the image.
-        crop: length of a window.
-        stride: from one window to the next.
-    """
-    last = max(length - crop, 0)
-    count = -(-last // stride) + 1
-    starts = [min(i * stride, last) for i in range(count)]
-    return [slice(start, min(start + crop, length)) for start in starts]
 
 
 def mean_over_windows(

@@ -1,0 +1,115 @@
+"""Classifiers as a codebase of mmdeploy's, beside its own for mmdet and mmseg.
+
+mmdeploy's classification is for the models of mmpretrain, which ours are not. Importing this module
+registers ``codebase_config = dict(type="internimage", task="Classification")``; mmdeploy has to be
+there before (:func:`~.mmdeploy_adapter.import_mmdeploy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdeploy.codebase.base import CODEBASE, BaseBackendModel, BaseTask, MMCodebase
+from mmdeploy.utils import Task, get_backend
+from mmdeploy.utils.config_utils import register_codebase
+from mmengine.registry import Registry
+from PIL import Image
+from torch import Tensor
+
+from internimage.image import preprocess
+from internimage.metadata import Preprocessing
+
+NAME = "internimage"
+TOPK = 5  # classes that mmdeploy's SDK answers
+
+TASKS = Registry("internimage_tasks")
+
+register_codebase(NAME)
+
+
+@CODEBASE.register_module(NAME)
+class InternImageCodebase(MMCodebase):
+    """The codebase: nothing of it is rewritten."""
+
+    task_registry = TASKS
+
+    @classmethod
+    def register_deploy_modules(cls) -> None:
+        """Nothing to do."""
+
+    @classmethod
+    def register_all_modules(cls) -> None:
+        """Nothing to do."""
+
+
+@TASKS.register_module(Task.CLASSIFICATION.value)
+class Classification(BaseTask):
+    """A classifier: images in, logits out.
+
+    Args:
+        model_cfg: with ``model.type``, the model's name, and ``preprocessing``.
+        deploy_cfg: the deploy config.
+        device: where PyTorch runs.
+    """
+
+    def __init__(self, model_cfg: Any, deploy_cfg: Any, device: str) -> None:
+        super().__init__(model_cfg, deploy_cfg, device)
+        self.preprocessing = Preprocessing(**model_cfg.preprocessing)
+
+    def build_backend_model(self, model_files: Sequence[str], *_: Any, **__: Any) -> Any:
+        """Return a function from inputs (N, 3, H, W) to logits (N, classes)."""
+        onnx = self.deploy_cfg.onnx_config
+        wrapper = BaseBackendModel._build_wrapper(
+            backend=get_backend(self.deploy_cfg),
+            backend_files=list(model_files),
+            device=self.device,
+            input_names=list(onnx.input_names),
+            output_names=list(onnx.output_names),
+            deploy_cfg=self.deploy_cfg,
+        )
+        return lambda inputs: wrapper({onnx.input_names[0]: inputs})[onnx.output_names[0]]
+
+    def create_input(
+        self, images: Sequence[Image.Image], *_: Any, **__: Any
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Return no metadata, and inputs (N, 3, S, S) of images of any size."""
+        inputs = torch.stack([preprocess(image, self.preprocessing) for image in images])
+        return {}, inputs.to(self.device)
+
+    @staticmethod
+    def get_partition_cfg(partition_type: str, **_: Any) -> dict[str, Any]:
+        """Refuse: the model is one part."""
+        raise NotImplementedError(f"expected no partition, got {partition_type}")
+
+    def get_preprocess(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        """Return the preparation of images in the words of mmdeploy's SDK."""
+        given = self.preprocessing
+        size = given.image_size
+        return [
+            dict(type="LoadImageFromFile"),
+            dict(
+                type="Resize",
+                size=(round(size / given.crop_ratio), -1),
+                keep_ratio=True,
+                interpolation=given.interpolation,
+            ),
+            dict(type="CenterCrop", crop_size=(size, size)),
+            dict(
+                type="Normalize",
+                mean=[255 * value for value in given.mean],
+                std=[255 * value for value in given.std],
+                to_rgb=True,
+            ),
+            dict(type="ImageToTensor", keys=["img"]),
+            dict(type="Collect", keys=["img"], meta_keys=["ori_shape", "img_shape"]),
+        ]
+
+    def get_postprocess(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Return what the SDK does with the logits."""
+        return dict(type="LinearClsHead", params=dict(topk=TOPK))
+
+    def get_model_name(self, *_: Any, **__: Any) -> str:
+        """Return the model's name."""
+        return str(self.model_cfg.model.type)

@@ -1,0 +1,164 @@
+"""Conversion of a classifier by mmdeploy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from internimage.export.half import to_half
+from internimage.image import load_image
+from internimage.integrations.openmmlab.export.deploy_arguments import ConversionRequest
+from internimage.integrations.openmmlab.export.deploy_config import (
+    DeployConfig,
+    read_deploy_config,
+)
+from internimage.integrations.openmmlab.export.mmdeploy_adapter import import_mmdeploy
+from internimage.integrations.openmmlab.export.mmdeploy_files import (
+    after_conversion,
+    converting,
+    files_for,
+    finish,
+    load_graph,
+    save_pictures,
+    write_graph,
+    write_sdk_files,
+)
+from internimage.metadata import Preprocessing
+from internimage.model import InternImage
+
+SDK_MODULE = "mmcls"
+"""Where mmdeploy's SDK keeps the last step of a classifier."""
+
+
+class Classifier(NamedTuple):
+    """What is converted.
+
+    Args:
+        model: in evaluation mode, with a head.
+        name: what it is called.
+        preprocessing: how its images are prepared.
+        class_names: one a class, or none at all.
+    """
+
+    model: InternImage
+    name: str
+    preprocessing: Preprocessing
+    class_names: Sequence[str]
+
+
+def read_classifier_deploy_config(request: ConversionRequest) -> DeployConfig:
+    """Return the deploy config of a request, before a model is built.
+
+    Raises:
+        OSError: It, or an image, is not there.
+        ValueError: It is none for classifiers, or an image is none.
+    """
+    deploy = read_deploy_config(request.deploy_config, task="classification")
+    for image in (request.image, *request.test_images):
+        load_image(image)
+    return deploy
+
+
+def convert_classifier(
+    request: ConversionRequest, deploy: DeployConfig, classifier: Classifier, root: Path
+) -> None:
+    """Convert a model, leave it in the work dir, and try it.
+
+    Args:
+        request: What the command line asks for.
+        deploy: Its deploy config.
+        classifier: The model.
+        root: The checkout.
+
+    Raises:
+        ValueError: The input's size is not the model's, and nothing is left; or what follows the
+            conversion fails, and the model is.
+        OSError: The folder cannot be written.
+        ImportError: mmdeploy is not installed.
+    """
+    side = classifier.preprocessing.image_size
+    if deploy.input_size is not None and tuple(deploy.input_size) != (side, side):
+        raise ValueError(
+            f"expected a deploy config for the model's {side} x {side} pixels, got "
+            f"{request.deploy_config} for {tuple(deploy.input_size)}"
+        )
+    import_mmdeploy()
+    with converting(deploy, request.log_level):
+        pictures = _convert_and_try(request, deploy, classifier)
+    finish(request, deploy, pictures, root)
+
+
+def _convert_and_try(
+    request: ConversionRequest, deploy: DeployConfig, classifier: Classifier
+) -> Mapping[str, np.ndarray]:
+    """Leave the files of a conversion in the work dir; return its pictures by their names."""
+    from mmdeploy.apis import build_task_processor
+
+    import internimage.integrations.openmmlab.export.classifier_codebase  # noqa: F401
+
+    settings = Config(
+        dict(
+            default_scope="mmengine",
+            model=dict(type=classifier.name),
+            preprocessing=dataclasses.asdict(classifier.preprocessing),
+        )
+    )
+    task = build_task_processor(settings, deploy.graph, request.device)
+    model = classifier.model.to(request.device)
+    expected = [_logits(task, model, path) for path in request.test_images]
+    _, inputs = task.create_input([load_image(request.image)])
+    with files_for(request.work_dir) as folder:
+        made = folder / deploy.file_name
+        write_graph(to_half(model) if deploy.is_half else model, inputs, None, deploy, made)
+        converted = load_graph(task, made)
+    kept = request.work_dir / deploy.file_name
+    pictures = {}
+    for path, before in zip(request.test_images, expected, strict=True):
+        with after_conversion(kept, f"the comparison with PyTorch on {path}"):
+            after = _logits(task, converted, path)
+            difference = ((after - before).abs().max() / before.abs().max()).item()
+        print(
+            f"{path}: {_answer(after, classifier)}, PyTorch says {_answer(before, classifier)}; "
+            f"logits differ by {difference:.1e} of the largest"
+        )
+        stem = "" if len(expected) == 1 else f"_{path.stem}"
+        for name, logits in (("output_pytorch", before), ("output_onnxruntime", after)):
+            pictures[name + stem] = _draw(load_image(path), _answer(logits, classifier))
+    with after_conversion(kept, "drawing"), files_for(request.work_dir) as folder:
+        save_pictures(folder, pictures)
+    if request.dump_info:
+        with after_conversion(kept, "--dump-info"), files_for(request.work_dir) as folder:
+            write_sdk_files(folder, deploy, settings, request)
+            file = folder / "pipeline.json"
+            pipeline = json.loads(file.read_text())
+            pipeline["pipeline"]["tasks"][-1]["module"] = SDK_MODULE
+            file.write_text(json.dumps(pipeline, indent=4))
+    return pictures
+
+
+def _logits(task: Any, model: Any, path: Path) -> Tensor:
+    """Return the logits (1, classes) of an image, on the CPU."""
+    _, inputs = task.create_input([load_image(path)])
+    with torch.no_grad():
+        return model(inputs).float().cpu()
+
+
+def _answer(logits: Tensor, classifier: Classifier) -> str:
+    score, label = logits[0].softmax(-1).max(-1)
+    names = classifier.class_names
+    return f"{names[int(label)] if names else f'class {int(label)}'} {score.item():.3f}"
+
+
+def _draw(image: Image.Image, text: str) -> np.ndarray:
+    """Return an image with a line of text, (H, W, 3), uint8, blue-green-red."""
+    ImageDraw.Draw(image).text((2, 2), text, fill="white", stroke_width=1, stroke_fill="black")
+    return np.array(image)[..., ::-1].copy()

@@ -1,0 +1,3 @@
+"""ONNX Runtime, float32."""
+
+backend_config = dict(type="onnxruntime")

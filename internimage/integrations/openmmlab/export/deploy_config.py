@@ -1,0 +1,193 @@
+"""mmdeploy's deploy configs: what is read of them, and what is wrong with them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mmengine.config import Config
+
+from internimage.script import nearest_hint
+
+Backend = Literal["onnxruntime", "tensorrt"]
+Form = Literal["grid_sample", "node"]
+
+BACKENDS = ("onnxruntime", "tensorrt")
+OPERATORS = ("grid_sample", "node")
+OPSETS = {"grid_sample": (16, 17), "node": (11, 17)}
+"""Of each form of the operator the versions of ONNX's operators that a config may ask for.
+
+GridSample came with 16. mmdeploy writes nodes of before 18: what it makes of a normalisation is no
+valid file with 18, which moved the axes of reductions.
+"""
+
+CODEBASES = {"classification": "internimage", "detection": "mmdet", "segmentation": "mmseg"}
+"""Of each task what ``codebase_config.type`` of its deploy configs is."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeployConfig:
+    """A deploy config, checked.
+
+    Args:
+        content: the config as it was read.
+        graph: the config that the graph is made by: ONNX Runtime's rewriters for TensorRT too. Its
+            own write nodes of mmdeploy's plugins (TRTBatchedNMS, MMCVMultiLevelRoiAlign), a library
+            for TensorRT 8 alone.
+        backend: what the files are for.
+        operator: what DCNv3 becomes.
+        is_half: weights and products of the network in float16.
+        opset: version of ONNX's operators.
+    """
+
+    content: Config
+    graph: Config
+    backend: Backend
+    operator: Form
+    is_half: bool
+    opset: int
+
+    @property
+    def input_size(self) -> Sequence[int] | None:
+        """(width, height) of a static input, pixels; None for one that may vary."""
+        return self.content.onnx_config.get("input_shape")
+
+    @property
+    def file_name(self) -> str:
+        """The name of the ONNX file."""
+        return str(self.content.onnx_config.get("save_file", "end2end.onnx"))
+
+    @property
+    def engine_arguments(self) -> list[str]:
+        """What ``tensorrt/build_engine.py`` takes besides the files: sizes and memory."""
+        backend = self.content.backend_config
+        arguments: list[str] = []
+        shapes: Mapping[str, Any] = (backend.get("model_inputs") or [{}])[0].get("input_shapes", {})
+        for name, shape in shapes.items():
+            sizes = ["x".join(map(str, shape[f"{end}_shape"])) for end in _ENDS]
+            arguments += ["--profile", f"{name}={':'.join(sizes)}"]
+        workspace = int((backend.get("common_config") or {}).get("max_workspace_size") or 0) >> 20
+        return [*arguments, *(["--workspace", str(workspace)] if workspace else [])]
+
+
+_ENDS = ("min", "opt", "max")
+
+
+def is_deploy_config(config: Mapping[str, Any]) -> bool:
+    """Return whether a config says how to convert, and not what."""
+    return "codebase_config" in config and "onnx_config" in config
+
+
+def read_deploy_config(path: Path, *, task: str) -> DeployConfig:
+    """Read a deploy config.
+
+    Args:
+        path: A Python file.
+        task: of :data:`CODEBASES`, whose deploy.py is running.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is a model's config, of another task, or for a backend that is not here.
+    """
+    if not path.is_file():
+        names = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise FileNotFoundError(
+            f"expected a deploy config, got no file {path}{nearest_hint(str(path), names)}"
+        )
+    try:
+        content = Config.fromfile(str(path))
+    except Exception as error:  # a config is a program: anything can go wrong in it
+        raise ValueError(
+            f"expected a deploy config in {path}, got {type(error).__name__}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    if not is_deploy_config(content):
+        what = "a model's config" if "model" in content else "neither"
+        raise ValueError(
+            f"expected a deploy config (codebase_config, onnx_config) as the first file, got "
+            f"{path}, {what}; the order is DEPLOY_CFG MODEL_CFG CHECKPOINT IMG"
+        )
+    _check_codebase(content, path, task)
+    backend = _backend_of(content, path)
+    operator = content.get("operator", "grid_sample")
+    if operator not in OPERATORS:
+        raise ValueError(f"expected operator in {OPERATORS} in {path}, got {operator!r}")
+    opset = content.onnx_config.get("opset_version", 17)
+    least, most = OPSETS[operator]
+    if not isinstance(opset, int) or not least <= opset <= most:
+        reason = (
+            "GridSample came with opset 16" if operator == "grid_sample" and opset == 11 else ""
+        )
+        raise ValueError(
+            f"expected onnx_config.opset_version from {least} to {most} for operator = "
+            f"{operator!r} in {path}, got {opset}{': ' if reason else ''}{reason}"
+        )
+    return DeployConfig(
+        content=content,
+        graph=_graph_config(content),
+        backend=backend,
+        operator=operator,
+        is_half=_is_half(content.backend_config),
+        opset=opset,
+    )
+
+
+def refuse_deploy_config(config: Config, path: Path) -> None:
+    """Refuse a deploy config in the place of a model's.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if is_deploy_config(config):
+        raise ValueError(
+            f"expected a model's config, got {path}, a deploy config; the order is DEPLOY_CFG "
+            "MODEL_CFG CHECKPOINT IMG"
+        )
+
+
+def _check_codebase(content: Config, path: Path, task: str) -> None:
+    codebase = content.codebase_config.get("type")
+    if codebase == CODEBASES[task]:
+        return
+    other = {wanted: name for name, wanted in CODEBASES.items()}.get(codebase)
+    hint = f": {other}/deploy.py takes it" if other else ""
+    raise ValueError(
+        f"expected a deploy config of {task} (codebase_config.type = {CODEBASES[task]!r}), got "
+        f"{path} with {codebase!r}{hint}"
+    )
+
+
+def _backend_of(content: Config, path: Path) -> Any:
+    settings = content.get("backend_config")
+    if settings is None:
+        leaves = sorted(file.name for file in path.parent.glob("*onnxruntime*.py"))
+        hint = f", such as {leaves[0]}, which inherits from such files" if leaves else ""
+        raise ValueError(
+            f"expected a deploy config with a backend_config{hint}, got {path} without one"
+        )
+    backend = settings.get("type")
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"expected backend_config.type in {BACKENDS}, got {backend!r} in {path}; OpenVINO "
+            "reads the ONNX file as it is"
+        )
+    if (settings.get("common_config") or {}).get("int8_mode"):
+        raise ValueError(
+            f"expected no int8_mode, got one in {path}: TensorRT 11 has no calibration any more"
+        )
+    return backend
+
+
+def _is_half(backend: Mapping[str, Any]) -> bool:
+    common = backend.get("common_config") or {}
+    return backend.get("precision") == "fp16" or bool(common.get("fp16_mode"))
+
+
+def _graph_config(content: Config) -> Config:
+    """The config for mmdeploy's exporter: the same with ONNX Runtime as the backend."""
+    graph = copy.deepcopy(content)
+    graph.backend_config = dict(type="onnxruntime")
+    return graph
