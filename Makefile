@@ -36,8 +36,8 @@ OPERATOR := $(STAMPS)/operator-$(if $(HAVE_COMPILER),native-$(COMPILER_NAME),ref
 
 OPERATOR_SOURCES := $(shell find ops_dcnv3/src -path '*/csrc/*' -type f 2>/dev/null)
 OPERATOR_BUILD := $(addprefix ops_dcnv3/,setup.py cuda_toolkit.py cuda_objects.py pyproject.toml)
-CXX_SOURCES := $(shell find ops_dcnv3/src ops_dcnv3/tests ops_dcnv3/benchmarks -type f \
-    \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
+CXX_SOURCES := $(shell find ops_dcnv3/src ops_dcnv3/tests ops_dcnv3/benchmarks tensorrt tests/tensorrt -type f \
+    -not -path '*/build/*' \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
 
 # pip shows nothing of a build that went on without the kernels, so say it here, once.
 REPORT_MISSING = import ops_dcnv3, sys; \
@@ -120,7 +120,7 @@ $(STAMPS)/torch: $(STAMPS)/venv $(TORCH_REQUIREMENTS) $(addprefix requirements/,
 $(OPERATOR): export TORCH_CUDA_ARCH_LIST := $(or $(TORCH_CUDA_ARCH_LIST),native)
 $(OPERATOR): $(STAMPS)/torch $(OPERATOR_BUILD) $(OPERATOR_SOURCES)
 	@echo "[3/4] the operator ops_dcnv3$(if $(HAVE_COMPILER), (compiling))"
-	@rm -f $(STAMPS)/operator-* ops_dcnv3/src/ops_dcnv3/_C.abi3.so
+	@rm -f $(STAMPS)/operator-* ops_dcnv3/src/ops_dcnv3/*.abi3.so
 	@$(if $(HAVE_COMPILER),$(PY) ops_dcnv3/cuda_toolkit.py)
 	@$(PIP) install --quiet --no-build-isolation --no-deps -e ./ops_dcnv3
 	@$(PY) -W ignore -c '$(REPORT_MISSING)'
@@ -139,7 +139,8 @@ $(STAMPS)/mmcv: $(STAMPS)/core tools/build_mmcv.py
 
 # DeepSpeed would compile kernels for all that it can do, and fail where one cannot be; none is used here.
 $(STAMPS)/dev: export DS_BUILD_OPS := 0
-$(STAMPS)/dev: $(STAMPS)/mmcv
-	@echo "[dev] OpenMMLab, DeepSpeed, test and lint tools"
-	@$(PIP) install --quiet --no-build-isolation $(PINS) -e '.[train,openmmlab,deepspeed,dev]'
+$(STAMPS)/dev: $(STAMPS)/mmcv requirements/deployment.txt
+	@echo "[dev] OpenMMLab, DeepSpeed, ONNX, test and lint tools"
+	@$(PIP) install --quiet --no-build-isolation $(PINS) -e '.[train,openmmlab,deepspeed,export,dev]'
+	@$(PIP) install --quiet --no-build-isolation --no-deps -r requirements/deployment.txt
 	@touch $@

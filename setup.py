@@ -36,12 +36,18 @@ OPENMMLAB = [
     "onedl-mmdetection>=3.5",
     "onedl-mmengine>=0.10.12",
     "onedl-mmsegmentation>=1.4",
+    # matching and polylines of the models for driving
+    "scipy>=1.10",
+    "shapely>=2.0",
 ]
+# ONNX files: written by torch.onnx through onnxscript, run and compared in ONNX Runtime.
+EXPORT = ["onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.5"]
 DEV = [
     *TRAIN,
     "clang-format",
     "codespell",
     "mypy",
+    "openvino>=2025.0",
     "pre-commit",
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -65,13 +71,14 @@ setup(
         "ops_dcnv3",
         "huggingface_hub>=0.25",
         "numpy>=1.24",
-        "pillow>=10",
+        "pillow>=10.1",
         "safetensors>=0.4.3",
     ],
     extras_require={
         "train": TRAIN,
         "openmmlab": OPENMMLAB,
         "deepspeed": DEEPSPEED,
+        "export": EXPORT,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["internimage = internimage.cli:main"]},

@@ -19,7 +19,6 @@ from classification.launch.startup import exit_on_ctrl_c
 if __name__ == "__main__":
     exit_on_ctrl_c("extract_feature.py")
 
-import torch
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from yacs.config import CfgNode
@@ -27,15 +26,12 @@ from yacs.config import CfgNode
 from classification.data.transforms import build_preprocessing
 from classification.distributed import start_ranks
 from classification.feature_maps import draw_feature_maps, extract_features, list_keys
-from classification.inference import load_weights_to_evaluate
+from classification.inference import build_saved_model
 from classification.launch.arguments import SettingsParser
 from classification.launch.command_line import run_script
 from classification.models import build_model
-from classification.pretrained import check_is_there
-from internimage import InternImage, InternImageMetaFormer, read_checkpoint, save_checkpoint
-from internimage.checkpoint_layouts import count_classes
+from internimage import InternImage, InternImageMetaFormer, save_checkpoint
 from internimage.heads import NUM_CLASSES
-from internimage.hub import find_release
 from internimage.image import load_image, normalize, resize_and_crop
 from internimage.metaformer import with_unknown_meta
 from internimage.processes import leave
@@ -103,22 +99,12 @@ def _save(target: Path, pixels: Tensor, features: dict[str, Tensor]) -> None:
 
 def _build(config: CfgNode, *, use_ema: bool) -> InternImage:
     """Builds the model with MODEL.RESUME's or MODEL.PRETRAINED's weights and classes."""
-    source = config.MODEL.RESUME or config.MODEL.PRETRAINED
-    num_classes = config.MODEL.NUM_CLASSES or NUM_CLASSES
-    torch.manual_seed(config.SEED)  # random weights are the same at every call
-    if not source:
+    saved = build_saved_model(config, use_ema=use_ema)
+    if saved.weights is None:
         print(f"{NAME}: no --resume: the weights are random, the features mean nothing")
-        return build_model(config, num_classes=num_classes)
-    release = None if Path(source).is_file() else find_release(source)
-    if release is not None:
-        num_classes = release.num_classes
     else:
-        check_is_there(source, "MODEL.RESUME" if config.MODEL.RESUME else "MODEL.PRETRAINED")
-        weights = read_checkpoint(source, use_ema=use_ema).state_dict
-        num_classes = count_classes(weights) or num_classes
-    model = build_model(config, num_classes=num_classes)
-    print(load_weights_to_evaluate(config, model, use_ema=use_ema))
-    return model
+        print(saved.weights)
+    return saved.model
 
 
 if __name__ == "__main__":

@@ -5,16 +5,18 @@ Shape legend: N images of a batch on one rank, H W pixels, K classes.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
 from classification.evaluation import Forward
+from classification.models import build_model
 from classification.pretrained import check_is_there, check_size
 from classification.strategies.precision import Precision
 from classification.strategies.torch_native import in_memory_format
-from internimage import CheckpointMetadata, InternImage, load_checkpoint
+from internimage import CheckpointMetadata, InternImage, load_checkpoint, read_checkpoint
 from internimage.checkpoint import load_weights
 from internimage.checkpoint_file import open_checkpoint
 from internimage.checkpoint_layouts import EMA_CONTAINERS, count_classes, select_state_dict
@@ -22,6 +24,51 @@ from internimage.hub import find_release
 from internimage.imagenet22k import NUM_22K_CLASSES, imagenet_1k_rows
 
 NUM_1K_CLASSES = 1000
+
+
+class SavedModel(NamedTuple):
+    """A model, and where its weights are from.
+
+    Args:
+        model: The model.
+        weights: What was loaded, a line; None if the weights are random.
+        class_names: Those that the weights came with, or none.
+    """
+
+    model: InternImage
+    weights: str | None
+    class_names: tuple[str, ...]
+
+
+def build_saved_model(config: CfgNode, *, use_ema: bool) -> SavedModel:
+    """Builds the model with the weights and the classes of MODEL.RESUME or MODEL.PRETRAINED.
+
+    No data is needed. Without either the weights are random, the same at every call.
+
+    Args:
+        config: The settings.
+        use_ema: Whether to take the averaged weights of a training checkpoint.
+
+    Raises:
+        ValueError: The weights are of another model, or the file is broken.
+        OSError: There is no such file, or no network to download a released name.
+    """
+    source = config.MODEL.RESUME or config.MODEL.PRETRAINED
+    num_classes = config.MODEL.NUM_CLASSES or NUM_1K_CLASSES
+    torch.manual_seed(config.SEED)
+    if not source:
+        return SavedModel(build_model(config, num_classes=num_classes), None, ())
+    class_names: tuple[str, ...] = ()
+    release = None if Path(source).is_file() else find_release(source)
+    if release is not None:
+        num_classes = release.num_classes
+    else:
+        check_is_there(source, "MODEL.RESUME" if config.MODEL.RESUME else "MODEL.PRETRAINED")
+        saved = read_checkpoint(source, use_ema=use_ema)
+        num_classes = count_classes(saved.state_dict) or num_classes
+        class_names = () if saved.metadata is None else saved.metadata.class_names
+    model = build_model(config, num_classes=num_classes)
+    return SavedModel(model, load_weights_to_evaluate(config, model, use_ema=use_ema), class_names)
 
 
 def load_weights_to_evaluate(

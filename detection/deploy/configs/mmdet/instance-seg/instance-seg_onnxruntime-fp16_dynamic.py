@@ -1,0 +1,6 @@
+"""Boxes and masks in ONNX Runtime, the network in float16, for images of any size."""
+
+_base_ = [
+    "../_base_/base_instance-seg_dynamic.py",
+    "../../../../../internimage/integrations/openmmlab/export/deploy_bases/onnxruntime_fp16.py",
+]
