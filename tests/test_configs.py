@@ -1,4 +1,4 @@
-"""Configs of detection and segmentation alike."""
+"""Configs of all tasks with OpenMMLab alike."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from tests.config_facts import ROOT, leaves
 from tests.script_runs import run_script
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize(
+    ("task", "package"),
+    [
+        ("detection", "detection"),
+        ("segmentation", "segmentation"),
+        ("autonomous_driving", "driving"),
+    ],
+)
 def test_configs_are_found_from_any_directory(
-    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     configs = ROOT / task / "configs"
     config = Config.fromfile(configs / f"{min(leaves(configs))}.py")
     assert config.custom_imports.imports == [
         "internimage.integrations.openmmlab",
-        f"internimage.integrations.openmmlab.{task}",
+        f"internimage.integrations.openmmlab.{package}",
     ]
 
 

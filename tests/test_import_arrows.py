@@ -23,9 +23,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "ops_dcnv3": frozenset(),
     "internimage": frozenset({"ops_dcnv3"}),
     "classification": frozenset({"ops_dcnv3", "internimage"}),
+    "autonomous_driving": frozenset({"ops_dcnv3", "internimage"}),
     "detection": frozenset({"ops_dcnv3", "internimage"}),
     "segmentation": frozenset({"ops_dcnv3", "internimage"}),
-    "tools": frozenset({"ops_dcnv3", "internimage", "classification", "detection", "segmentation"}),
+    "tensorrt": frozenset({"ops_dcnv3", "internimage"}),
+    "tools": frozenset(
+        {
+            *("ops_dcnv3", "internimage"),
+            *("autonomous_driving", "classification", "detection", "segmentation"),
+        }
+    ),
 }
 OUTSIDERS = frozenset({"tests", "benchmarks", "build"})
 
@@ -33,22 +40,26 @@ OUTSIDERS = frozenset({"tests", "benchmarks", "build"})
 # are the part "".
 LAYERED = Path("internimage", "integrations", "openmmlab")
 MODELS = frozenset({"", "data"})
+TASKS = frozenset({"detection", "segmentation", "driving"})
 LAYERS: dict[str, frozenset[str]] = {
     "": frozenset(),
     "data": frozenset({""}),
     "detection": MODELS,
     "segmentation": MODELS,
-    "scripts": MODELS | {"detection", "segmentation"},
-    "prediction": MODELS | {"detection", "segmentation", "scripts"},
+    "driving": MODELS,
+    "scripts": MODELS | TASKS,
+    "prediction": MODELS | TASKS | {"scripts"},
+    "export": MODELS | TASKS | {"scripts", "prediction"},
 }
 
 # Frameworks with a model zoo of their own, and the folders that may lean on one of them.
-OPENMMLAB = frozenset({"mmcv", "mmdet", "mmdet3d", "mmengine", "mmpretrain", "mmseg"})
+OPENMMLAB = frozenset({"mmcv", "mmdeploy", "mmdet", "mmdet3d", "mmengine", "mmpretrain", "mmseg"})
 FRAMEWORKS = OPENMMLAB | {"timm", "transformers"}
 MAY_USE: dict[Path, frozenset[str]] = {
     Path("internimage", "integrations"): FRAMEWORKS,
     # timm's schedules, augmentation and moving averages; the model is ours.
     Path("classification"): frozenset({"timm"}),
+    Path("autonomous_driving"): OPENMMLAB,
     Path("detection"): OPENMMLAB,
     Path("segmentation"): OPENMMLAB,
 }
@@ -153,6 +164,7 @@ def test_every_room_has_files_to_check(room: str):
         ("classification/a.py", "import mmengine", "imports mmengine"),
         ("classification/a.py", "from detection import train", "imports detection"),
         ("detection/a.py", "import classification.config", "imports classification"),
+        ("autonomous_driving/a.py", "from detection import train", "imports detection"),
         ("detection/a.py", "from timm.data import Mixup", "imports timm.data"),
         ("detection/a.py", "import segmentation.train", "imports segmentation.train"),
         ("segmentation/a.py", "from detection import train", "imports detection"),
@@ -176,8 +188,12 @@ def test_a_forbidden_import_is_found(tmp_path: Path, path: str, source: str, exp
         ("data/a.py", "scripts.curves"),
         ("detection/a.py", "segmentation"),
         ("segmentation/a.py", "detection.dino"),
+        ("driving/a.py", "detection.dino"),
+        ("detection/a.py", "driving.model"),
+        ("driving/a.py", "scripts.records"),
         ("segmentation/a.py", "prediction.files"),
         ("scripts/a.py", "prediction.loading"),
+        ("prediction/a.py", "export.detector"),
     ],
 )
 def test_an_import_of_a_later_layer_is_found(tmp_path: Path, path: str, module: str):
@@ -214,7 +230,11 @@ def test_an_allowed_import_is_not_reported(tmp_path: Path, path: str, source: st
 
 def test_importing_internimage_loads_no_framework():
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, internimage; print(*sys.modules, sep='\\n')"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from internimage import *; print(*sys.modules, sep='\\n')",
+        ],
         check=True,
         capture_output=True,
         text=True,

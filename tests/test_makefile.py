@@ -28,7 +28,7 @@ STEP_COMMANDS = {
     "operator": "-e ./ops_dcnv3",
     "core": "-e '.[train]'",
     "mmcv": "tools/build_mmcv.py",
-    "dev": "-e '.[train,openmmlab,deepspeed,dev]'",
+    "dev": "-e '.[train,openmmlab,deepspeed,export,dev]'",
 }
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -168,6 +168,7 @@ def test_a_second_set_up_has_nothing_to_do(checkout: Path):
         ("setup.py", ["core", "mmcv", "dev"]),
         ("pyproject.toml", ["core", "mmcv", "dev"]),
         ("requirements/openmmlab.txt", ["torch", "operator", "core", "mmcv", "dev"]),
+        ("requirements/deployment.txt", ["dev"]),
         ("tools/build_mmcv.py", ["mmcv", "dev"]),
         ("Makefile", []),
     ],

@@ -135,7 +135,7 @@ def test_the_backbone_wheel_asks_for_the_light_core_only(backbone_wheel: Path):
     }
     assert metadata(backbone_wheel)["Requires-Python"] == ">=3.10"
     extras = set(metadata(backbone_wheel).get_all("Provides-Extra"))
-    assert extras == {"train", "openmmlab", "deepspeed", "dev"}
+    assert extras == {"train", "openmmlab", "deepspeed", "export", "dev"}
 
 
 def test_the_operator_wheel_carries_its_licence_and_needs_pytorch_only(operator_wheel: Path):

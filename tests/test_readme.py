@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ROOMS = (
     *("ops_dcnv3", "internimage", "classification", "detection"),
-    *("segmentation", "tools", "tests", "docs"),
+    *("segmentation", "autonomous_driving", "tools", "tests", "docs"),
     "requirements",
 )
 # Left behind by a command, so absent from a fresh checkout.

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import internimage
+import internimage.predict
 from internimage import cli
 
 SIZE = "internimage_test_t"
@@ -148,6 +149,19 @@ def test_random_weights_are_the_same_at_every_call(folder, monkeypatch, capsys):
     arguments = ("predict", "photo.jpg", "--model", SIZE, "--random-weights", "--json")
     first, second = (call(folder, monkeypatch, capsys, *arguments)[1] for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("cli_commands.run_list", "internimage list"), ("cli.build_parser", "internimage")],
+)
+def test_ctrl_c_is_one_line(place, name, folder, monkeypatch, capsys):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"internimage.{place}", stop)
+    line = f"{name}: stopped by SIGINT\n"
+    assert call(folder, monkeypatch, capsys, "list") == (130, "", line)
 
 
 def test_a_closed_standard_output_is_no_failure(folder):

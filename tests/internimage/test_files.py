@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ import internimage
 from internimage import checkpoint_file
 from internimage.files import write_atomically
 from internimage.image import save_image
+from tests.disks import files_of_at_most
 
 
 def test_the_content_replaces_the_old_and_nothing_else_stays(tmp_path):
@@ -48,17 +46,6 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
         write_atomically(path, write)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-@contextlib.contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The system refuses to let a file grow beyond ``size`` bytes, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):

@@ -88,6 +88,15 @@ def test_pickled_code_is_named_and_not_run(zipped, tmp_path):
     assert not trace.exists()
 
 
+def test_what_openmmlab_has_saved_is_sent_to_those_who_read_it(tmp_path: Path):
+    path = tmp_path / "detector.pth"
+    # A pickle that names a class of mmengine's; nothing of OpenMMLab is needed to refuse it.
+    named = b"cmmengine.logging.history_buffer\nHistoryBuffer\n."
+    path.write_bytes(b"\x80\x02" + named)
+    with pytest.raises(ValueError, match=r"HistoryBuffer.*; the commands of detection/ and segm"):
+        internimage.load_checkpoint(internimage.create_model(MODEL), path)
+
+
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_a_bare_pickle_of_code_is_refused_without_advice_to_run_it(protocol, tmp_path, recwarn):
     path, trace = tmp_path / "model.pth", tmp_path / "ran"

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tests.segmentation.small_segmentors import mask2former_head
 from tests.tiny_models import save_checkpoint, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,30 @@ model = dict(
 )
 test_dataloader = dict(dataset=dict(type="BaseSegDataset", metainfo=dict(classes={NAMES!r})))
 """
+
+SEGFORMER = f"""
+_base_ = [
+    "{BASES}/models/segformer_internimage.py",
+    "{BASES}/datasets/ade20k.py",
+    "{BASES}/default_runtime.py",
+]
+model = dict(
+    backbone=dict(arch="test_t"),
+    decode_head=dict(in_channels=[16, 32, 64, 128], channels=16, num_classes={len(NAMES)}),
+)
+test_dataloader = dict(dataset=dict(type="BaseSegDataset", metainfo=dict(classes={NAMES!r})))
+"""
+MASK2FORMER = f"""
+_base_ = [
+    "{BASES}/models/segmentor.py",
+    "{BASES}/datasets/ade20k.py",
+    "{BASES}/default_runtime.py",
+]
+custom_imports = dict(imports=["internimage.integrations.openmmlab.segmentation"])
+model = dict(backbone=dict(arch="test_t"), decode_head={mask2former_head()!r})
+test_dataloader = dict(dataset=dict(type="BaseSegDataset", metainfo=dict(classes={NAMES!r})))
+"""
+SEGMENTORS = {"upernet": UPERNET, "segformer": SEGFORMER, "mask2former": MASK2FORMER}
 
 
 def tiny_config(folder: Path, text: str = UPERNET, **changes: Any) -> Path:
