@@ -57,12 +57,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         TypeError: a value is no tensor, as in a whole checkpoint.
         ValueError: two keys become one, or a quarter of a feed-forward layer is missing.
     """
-    for key, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"convert_state_dict: expected names with a tensor each, got {key!r} with "
-                f"{type(value).__name__}; of a checkpoint give its state_dict"
-            )
+    require_tensors("convert_state_dict", state_dict)
     weights = dict(state_dict)
     while weights and all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
@@ -98,17 +93,46 @@ def convert_on_load(module: nn.Module, state_dict: dict[str, Tensor], prefix: st
         state_dict: of ``module`` and of what it may be a part of.
         prefix: what the names of ``module`` begin with there.
     """
+    convert_in_place(convert_state_dict, state_dict, prefix)
+
+
+def convert_in_place(
+    convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    state_dict: dict[str, Tensor],
+    prefix: str,
+) -> None:
+    """Rename what a module will load; names that are today's keep their order.
+
+    Args:
+        convert: :func:`convert_state_dict`, or the like of other models.
+        state_dict: of the module and of what it may be a part of.
+        prefix: what the names of the module begin with there.
+    """
     own = {
         key.removeprefix(prefix): value
         for key, value in state_dict.items()
         if key.startswith(prefix)
     }
-    converted = convert_state_dict(own)
+    converted = convert(own)
     if list(converted) == list(own):
         return
     for key in own:
         del state_dict[prefix + key]
     state_dict.update({prefix + key: value for key, value in converted.items()})
+
+
+def require_tensors(name: str, state_dict: Mapping[str, Any]) -> None:
+    """Refuse, in the words of the function ``name``, a mapping that holds more than tensors.
+
+    Raises:
+        TypeError: a value is no tensor, as in a whole checkpoint.
+    """
+    for key, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name}: expected names with a tensor each, got {key!r} with "
+                f"{type(value).__name__}; of a checkpoint give its state_dict"
+            )
 
 
 def _rename(key: str) -> str:

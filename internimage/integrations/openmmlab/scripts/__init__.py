@@ -1,4 +1,4 @@
-"""What the scripts of detection and segmentation share, around mmengine's Runner.
+"""What the scripts of detection, segmentation and driving share, around mmengine's Runner.
 
 ``arguments`` is the command line; ``config_file``, ``own_data`` and ``data_checks`` make a config
 of it that can be trained; ``ranks`` starts the processes; ``safe_loading`` and ``checkpoints`` read

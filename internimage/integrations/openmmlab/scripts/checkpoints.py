@@ -6,6 +6,7 @@ mmengine loads what fits and goes on; a missing prefix then trains or tests a ra
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
@@ -19,7 +20,11 @@ from torch import Tensor, nn
 from internimage.checkpoint import LoadReport
 from internimage.checkpoint_layouts import ANCHOR, strip_wrappers
 from internimage.integrations.openmmlab.convert import convert_state_dict
-from internimage.integrations.openmmlab.scripts.checkpoint_kinds import SEGMENTOR, kind_of
+from internimage.integrations.openmmlab.scripts.checkpoint_kinds import (
+    SEGMENTOR,
+    is_of_driving,
+    kind_of,
+)
 from internimage.integrations.openmmlab.scripts.safe_loading import read_checkpoint
 
 __all__ = [
@@ -51,7 +56,12 @@ def weights_of(checkpoint: Mapping[str, Any], origin: str) -> dict[str, Tensor]:
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"expected a checkpoint with weights, got {origin} without any")
-    return convert_state_dict(strip_wrappers(tensors))
+    weights = strip_wrappers(tensors)
+    if is_of_driving(weights):
+        # needs mmdet, which scripts of segmentors do without
+        driving = importlib.import_module("internimage.integrations.openmmlab.driving.convert")
+        return driving.convert_driving(weights)
+    return convert_state_dict(weights)
 
 
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:

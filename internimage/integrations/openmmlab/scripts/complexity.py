@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -28,6 +28,7 @@ from internimage.integrations.openmmlab.scripts.layer_counter import (
     LayerCounter,
     SizesAreNumbers,
 )
+from internimage.integrations.openmmlab.scripts.model_building import build_model
 from internimage.integrations.openmmlab.scripts.ranks import replace_sync_batch_norm
 from ops_dcnv3.modules import DCNv3
 
@@ -107,7 +108,7 @@ def count_config(config: Config, height: int, width: int) -> tuple[ModelComplexi
     if "data_preprocessor" in config:
         config.model.setdefault("data_preprocessor", config.data_preprocessor)
     with torch.device("meta"):
-        model = MODELS.build(config.model).eval()
+        model = build_model(config.model).eval()
     model.to("meta")
     parameters = count_parameters(model)
     image = torch.zeros(1, 3, height, width, device="meta")

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from internimage.integrations.openmmlab.scripts.config_parts import DRIVING, TASKS, task_of
 from internimage.integrations.openmmlab.scripts.config_values import check_values
 from internimage.integrations.openmmlab.scripts.old_config import check_generation, old_keys
 from internimage.integrations.openmmlab.scripts.own_data import OWN_DATA_KEYS, apply_own_data
@@ -59,9 +60,6 @@ RUNNER_KEYS = (
     "custom_imports",
 )
 """What a config may have at its top for mmengine's runner and for these scripts."""
-
-TASKS = {"mmdet": "detection", "mmseg": "segmentation"}
-"""Of each library's scope the folder with scripts and configs."""
 
 
 def read_config(
@@ -119,13 +117,14 @@ def check_task(config: Config, configs: Path) -> None:
         configs: The folder of configs beside the script, ``detection/configs`` or the like.
 
     Raises:
-        ValueError: The library that the config asks for is another task's.
+        ValueError: What the config imports, or the library that it asks for, is another task's.
     """
-    task, wanted = configs.parent.name, TASKS.get(config.get("default_scope"))
-    if wanted is not None and task in TASKS.values() and task != wanted:
+    task, wanted = configs.parent.name, task_of(config)
+    if wanted is not None and task in (*TASKS.values(), DRIVING) and task != wanted:
+        scope = f" with default_scope = {config.get('default_scope')!r}"
         raise ValueError(
-            f"expected a config of {task}, got {config.filename} with default_scope = "
-            f"{config.default_scope!r}: the scripts in {wanted}/ take it"
+            f"expected a config of {task}, got {config.filename}"
+            f"{'' if DRIVING in (task, wanted) else scope}: the scripts in {wanted}/ take it"
         )
 
 

@@ -16,8 +16,28 @@ DATA_ROOT = "data_root"
 LOADERS = {"train_dataloader": "train", "val_dataloader": "val", "test_dataloader": "val"}
 EVALUATORS = {"val_evaluator": "val_dataloader", "test_evaluator": "test_dataloader"}
 
+TASKS = {"mmdet": "detection", "mmseg": "segmentation"}
+"""Of each library's scope the folder with scripts and configs."""
+
+DRIVING = "autonomous_driving"
+DRIVING_PACKAGE = "internimage.integrations.openmmlab.driving"
+"""What configs of driving import, whose scope is mmdet's as well."""
+
 # They hold a num_classes that counts something else.
 NOT_HEADS = ("backbone", "fed_loss")
+
+
+def task_of(config: Config) -> str | None:
+    """Return the folder whose scripts a config is for, None where nothing tells."""
+    if is_driving(config):
+        return DRIVING
+    return TASKS.get(config.get("default_scope"))
+
+
+def is_driving(config: Config) -> bool:
+    """Return whether a config is of driving: of frames with several cameras, without boxes."""
+    imports = (config.get("custom_imports") or {}).get("imports") or ()
+    return DRIVING_PACKAGE in ([imports] if isinstance(imports, str) else imports)
 
 
 def leaf_datasets(config: Config, loader: str) -> list[tuple[str, dict[str, Any]]]:

@@ -12,7 +12,10 @@ from matplotlib.figure import Figure
 
 from internimage.files import write_atomically
 
-HEADLINES = ("bbox_mAP", "segm_mAP", "mIoU", "mAcc", "mAP", "bbox_AP", "AP", "JI")
+HEADLINES = (
+    *("bbox_mAP", "segm_mAP", "mIoU", "mAcc", "mAP", "bbox_AP", "AP", "JI"),
+    *("OLS", "DET_l", "DET_t"),
+)
 """The scores that are drawn, of the many that are measured."""
 
 INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"

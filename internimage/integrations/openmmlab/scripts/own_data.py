@@ -26,6 +26,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     PALETTE,
     annotation_path,
     heads,
+    is_driving,
     leaf_datasets,
 )
 from internimage.integrations.openmmlab.scripts.own_classes import set_classes, set_palette
@@ -46,6 +47,9 @@ OWN_DATA_KEYS = (
 and the folder of images, relative to ``data_root``; for semantic masks those of ``own_masks``. The
 test reads what the validation reads."""
 
+DRIVING_KEYS = (DATA_ROOT, "train_ann_file", "val_ann_file")
+"""Those that data sets of driving have as well."""
+
 # In a data set's data_prefix: the images of most sets, the folder of a year of Pascal VOC.
 IMAGE_PREFIXES = ("img", "img_path", "sub_data_root")
 
@@ -63,6 +67,7 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
             them beside one.
     """
     own_masks.require_semantic(config, given)
+    _require_images(config, given)
     before = {
         loader: [dict(leaf) for _, leaf in leaf_datasets(config, loader)] for loader in LOADERS
     }
@@ -87,6 +92,16 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
         set_classes(config, given)
     if config.get(PALETTE) is not None:
         set_palette(config, given)
+
+
+def _require_images(config: Config, given: Collection[str]) -> None:
+    """Refuse keys that frames of several cameras have no use for."""
+    keys = [key for key in OWN_DATA_KEYS if key in given and key not in DRIVING_KEYS]
+    if keys and is_driving(config):
+        raise ValueError(
+            f"expected {', '.join(DRIVING_KEYS)} of the keys for own data in --cfg-options, got "
+            f"{keys[0]}: the images of a frame and its classes stand in the annotations"
+        )
 
 
 def _spread(config: Config, key: str, part: str, write: Any, *, is_given: bool) -> None:

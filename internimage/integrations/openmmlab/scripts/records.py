@@ -21,7 +21,10 @@ HISTORY = "history.json"
 CURVES = "curves.png"
 
 PERCENT = frozenset({"aAcc", "mIoU", "mAcc", "mDice", "mFscore", "mPrecision", "mRecall"})
-"""Scores that mmseg reports in percent; here all are 0-1."""
+"""Scores that mmseg, and the metric of occupancy, report in percent; here all are 0-1."""
+
+PERCENT_OF_CLASS = "IoU_"
+"""What such scores of one class begin with."""
 
 History = dict[str, list[list[Any]]]
 
@@ -41,7 +44,8 @@ def to_scores(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         short = name.rpartition("/")[2]
         key = short if short not in scores else name
         # mmseg's are rounded, but to the nearest of 32 bits.
-        share = round(number / 100, 6) if short in PERCENT else number
+        in_percent = short in PERCENT or short.startswith(PERCENT_OF_CLASS)
+        share = round(number / 100, 6) if in_percent else number
         scores[key] = share if math.isfinite(number) else None
     return scores
 

@@ -9,16 +9,21 @@ from typing import Any
 
 import cv2
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from internimage.integrations.openmmlab.data.image_files import check_image
 from internimage.integrations.openmmlab.data.mask_file import read_mask
 from internimage.integrations.openmmlab.scripts.data_checks import require_images
+from internimage.integrations.openmmlab.scripts.model_building import naming_part
 
 ABOUT_DATA = (ValueError, OSError, RuntimeError, ArithmeticError, AssertionError, cv2.error)
 """What transforms raise about an image: other errors are mistakes of a program."""
 
 PATHS = ("img_path", "seg_map_path")
+CAMERAS = "img_paths"
+"""Of a frame of driving: the images of all cameras."""
+
 JPEG = (".jpg", ".jpeg")
 JPEG_END = b"\xff\xd9"
 
@@ -27,8 +32,17 @@ class NamingRunner(Runner):
     """Builds its loaders so that an error about an image names the image.
 
     A hook would come too late: a schedule by steps starts the workers of its loader when it is
-    built.
+    built. A setting that a part of the model cannot take is an error that names the part.
     """
+
+    def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
+        """Build the model, or return it as it is.
+
+        Raises:
+            ValueError: A part does not take its settings.
+        """
+        with naming_part():
+            return super().build_model(model)
 
     @staticmethod
     def build_dataloader(
@@ -65,11 +79,13 @@ class NamingPipeline:
         return self.pipeline.transforms
 
     def __call__(self, data: dict[str, Any]) -> Any:
-        """Transform an image.
+        """Transform an image, or the images of a frame.
 
         Raises:
             ValueError: It is cut short, or a transform cannot take it and has not named it itself.
         """
+        if CAMERAS in data:
+            return self._transform_frame(data)
         paths = [str(data[name]) for name in PATHS if data.get(name)]
         if paths:
             _require_whole(paths[0])
@@ -83,6 +99,20 @@ class NamingPipeline:
             raise ValueError(
                 f"expected {'a mask' if is_mask else 'an image'} that the transforms can take, got "
                 f"{paths[is_mask]}: {text}"
+            ) from error
+
+    def _transform_frame(self, data: dict[str, Any]) -> Any:
+        for path in data[CAMERAS]:
+            _require_whole(str(path))
+        token = str(data.get("token"))
+        try:
+            return self.pipeline(data)
+        except ABOUT_DATA as error:
+            text = " ".join(str(error).split())
+            if token in text or any(str(path) in text for path in data[CAMERAS]):
+                raise
+            raise ValueError(
+                f"expected a frame that the transforms can take, got {token}: {text}"
             ) from error
 
 

@@ -15,7 +15,12 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from internimage.integrations.openmmlab.scripts import own_masks
-from internimage.integrations.openmmlab.scripts.config_parts import leaf_datasets
+from internimage.integrations.openmmlab.scripts.config_parts import (
+    DRIVING,
+    is_driving,
+    leaf_datasets,
+    task_of,
+)
 
 # Metrics by their type: the argument that says what to measure, and what it may be.
 MEASURES = {
@@ -37,8 +42,15 @@ FORMATS = {
     "LVISMetric": "outfile_prefix",
     "IoUMetric": "output_dir",
     "CityscapesMetric": "output_dir",
+    "OccupancyMetric": "output_dir",
+    "OpenLaneMetric": "output_dir",
+    "VectorMapMetric": "output_dir",
 }
-DUMPS = {"mmdet": "DumpDetResults", "mmseg": "DumpLabelMaps"}
+DUMPS = {
+    "detection": "DumpDetResults",
+    "segmentation": "DumpLabelMaps",
+    DRIVING: "DumpDrivingResults",
+}
 OF_CLASSES = {
     "IoUMetric": "IoUMetricOfClasses",
     "CityscapesMetric": "CityscapesMetricOfClasses",
@@ -49,6 +61,7 @@ LABELS_ALONE = frozenset({*OF_CLASSES, *OF_CLASSES.values(), "DumpLabelMaps"})
 """Metrics of label maps: the scores behind these are not kept for them."""
 
 WINDOWS = {"mmdet": "DetVisualizationHook", "mmseg": "SegVisualizationHook"}
+PICTURES = "DrivingPicturesHook"
 SCORE_THRESHOLD = 0.3
 OPACITY = 0.5
 
@@ -172,7 +185,7 @@ def _dump(config: Config, path: str) -> None:
     if not path.endswith((".pkl", ".pickle")):
         raise ValueError(f"expected --out *.pkl, got {path}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    kind = DUMPS.get(config.get("default_scope"), "DumpResults")
+    kind = DUMPS.get(task_of(config) or "", "DumpResults")
     if own_masks.is_semantic(config):
         _register_label_maps()
     config.test_evaluator = [*_metrics(config), {"type": kind, "out_file_path": path}]
@@ -191,6 +204,9 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
     if scope not in WINDOWS:
         raise ValueError(f"expected default_scope {' or '.join(WINDOWS)} to draw, got {scope}")
     folder = str(Path(args.show_dir).resolve()) if args.show_dir else None
+    if is_driving(config):
+        _draw_frames(config, args, folder)
+        return
     hook: dict[str, Any] = {"type": WINDOWS[scope], "draw": True, "interval": 1}
     hook["show"] = bool(args.show)
     if scope == "mmdet":
@@ -208,6 +224,16 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
             hooks["overlay"] = {"type": "OverlayHook", "out_dir": folder, "opacity": opacity}
 
 
+def _draw_frames(config: Config, args: argparse.Namespace, folder: str | None) -> None:
+    if folder is None or args.show:
+        raise ValueError("expected --show-dir DIR for frames of several cameras, got --show")
+    hook: dict[str, Any] = {"type": PICTURES, "out_dir": folder, "num_frames": None}
+    if args.show_score_thr is not None:
+        hook["score_threshold"] = args.show_score_thr
+    others = [hook for hook in config.custom_hooks if hook.get("type") != PICTURES]
+    config.custom_hooks = [*others, hook]
+
+
 def _register_label_maps() -> None:
     """Import what needs mmseg, which scripts of detectors do without."""
     importlib.import_module("internimage.integrations.openmmlab.scripts.label_maps")
@@ -216,7 +242,8 @@ def _register_label_maps() -> None:
 def _warn_of_drawing(config: Config, args: argparse.Namespace) -> None:
     others = {"mmseg": ("show_score_thr", "boxes"), "mmdet": ("opacity", "label maps")}
     name, things = others.get(str(config.get("default_scope")), ("", ""))
-    if name and getattr(args, name) is not None:
+    drawn = args.show or args.show_dir  # without, the parser has said that nothing is
+    if name and drawn and getattr(args, name) is not None:
         flag = name.replace("_", "-")
         warnings.warn(f"--{flag} has no effect: it is about {things}", stacklevel=3)
 
@@ -238,6 +265,8 @@ def _augment(config: Config, path: str) -> None:
 
 
 def _where_views_are(config: Config) -> str:
+    if is_driving(config):
+        return "there is nothing to augment in frames of several cameras"
     if own_masks.is_semantic(config):
         return "the bases of data sets and _base_/default_runtime.py have it"
     return "a config of dino_4scale_*_tta.py, or _base_/tta.py, has it"

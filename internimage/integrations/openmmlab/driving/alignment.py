@@ -1,0 +1,119 @@
+"""How the view of the frame before becomes the first slot of the attention over time.
+
+Shapes: B batch, Q = H W cells, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import rotate
+
+from internimage.integrations.openmmlab.driving.geometry import BEVGrid, warp_bev
+from internimage.integrations.openmmlab.driving.history import BEVHistory
+
+
+@dataclass(frozen=True)
+class AlignedHistory:
+    """History in the current frame.
+
+    Args:
+        reference: (B, 2, Q, 2), where each cell looks in history and in the current view, fractions
+            (x, y).
+        previous: (B, Q, C) in the current frame, or None if no sample has history.
+        known: (B, Q or 1, 1) bool, the cells that were in the previous view.
+        current: (B, Q, C), the queries of the first layer.
+    """
+
+    reference: Tensor
+    previous: Tensor | None = None
+    known: Tensor | None = None
+    current: Tensor | None = None
+
+    def slots(self, query: Tensor) -> Tensor:
+        """Return what a layer with these queries (B, Q, C) sees in its two slots, (B, 2, Q, C).
+
+        A cell without history finds the layer's query in both, as BEVFormer has it for whole
+        samples. With history the current slot holds the query of the first layer.
+        """
+        if self.previous is None:
+            return query[:, None].expand(-1, 2, -1, -1)
+        assert self.known is not None and self.current is not None
+        # Per cell, not per sample: training without history knows no pair of the running query in
+        # the one slot and the first query in the other.
+        both = torch.stack([self.previous.to(query.dtype), self.current], dim=1)
+        return torch.where(self.known[:, None], both, query[:, None])
+
+
+def align_by_pose(history: BEVHistory | None, query: Tensor, grid: BEVGrid) -> AlignedHistory:
+    """Warp the history by the motion of the ego.
+
+    Args:
+        history: or None if no sample has any.
+        query: (B, Q, C) of the first layer.
+        grid: the cells.
+    """
+    centres = grid.centres(query.device).flatten(0, 1)
+    reference = centres.expand(len(query), 2, -1, -1)
+    if history is None:
+        return AlignedHistory(reference)
+    warped, inside = warp_bev(history.bev, history.motion, grid)
+    return AlignedHistory(
+        reference,
+        previous=warped.flatten(2).transpose(1, 2),
+        known=inside.flatten(1)[..., None] & history.valid[:, None, None],
+        current=query,
+    )
+
+
+def align_by_can_bus(
+    history: BEVHistory,
+    query: Tensor,
+    grid: BEVGrid,
+    can_bus: Tensor,
+    *,
+    centre: tuple[float, float],
+    shift_current: bool,
+) -> AlignedHistory:
+    """Turn the history by the change of yaw, and shift where each cell looks.
+
+    For released models: the axes are those of a grid whose y is forward, while the grid's x is.
+
+    Args:
+        history: of the batch.
+        query: (B, Q, C) of the first layer.
+        grid: the cells.
+        can_bus: (B, 18), relative.
+        centre: (x, y) in cells that the history is turned about.
+        shift_current: shift the lookup of the current view too.
+    """
+    # torchvision turns counter-clockwise with y downwards, which in a grid with y upwards is
+    # clockwise: the scene turns against the ego.
+    turned = [
+        rotate(bev, angle, center=list(centre))
+        for bev, angle in zip(history.bev, can_bus[:, -1].tolist(), strict=True)
+    ]
+    reference = grid.centres(query.device).flatten(0, 1).expand(len(query), 2, -1, -1)
+    shift = can_bus_shift(can_bus, grid).to(reference)[:, None, None]
+    shift = shift * torch.tensor([1.0, float(shift_current)]).to(shift)[None, :, None, None]
+    return AlignedHistory(
+        reference + shift,
+        previous=torch.stack(turned).flatten(2).transpose(1, 2),
+        known=history.valid[:, None, None],
+        current=query,
+    )
+
+
+def can_bus_shift(can_bus: Tensor, grid: BEVGrid) -> Tensor:
+    """Return the shift (B, 2) of the view by readings (B, 18), fractions (x, y) of the range.
+
+    The formula is the original's: L the way in metres, a the yaw less the direction of the way;
+    x moves by L sin a and y by L cos a.
+    """
+    dx, dy = can_bus[:, 0], can_bus[:, 1]
+    angle = can_bus[:, -2] - torch.atan2(dy, dx)
+    way = torch.hypot(dx, dy)
+    extent = can_bus.new_tensor(grid.extent[:2])
+    return torch.stack([way * torch.sin(angle), way * torch.cos(angle)], dim=-1) / extent

@@ -1,0 +1,1 @@
+"""Readers of the driving data sets, their transforms and the order of their frames."""

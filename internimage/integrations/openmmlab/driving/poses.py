@@ -1,0 +1,117 @@
+"""Poses and cameras as NumPy float64 matrices: what readers of data sets need.
+
+A pose (4, 4) moves points of its own frame into another one: ``ego2global``, ``camera2ego``. A
+quaternion is (w, x, y, z).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+Matrix = NDArray[np.float64]
+
+_RIGID_TOLERANCE = 1e-3
+"""How far R R^T and the length of a quaternion may be from 1: data sets round, the worst to four
+digits."""
+
+
+def check_rigid(pose: ArrayLike, name: str) -> Matrix:
+    """Return a pose (4, 4) as float64, if it is a rotation and a translation.
+
+    Raises:
+        ValueError: it has another shape, holds no finite numbers, stretches, shears or mirrors.
+    """
+    matrix = np.asarray(pose, dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise ValueError(f"{name}: expected a pose of 4 x 4 finite numbers, got {matrix.tolist()}")
+    rotation = matrix[:3, :3]
+    error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    if error > _RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
+        raise ValueError(
+            f"{name}: expected a rigid pose (R R^T = 1, det R = 1), got R R^T - 1 up to {error:.2g}"
+            f" and det R = {np.linalg.det(rotation):.3g}"
+        )
+    if np.abs(matrix[3] - [0, 0, 0, 1]).max() > _RIGID_TOLERANCE:
+        raise ValueError(f"{name}: expected a pose with the last row 0 0 0 1, got {matrix[3]}")
+    return matrix
+
+
+def pose_of(rotation: ArrayLike, translation: ArrayLike, name: str = "pose_of") -> Matrix:
+    """Return the pose (4, 4) of a rotation and a translation.
+
+    Args:
+        rotation: matrix (3, 3) or quaternion (4,) of length 1.
+        translation: (3,) in metres.
+        name: of the pose, for errors.
+
+    Raises:
+        ValueError: the shapes are others, or the rotation is none.
+    """
+    turn = np.asarray(rotation, dtype=np.float64)
+    if turn.shape == (4,):
+        length = np.linalg.norm(turn)
+        # Another length says that these are other numbers than a rotation.
+        if not abs(length - 1) <= _RIGID_TOLERANCE:
+            raise ValueError(
+                f"{name}: expected a quaternion (w, x, y, z) of length 1, got {turn} of length "
+                f"{length:.4g}"
+            )
+        turn = Rotation.from_quat(turn[[1, 2, 3, 0]]).as_matrix()
+    offset = np.asarray(translation, dtype=np.float64)
+    if turn.shape != (3, 3) or offset.shape != (3,):
+        raise ValueError(
+            f"{name}: expected a rotation of shape (3, 3) or (4,) and a translation of shape (3,), "
+            f"got {turn.shape} and {offset.shape}"
+        )
+    pose = np.eye(4)
+    pose[:3, :3] = turn
+    pose[:3, 3] = offset
+    return check_rigid(pose, name)
+
+
+def quaternion_of(rotation: ArrayLike) -> Matrix:
+    """Return the quaternion (4,), w first and not negative, of a rotation (3, 3)."""
+    quaternion = Rotation.from_matrix(rotation).as_quat()[[3, 0, 1, 2]]
+    return quaternion if quaternion[0] >= 0 else -quaternion
+
+
+def yaw_of(pose: ArrayLike) -> float:
+    """Return the heading of a pose (4, 4) or a rotation (3, 3), in rad within [0, 2 pi)."""
+    matrix = np.asarray(pose, dtype=np.float64)
+    return float(np.arctan2(matrix[1, 0], matrix[0, 0]) % (2 * np.pi))
+
+
+def ego_to_image(intrinsic: ArrayLike, camera2ego: ArrayLike, name: str = "ego_to_image") -> Matrix:
+    """Return ego2img (4, 4): ego metres to (u d, v d, d, 1), u and v in pixels of the raw image.
+
+    Args:
+        intrinsic: (3, 3), pixels.
+        camera2ego: pose of the camera (4, 4): x right, y down, z along its view.
+        name: of the camera, for errors.
+
+    Raises:
+        ValueError: the intrinsic matrix has another shape, no focal length or another last row, or
+            the pose is not rigid.
+    """
+    k = np.asarray(intrinsic, dtype=np.float64)
+    # A transposed matrix has its principal point in the last row.
+    if k.shape != (3, 3) or not (
+        np.isfinite(k).all() and min(k[0, 0], k[1, 1]) > 0 and np.array_equal(k[2], [0, 0, 1])
+    ):
+        raise ValueError(
+            f"{name}: expected an intrinsic matrix (3, 3) with focal lengths above 0 and the last "
+            f"row 0 0 1, got {k.tolist()}"
+        )
+    view = np.eye(4)
+    view[:3, :3] = k
+    return view @ np.linalg.inv(check_rigid(camera2ego, name))
+
+
+def scale_image(ego2img: ArrayLike, scale_x: float, scale_y: float) -> Matrix:
+    """Return ego2img (..., 4, 4) for images that are resized by these factors."""
+    scaled = np.array(ego2img, dtype=np.float64)
+    scaled[..., 0, :] *= scale_x
+    scaled[..., 1, :] *= scale_y
+    return scaled

@@ -1,0 +1,81 @@
+"""The canvas of a vectorised map: metres as cells, and cells as the tokens of a sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+END = 0
+"""The token that ends a polyline; a cell's token is its index plus one."""
+
+
+@dataclass(frozen=True)
+class MapCanvas:
+    """A rectangle of the ground around the vehicle and its cells.
+
+    Args:
+        range: x_min, y_min, x_max, y_max in metres, ego frame.
+        cells: cells along x and along y.
+        slack: metres that the canvas is longer than the range, at its upper ends alone.
+
+    Raises:
+        ValueError: the range is empty, or an axis has fewer than two cells.
+    """
+
+    range: tuple[float, float, float, float] = (-30.0, -15.0, 30.0, 15.0)
+    cells: tuple[int, int] = (200, 100)
+    slack: float = 2.0  # the original's, whose weights know the tokens so
+
+    def __post_init__(self) -> None:
+        """Check the numbers, and take lists of a config as tuples."""
+        object.__setattr__(self, "range", tuple(float(value) for value in self.range))
+        object.__setattr__(self, "cells", tuple(int(value) for value in self.cells))
+        if len(self.range) != 4 or any(
+            low >= high for low, high in zip(self.range[:2], self.range[2:], strict=True)
+        ):
+            raise ValueError(
+                "MapCanvas: expected range = x_min, y_min, x_max, y_max with every minimum below "
+                f"its maximum, got {self.range}"
+            )
+        if len(self.cells) != 2 or min(self.cells) < 2:
+            raise ValueError(f"MapCanvas: expected 2 or more cells an axis, got {self.cells}")
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens: the cells of the longer axis, and the end."""
+        return max(self.cells) + 1
+
+    @property
+    def origin(self) -> NDArray[np.float64]:
+        """The corner (x_min, y_min) in metres."""
+        return np.array(self.range[:2])
+
+    @property
+    def size(self) -> NDArray[np.float64]:
+        """Length along x and y in metres, with the slack."""
+        return np.array(self.range[2:]) - self.origin + self.slack  # metres
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """What a fraction of the canvas is multiplied by to get a cell's index."""
+        # One less than the cells, so that the upper edge itself, fraction 1, is in the last cell.
+        return np.array(self.cells) - 1.0
+
+    def to_fractions(self, points: NDArray[Any]) -> NDArray[np.float64]:
+        """Turn points (..., 2) in metres into fractions of the canvas."""
+        return (np.asarray(points, np.float64) - self.origin) / self.size
+
+    def to_tokens(self, fractions: NDArray[Any]) -> NDArray[np.int64]:
+        """Turn fractions (..., 2) into tokens (..., 2), 1 or more."""
+        # Rounded down: to_metres gives the other half of the cell back.
+        return (np.asarray(fractions) * self.scale).astype(np.int64) + 1
+
+    def to_metres(self, tokens: NDArray[Any]) -> NDArray[np.float64]:
+        """Turn tokens (..., 2) into the middle of their cells, in metres.
+
+        The original takes the lower corner of a cell, which moves every line by half a cell.
+        """
+        return (np.asarray(tokens) - 0.5) / self.scale * self.size + self.origin
