@@ -33,9 +33,11 @@ def run_tool(name: str, tool: Callable[[], None], *, resumes: bool = False) -> i
         tool()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        _say(name, f"error: {error}{hint if full else ''}")
+        said = str(error).removeprefix(f"{name}: ")
+        _say(name, f"error: {said}{hint if full else ''}")
     except ValueError as error:
-        _say(name, f"error: {error}")
+        # Functions of the tool begin their errors with its name, which the line begins with.
+        _say(name, f"error: {str(error).removeprefix(f'{name}: ')}")
     except KeyboardInterrupt:
         _say(name, f"stopped{hint}")
         return STOPPED

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts train.py or test.py of a task with OpenMMLab: what dist_*.sh and slurm_*.sh of detection
-# and segmentation share.
+# Starts train.py or test.py of a task with OpenMMLab: what dist_*.sh and slurm_*.sh of detection,
+# segmentation and driving share.
 #
 #   tools/ranks/openmmlab.sh PROGRAM [arguments of the program]
 #

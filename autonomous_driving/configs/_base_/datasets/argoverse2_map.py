@@ -1,0 +1,42 @@
+"""Argoverse 2's maps: seven images of 256 x 455, whose proportions are not kept."""
+
+data_root = "data/argoverse2"
+train_ann_file = "train_annotations.json"
+val_ann_file = "val_annotations.json"
+
+train_pipeline = [
+    dict(type="LoadDrivingImages"),
+    dict(type="ResizeDrivingImages", size=(256, 455)),
+    dict(type="LoadVectorMap"),
+    dict(type="PackDrivingInputs"),
+]
+test_pipeline = train_pipeline
+train_dataloader = dict(
+    batch_size=5,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="ArgoverseMapDataset",
+        data_root=data_root,
+        ann_file=train_ann_file,
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="ArgoverseMapDataset",
+        data_root=data_root,
+        ann_file=val_ann_file,
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type="VectorMapMetric")
+test_evaluator = val_evaluator

@@ -1,0 +1,76 @@
+"""Collects the frames of OpenLane-V2, subset A, into one pickle a split, which training reads.
+
+python tools/make_openlane_pickles.py data/OpenLane-V2
+
+    DIR/data_dict_subset_A.json                    the frames of each split, from the data set
+    DIR/data_dict_subset_A_{train,val,test}.pkl    what this writes
+
+Lanes of train keep their 201 points; those of val have the 11 by which they are scored.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from internimage.openmmlab_needed import openmmlab_needed
+
+with openmmlab_needed("make_openlane_pickles"):
+    from internimage.integrations.openmmlab.driving.data.openlane import collect_split
+    from internimage.integrations.openmmlab.driving.data.pickles import write_pickle
+    from tools.command_line import run_tool
+
+NAME = "make_openlane_pickles"
+LIST = "data_dict_subset_A"
+
+
+def write_pickles(root: Path, splits: Sequence[str] | None = None) -> dict[str, int]:
+    """Writes the pickles of splits and returns their numbers of frames.
+
+    Args:
+        root: Folder of the data set.
+        splits: Which ones; None for all of the list.
+
+    Raises:
+        FileNotFoundError: The list or a frame is missing.
+        ValueError: A file is no json or a frame is not whole, or there is no such split.
+    """
+    path = root / f"{LIST}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{NAME}: expected the list of the frames, got no file {path}")
+    try:
+        listed = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{NAME}: expected json, got {path}: {error}") from error
+    if not isinstance(listed, dict):
+        raise ValueError(f"{NAME}: expected frames by split in {path}, got {listed!r:.40}")
+    unknown = [split for split in splits or () if split not in listed]
+    if unknown:
+        raise ValueError(f"{NAME}: expected splits out of {sorted(listed)}, got {unknown}")
+    counts = {}
+    for split in splits or listed:
+        frames = collect_split(root, listed[split], split)
+        write_pickle(root / f"{LIST}_{split}.pkl", frames)
+        counts[split] = len(frames)
+    return counts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=NAME, description="Writes the pickles of OpenLane-V2.")
+    parser.add_argument("root", type=Path, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all of the list")
+    args = parser.parse_args(arguments)
+    return run_tool(NAME, lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    for split, count in write_pickles(args.root, args.splits).items():
+        print(f"{args.root / f'{LIST}_{split}.pkl'}: {count:,} frames")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
