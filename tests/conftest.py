@@ -14,12 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
+from tests.exported_models import exported  # noqa: F401
 from tests.shell_runs import fakes  # noqa: F401
 from tests.trained_runs import (  # noqa: F401
     digit_scenes,
+    driving_scenes,
     sort_trained_last,
+    trained_lanes,
+    trained_occupancy,
     trained_run,
     trained_segmentor,
+    trained_vector_map,
     trainings,
 )
 

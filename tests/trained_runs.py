@@ -21,11 +21,42 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a fixture's model is trained by.
+
+    Args:
+        config: in the checkout; the folder at its front has the script.
+        scenes: the fixture that makes its data.
+        part: folder of its data within those.
+    """
+
+    config: str
+    scenes: str
+    part: str = ""
+
+
+def _of_driving(config: str, part: str) -> Recipe:
+    return Recipe(f"autonomous_driving/configs/{config}", "driving_scenes", part)
+
+
 RECIPES = {
-    "trained_run": ("detection", "mask_rcnn_internimage_n_fpn.py"),
-    "trained_segmentor": ("segmentation", "upernet_internimage_n.py"),
+    "trained_run": Recipe(
+        "detection/configs/digit_scenes/mask_rcnn_internimage_n_fpn.py", "digit_scenes"
+    ),
+    "trained_segmentor": Recipe(
+        "segmentation/configs/digit_scenes/upernet_internimage_n.py", "digit_scenes"
+    ),
+    "trained_occupancy": _of_driving(
+        "occupancy_prediction/bevformer_intern_occ_tiny.py", "nuscenes"
+    ),
+    "trained_lanes": _of_driving("openlane-v2/internimage_tiny.py", "openlane"),
+    "trained_vector_map": _of_driving(
+        "Online-HD-Map-Construction/vectormapnet_intern_tiny.py", "argoverse2"
+    ),
 }
-"""Of each fixture the task and its config for the scenes of digits, in the order of training."""
+"""Of each fixture what its model is trained by, in the order of training."""
 
 PATIENCE = 3600  # seconds
 
@@ -113,11 +144,11 @@ class Trainings:
             self._ended[name].set()
 
 
-def command_of(task: str, run: TrainedRun) -> list[str]:
+def command_of(run: TrainedRun) -> list[str]:
     """Returns the command that trains, as a user would type it."""
-    script, folder = f"{task}/train.py", str(run.folder)
+    task = run.config.relative_to(ROOT).parts[0]
     return [
-        *(sys.executable, script, str(run.config), "--work-dir", folder),
+        *(sys.executable, f"{task}/train.py", str(run.config), "--work-dir", str(run.folder)),
         *("--cfg-options", run.data_option),
     ]
 
@@ -141,9 +172,20 @@ def sort_trained_last(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def digit_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scenes as ``tools/make_digit_scenes.py`` makes them when not told otherwise."""
-    folder = tmp_path_factory.mktemp("digit") / "scenes"
+    return make_scenes("digit", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def driving_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drives as ``tools/make_driving_scenes.py`` makes them when not told otherwise."""
+    return make_scenes("driving", tmp_path_factory)
+
+
+def make_scenes(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder with what the tool for scenes of this kind has made."""
+    folder = tmp_path_factory.mktemp(kind) / "scenes"
     done = subprocess.run(
-        [sys.executable, "tools/make_digit_scenes.py", "--out", folder],
+        [sys.executable, f"tools/make_{kind}_scenes.py", "--out", folder],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -166,13 +208,12 @@ def trainings(
     if not names:
         yield None
         return
-    scenes = request.getfixturevalue("digit_scenes")
-    runs, commands = {}, {}
+    runs = {}
     for name in names:
-        task, config = RECIPES[name]
-        path = ROOT / task / "configs" / "digit_scenes" / config
-        runs[name] = TrainedRun(tmp_path_factory.mktemp(name), scenes, path)
-        commands[name] = command_of(task, runs[name])
+        recipe = RECIPES[name]
+        scenes = request.getfixturevalue(recipe.scenes) / recipe.part
+        runs[name] = TrainedRun(tmp_path_factory.mktemp(name), scenes, ROOT / recipe.config)
+    commands = {name: command_of(run) for name, run in runs.items()}
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     running = Trainings(runs, commands)
@@ -198,3 +239,21 @@ def trained_run(trainings: Trainings) -> TrainedRun:
 def trained_segmentor(trainings: Trainings) -> TrainedRun:
     """UperNet trained on the scenes: once a session, to its end."""
     return trainings.wait_for("trained_segmentor")
+
+
+@pytest.fixture(scope="session")
+def trained_occupancy(trainings: Trainings) -> TrainedRun:
+    """BEVFormer's occupancy trained on the drives: once a session, to its end."""
+    return trainings.wait_for("trained_occupancy")
+
+
+@pytest.fixture(scope="session")
+def trained_lanes(trainings: Trainings) -> TrainedRun:
+    """The baseline of OpenLane-V2 trained on the drives: once a session, to its end."""
+    return trainings.wait_for("trained_lanes")
+
+
+@pytest.fixture(scope="session")
+def trained_vector_map(trainings: Trainings) -> TrainedRun:
+    """VectorMapNet trained on the drives: once a session, to its end."""
+    return trainings.wait_for("trained_vector_map")

@@ -1,4 +1,4 @@
-"""The shell scripts of detection and segmentation start what they say."""
+"""The shell scripts of detection, segmentation and driving start what they say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.shell_runs import after, run_shell
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True, params=["detection", "segmentation"])
+@pytest.fixture(autouse=True, params=["detection", "segmentation", "autonomous_driving"])
 def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The folder whose scripts are run, which is the working directory."""
     monkeypatch.chdir(ROOT / request.param)

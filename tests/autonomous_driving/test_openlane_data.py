@@ -1,0 +1,273 @@
+"""OpenLane-V2 from its files to what a model gets, and what is said of damaged ones."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from internimage.integrations.openmmlab.driving import OpenLaneDataset, OpenLaneMetric
+from internimage.integrations.openmmlab.driving.data.pickles import read_pickle, write_pickle
+from internimage.integrations.openmmlab.driving.lanes.bezier import bernstein
+from internimage.integrations.openmmlab.driving.lanes.layout import CAMERAS
+from tests.autonomous_driving.openlane_folder import (
+    FRONT_SIZE,
+    TIMES,
+    frame_json,
+    write_openlane_folder,
+)
+from tools.make_openlane_pickles import main, write_pickles
+
+INPUT_SIZE = (32, 64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = write_openlane_folder(
+        tmp_path_factory.mktemp("OpenLane-V2"), splits=("train", "val", "test")
+    )
+    assert write_pickles(root) == {"train": 2, "val": 2, "test": 2}
+    return root
+
+
+def read(root, split, **kwargs):
+    pipeline = [
+        {"type": "LoadDrivingImages"},
+        {"type": "ResizeDrivingImages", "size": INPUT_SIZE},
+        {"type": "LoadOpenLane"},
+        {"type": "PackDrivingInputs", "meta_keys": ("identifier",)},
+    ]
+    return OpenLaneDataset(
+        data_root=str(root),
+        ann_file=f"data_dict_subset_A_{split}.pkl",
+        pipeline=pipeline,
+        test_mode=split == "test",
+        **kwargs,
+    )
+
+
+def test_pickles_hold_the_frames_by_split_segment_and_time(folder):
+    train = read_pickle(folder / "data_dict_subset_A_train.pkl")
+    val = read_pickle(folder / "data_dict_subset_A_val.pkl")
+    assert set(train) == {("train", "00000", time) for time in TIMES}
+    truth = frame_json("train", "00000", TIMES[0])["annotation"]["lane_centerline"][1]["points"]
+    lanes = train["train", "00000", TIMES[0]]["annotation"]["lane_centerline"]
+    np.testing.assert_array_equal(lanes[1]["points"], np.float32(truth))
+    scored = val["val", "00001", TIMES[0]]["annotation"]["lane_centerline"]
+    np.testing.assert_array_equal(scored[1]["points"], np.float32(truth)[::20])
+    frame = train["train", "00000", TIMES[0]]
+    assert frame["annotation"]["topology_lcte"].dtype == np.int8
+    assert frame["sensor"][CAMERAS[3]]["extrinsic"]["rotation"].dtype == np.float64
+
+
+def test_a_point_keeps_its_place_in_the_resized_front_image(folder):
+    sample = read(folder, "train")[0]["data_samples"]
+    frame = frame_json("train", "00000", TIMES[0])
+    front = frame["sensor"][CAMERAS[0]]
+    point = np.array([12.0, 1.0, 2.0])
+    rotation, offset = (np.array(front["extrinsic"][key]) for key in ("rotation", "translation"))
+    u, v, depth = np.array(front["intrinsic"]["K"]) @ (rotation.T @ (point - offset))
+    expected = np.array([u / depth, v / depth]) * np.array(INPUT_SIZE)[::-1] / FRONT_SIZE
+    got = sample.metainfo["ego2img"][-1, 0] @ [*point, 1]
+    np.testing.assert_allclose(got[:2] / got[2], expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        sample.metainfo["scale_factors"][0], np.array(INPUT_SIZE)[::-1] / FRONT_SIZE
+    )
+
+
+def test_a_sample_holds_lanes_their_curves_elements_and_topology(folder):
+    item = read(folder, "train")[1]
+    truth = frame_json("train", "00000", TIMES[1])["annotation"]
+    lanes = item["data_samples"].gt_lanes
+    assert item["inputs"].shape == (1, 7, 3, *INPUT_SIZE)
+    curves = bernstein(201) @ lanes["control_points"].reshape(3, 5, 3)
+    expected = [lane["points"] for lane in truth["lane_centerline"]]
+    np.testing.assert_allclose(curves, expected, atol=1e-4)
+    np.testing.assert_array_equal(lanes["boxes"], [[3, 4, 9, 16], [18, 5, 27, 11]])
+    np.testing.assert_array_equal(lanes["attributes"], [1, 4])
+    np.testing.assert_array_equal(lanes["topology_lclc"], truth["topology_lclc"])
+    np.testing.assert_array_equal(lanes["topology_lcte"], truth["topology_lcte"])
+    assert item["data_samples"].metainfo["identifier"] == ("train", "00000", TIMES[1])
+    # Colour by colour: the front camera comes first, and red, 0-255, is the last channel.
+    reds = item["inputs"][0, :, 2].float().mean((1, 2))
+    np.testing.assert_allclose(reds, [30 * index for index in range(7)], atol=3)
+
+
+def test_the_test_split_has_images_but_nothing_to_learn(folder):
+    assert "gt_lanes" not in read(folder, "test")[0]["data_samples"]
+    with pytest.raises(ValueError, match="expected an annotation to learn in frame 00002-"):
+        OpenLaneDataset(data_root=str(folder), ann_file="data_dict_subset_A_test.pkl", pipeline=[])
+
+
+def without_a_camera(frame):
+    del frame["sensor"]["ring_rear_left"]
+
+
+def with_half_a_relation(frame):
+    frame["annotation"]["topology_lcte"] = np.full((3, 2), 0.5)
+
+
+def without_a_place(frame):
+    del frame["sensor"]["ring_side_left"]["extrinsic"]["translation"]
+
+
+def with_a_stretched_pose(frame):
+    frame["pose"]["rotation"] = np.diag([1.0, 1.0, 1.2])
+
+
+def with_a_wrong_matrix(frame):
+    frame["annotation"]["topology_lclc"] = np.zeros((3, 4), np.int8)
+
+
+def with_a_ragged_lane(frame):
+    frame["annotation"]["lane_centerline"][1]["points"] = [[0, 1, 2], [3, 4]]
+
+
+def with_a_ragged_matrix(frame):
+    frame["annotation"]["topology_lclc"] = [[0, 1, 0], [0, 1], [0, 0, 0]]
+
+
+def with_a_number_for_a_lane(frame):
+    frame["annotation"]["lane_centerline"][1] = 7
+
+
+def with_a_number_for_all_lanes(frame):
+    frame["annotation"]["lane_centerline"] = 7
+
+
+def with_a_number_for_a_path(frame):
+    frame["sensor"]["ring_rear_left"]["image_path"] = 7
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (with_a_ragged_lane, "rows of one length in lane_centerline 11 of frame 00000-"),
+        (with_a_ragged_matrix, "rows of one length in topology_lclc of frame 00000-"),
+        (with_a_number_for_a_lane, "for lane_centerline number 1 of frame 00000-.*, got 7"),
+        (with_a_number_for_all_lanes, "a list for lane_centerline in frame 00000-.*, got 7"),
+        (with_a_number_for_a_path, "a whole frame 00000-.*, got 7 for image_path, which is no"),
+        (without_a_camera, "expected ring_rear_left in frame 00000-.*, got none"),
+        (with_half_a_relation, "topology_lcte of 0 and 1 in frame 00000-.* got 0.5"),
+        (without_a_place, "expected translation in ring_side_left of frame 00000-"),
+        (with_a_stretched_pose, "pose of frame .* expected a rigid pose"),
+        (with_a_wrong_matrix, r"topology_lclc of shape \(3, 3\) in frame .* got \(3, 4\)"),
+    ],
+)
+def test_a_frame_that_is_not_whole_is_named(folder, tmp_path, spoil, message):
+    frames = read_pickle(folder / "data_dict_subset_A_train.pkl")
+    spoil(next(iter(frames.values())))
+    write_pickle(tmp_path / "data_dict_subset_A_train.pkl", frames)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, "train")
+
+
+def test_a_set_without_anything_to_learn_is_refused(folder, tmp_path):
+    frames = read_pickle(folder / "data_dict_subset_A_train.pkl")
+    for frame in frames.values():
+        for part in frame["annotation"]:
+            frame["annotation"][part] = []
+    write_pickle(tmp_path / "data_dict_subset_A_train.pkl", frames)
+    with pytest.raises(ValueError, match="expected lanes or .*, got none in all 2 frames of"):
+        read(tmp_path, "train")
+
+
+def test_what_lies_where_no_camera_sees_it_is_counted(folder, tmp_path):
+    frames = read_pickle(folder / "data_dict_subset_A_train.pkl")
+    for frame in frames.values():
+        lane = frame["annotation"]["lane_centerline"][0]
+        lane["points"] = np.asarray(lane["points"]) + [1e6, 0, 0]
+    element = frame["annotation"]["traffic_element"][0]
+    element["points"] = np.asarray(element["points"]) + 5000
+    write_pickle(tmp_path / "data_dict_subset_A_train.pkl", frames)
+    with (
+        pytest.warns(UserWarning, match="has 2 lanes that come nowhere within 200 m"),
+        pytest.warns(UserWarning, match="has 1 boxes of traffic elements outside of the image"),
+    ):
+        read(tmp_path, "train")
+
+
+def test_frames_without_truth_are_not_scored_and_that_is_said_before_the_run(folder, tmp_path):
+    metainfo = read(folder, "test").metainfo
+    with pytest.raises(ValueError, match="OpenLaneMetric: .*, got none for 2 of them, the first"):
+        OpenLaneMetric().dataset_meta = metainfo
+    OpenLaneMetric(format_only=True, output_dir=str(tmp_path)).dataset_meta = metainfo
+
+
+def test_a_lane_of_one_point_ends_the_tool_with_one_line(tmp_path, capsys):
+    root = write_openlane_folder(tmp_path, splits=("val",))
+    path = root / "val" / "00000" / "info" / f"{TIMES[0]}.json"
+    frame = json.loads(path.read_text())
+    frame["annotation"]["lane_centerline"][2]["points"] = [[1, 2, 3]]
+    path.write_text(json.dumps(frame))
+    assert main([str(root)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "expected at least two points (x, y, z) in lane_centerline 12 of " in error
+    assert str(path) in error
+    assert not (root / "data_dict_subset_A_val.pkl").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda frame: frame["annotation"].update(lane_centerline=None), "a list for lane_center"),
+        (lambda frame: frame["annotation"].update(topology_lclc=[[0, 1], [0]]), "rows of one leng"),
+        (lambda frame: frame["pose"].update(rotation="a"), "could not convert string"),
+        (lambda frame: frame["pose"].update(rotation=[[1, 0], [0]]), "expected a whole frame"),
+        (lambda frame: frame["sensor"].update(more=3), "expected a whole frame"),
+    ],
+)
+def test_a_file_whose_frame_is_of_another_kind_is_named_by_the_tool(
+    tmp_path, capsys, spoil, message
+):
+    root = write_openlane_folder(tmp_path, splits=("val",))
+    path = root / "val" / "00000" / "info" / f"{TIMES[0]}.json"
+    frame = json.loads(path.read_text())
+    spoil(frame)
+    path.write_text(json.dumps(frame))
+    assert main([str(root)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and str(path) in line
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ([], "expected frames by split in .*A.json, got "),
+        ({"train": 1}, "names of files by segment for train, got 1"),
+        ({"train": {"0": 1}}, "names of files by segment for train, got "),
+        ({"train": {"0": [1]}}, "names of files by segment for train, got "),
+    ],
+)
+def test_a_list_of_another_kind_is_an_error(tmp_path, listed, message):
+    (tmp_path / "data_dict_subset_A.json").write_text(json.dumps(listed))
+    with pytest.raises(ValueError, match=message):
+        write_pickles(tmp_path)
+
+
+def test_a_folder_without_its_list_and_a_split_that_is_not_in_it_are_named(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected the list of the frames"):
+        write_pickles(tmp_path)
+    with pytest.raises(ValueError, match=r"expected splits out of .*got \['tests'\]"):
+        write_pickles(folder, ["tests"])
+
+
+def test_a_frame_without_any_lane_stays_in_the_set(tmp_path):
+    root = write_openlane_folder(tmp_path, splits=("train",))
+    path = root / "train" / "00000" / "info" / f"{TIMES[0]}.json"
+    frame = json.loads(path.read_text())
+    frame["annotation"].update(lane_centerline=[], topology_lclc=[], topology_lcte=[])
+    path.write_text(json.dumps(frame))
+    assert main([str(root)]) == 0
+    lanes = read(root, "train")[0]["data_samples"].gt_lanes
+    assert lanes["lanes"] == []
+    shapes = [lanes[key].shape for key in ("control_points", "topology_lclc", "topology_lcte")]
+    assert shapes == [(0, 15), (0, 0), (0, 2)]
+
+
+def test_another_pickle_is_named_with_the_tool_that_makes_the_right_one(tmp_path):
+    write_pickle(tmp_path / "data_dict_subset_A_train.pkl", {"infos": []})
+    with pytest.raises(ValueError, match="got another one, .*tools/make_openlane_pickles.py"):
+        read(tmp_path, "train")
