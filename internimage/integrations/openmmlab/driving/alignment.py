@@ -56,13 +56,15 @@ def align_by_pose(history: BEVHistory | None, query: Tensor, grid: BEVGrid) -> A
         grid: the cells.
     """
     centres = grid.centres(query.device).flatten(0, 1)
+    # Both slots at the cell itself: the view is warped, so nothing is left to shift.
     reference = centres.expand(len(query), 2, -1, -1)
     if history is None:
         return AlignedHistory(reference)
     warped, inside = warp_bev(history.bev, history.motion, grid)
     return AlignedHistory(
         reference,
-        previous=warped.flatten(2).transpose(1, 2),
+        previous=warped.flatten(2).transpose(1, 2),  # (B, Q, C)
+        # (B, Q, 1)
         known=inside.flatten(1)[..., None] & history.valid[:, None, None],
         current=query,
     )
@@ -90,17 +92,20 @@ def align_by_can_bus(
         shift_current: shift the lookup of the current view too.
     """
     # torchvision turns counter-clockwise with y downwards, which in a grid with y upwards is
-    # clockwise: the scene turns against the ego.
+    # clockwise: the scene turns against the ego. Nearest cells, its default, are the original's; so
+    # are the zeros that come in at the corners and count as history.
     turned = [
         rotate(bev, angle, center=list(centre))
         for bev, angle in zip(history.bev, can_bus[:, -1].tolist(), strict=True)
     ]
     reference = grid.centres(query.device).flatten(0, 1).expand(len(query), 2, -1, -1)
     shift = can_bus_shift(can_bus, grid).to(reference)[:, None, None]
+    # (B, 1, 1, 2) times a factor for each slot, (1, 2, 1, 1).
     shift = shift * torch.tensor([1.0, float(shift_current)]).to(shift)[None, :, None, None]
     return AlignedHistory(
         reference + shift,
         previous=torch.stack(turned).flatten(2).transpose(1, 2),
+        # (B, 1, 1)
         known=history.valid[:, None, None],
         current=query,
     )
@@ -113,6 +118,7 @@ def can_bus_shift(can_bus: Tensor, grid: BEVGrid) -> Tensor:
     x moves by L sin a and y by L cos a.
     """
     dx, dy = can_bus[:, 0], can_bus[:, 1]
+    # Index -2 is the absolute yaw, which the way, in axes of the world, is compared with.
     angle = can_bus[:, -2] - torch.atan2(dy, dx)
     way = torch.hypot(dx, dy)
     extent = can_bus.new_tensor(grid.extent[:2])

@@ -85,7 +85,8 @@ class TemporalSelfAttention(nn.Module):
         _check_heads("TemporalSelfAttention", embed_dims, num_heads)
         self.num_heads, self.num_points = num_heads, num_points
         self.double_value_projection = double_value_projection
-        samples = 2 * num_heads * num_points
+        samples = 2 * num_heads * num_points  # of each of the two slots
+        # 2 C in: history and query beside each other, section 3.4. 2 out a sample: x and y.
         self.sampling_offsets = nn.Linear(2 * embed_dims, 2 * samples)
         self.attention_weights = nn.Linear(2 * embed_dims, samples)
         self.value_proj = nn.Linear(embed_dims, embed_dims)
@@ -123,6 +124,8 @@ class TemporalSelfAttention(nn.Module):
         heads, points = self.num_heads, self.num_points
         # What the offsets depend on is the history as it is, before any projection.
         context = torch.cat([slots[:, 0], query + position], dim=-1)
+        # Heads before slots: the order of the released weights' rows. Each slot has a softmax of
+        # its own, so that history and present weigh the same.
         offsets = self.sampling_offsets(context).view(batch, count, heads, 2, points, 2)
         weights = self.attention_weights(context).view(batch, count, heads, 2, points).softmax(-1)
         value = self.value_proj(slots)
@@ -138,6 +141,7 @@ class TemporalSelfAttention(nn.Module):
             locations.permute(0, 3, 1, 2, 4, 5).flatten(0, 1)[:, :, :, None],
             weights.permute(0, 3, 1, 2, 4).flatten(0, 1)[:, :, :, None],
         )
+        # Equation 5 sums; BEVFormer's code, and so the released weights, average.
         averaged = sampled.view(batch, 2, count, channels).mean(dim=1)  # over the slots
         return query + self.dropout(self.output_proj(averaged))
 
@@ -172,6 +176,7 @@ class PillarAttention(nn.Module):
         samples = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(embed_dims, 2 * samples)
         self.attention_weights = nn.Linear(embed_dims, samples)
+        # No projection of the result: that is the caller's, once for the mean of all cameras.
         self.value_proj = nn.Linear(embed_dims, embed_dims)
         self.reset_parameters()
 
@@ -208,8 +213,11 @@ class PillarAttention(nn.Module):
         # One softmax over all levels: a pillar far away may live on the coarse one alone.
         weights = self.attention_weights(query).view(rows, count, heads, levels * points)
         weights = weights.softmax(-1).view(rows, count, heads, levels, points)
+        # (L, 2), x before y as in a location.
         sizes = offsets.new_tensor([(width, height) for height, width in shapes])
+        # (B N, M, 1, 1, 1, D, 2) + (B N, M, heads, L, P / D, D, 2)
         locations = reference[:, :, None, None, None] + offsets / sizes[:, None, None]
+        # (B N, K, heads, C / heads)
         value = self.value_proj(values).view(rows, -1, heads, channels // heads)
         return deformable_attention(value, shapes, locations.flatten(4, 5), weights)
 
@@ -278,6 +286,8 @@ class SpatialCrossAttention(nn.Module):
         points = reference.gather(
             2, cells[..., None, None].expand(-1, -1, -1, *reference.shape[-2:])
         )  # (B, N, M, D, 2)
+        # Equation 2. Its sum over the points of a pillar is within the attention, under one
+        # softmax.
         attended = self.deformable_attention(
             gathered.flatten(0, 1),
             features.values.flatten(0, 1),
@@ -292,6 +302,7 @@ class SpatialCrossAttention(nn.Module):
         for camera in range(cameras):
             total = total.scatter_add(1, spread[:, camera], attended[:, camera])
             views = views.scatter_add(1, cells[:, camera], seen[:, camera].to(views.dtype))
+        # Where no camera looks the mean is 0, and the cell gets the projection's bias alone.
         mean = total / views.clamp(min=1)[..., None]
         return query + self.dropout(self.output_proj(mean))
 
@@ -322,9 +333,9 @@ def deformable_attention(
         sizes = torch.tensor(shapes, dtype=torch.long, device=value.device)
         areas = sizes.prod(1)
         return MultiScaleDeformableAttnFunction.apply(
-            value.contiguous(),
+            value.contiguous(),  # the kernel refuses views
             sizes,
-            areas.cumsum(0) - areas,
+            areas.cumsum(0) - areas,  # where each level begins
             locations.contiguous(),
             weights.contiguous(),
             len(value),  # one step for the whole batch: any size divides itself
@@ -333,6 +344,7 @@ def deformable_attention(
 
 def _has_kernel(value: Tensor) -> bool:
     """Whether mmcv's kernel runs where the values are."""
+    # By itself, so that a test without a GPU can check what the kernel is called with.
     return value.is_cuda
 
 
@@ -344,6 +356,7 @@ def _attend_by_level(
     The reference holds what is sampled at all levels together. For the cells of a full view that
     is gigabytes, and the time goes into getting them.
     """
+    # Weights come behind their softmax, which was over all levels: their parts can be summed.
     levels = zip(
         value.split([height * width for height, width in shapes], dim=1),
         locations.split(1, dim=3),
@@ -368,6 +381,7 @@ def _check_heads(name: str, embed_dims: int, num_heads: int) -> None:
 
 def _head_directions(num_heads: int) -> Tensor:
     """Return a direction (heads, 2) for each head, the larger component 1 (Deformable DETR)."""
+    # Of 8 heads these are (1, 0), (1, 1), (0, 1) and so on: appendix A.4 of arXiv 2010.04159.
     angles = torch.arange(num_heads, dtype=torch.float32) * (2 * math.pi / num_heads)
     directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
     return directions / directions.abs().amax(dim=-1, keepdim=True)
@@ -376,6 +390,8 @@ def _head_directions(num_heads: int) -> Tensor:
 def _init_sampling(attention: TemporalSelfAttention | PillarAttention, directions: Tensor) -> None:
     """Draw the weights of an attention; point i of (heads, levels, P, 2) lies i + 1 pixels off."""
     steps = torch.arange(1, directions.shape[2] + 1, dtype=torch.float32)[:, None]
+    # Weights of 0: at first all queries look alike, by the bias. mmengine's function sets the bias
+    # to 0 too, so it comes before ours.
     constant_init(attention.sampling_offsets, 0.0)
     constant_init(attention.attention_weights, 0.0)
     with torch.no_grad():

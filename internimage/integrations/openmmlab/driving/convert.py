@@ -29,8 +29,9 @@ def _transformer(old: str, new: str) -> Rules:
         )
         for there, here in [
             *((rf"attentions\.{i}\.", f"{name}_attn.") for i, name in enumerate(attentions)),
+            # mmdet 3 has one network a layer, and no list.
             (r"ffns\.0\.", "ffn."),
-            ("", ""),
+            ("", ""),  # norms, whose names stayed
         ]
     )
 
@@ -38,6 +39,7 @@ def _transformer(old: str, new: str) -> Rules:
 OCCUPANCY: Rules = (
     (r"img_backbone\.", "backbone."),
     (r"img_neck\.", "neck."),
+    # The voxels' part of the transformer first: what is left of it and of its head is the view.
     (r"pts_bbox_head\.transformer\.decoder\.", "head.decoder."),
     (r"pts_bbox_head\.transformer\.predicter\.", "head.predictor."),
     (r"pts_bbox_head\.transformer\.", "view."),
@@ -55,6 +57,8 @@ OPENLANE: Rules = (
     (r"pts_bbox_head\.transformer\.", "head.lanes."),
     (r"pts_bbox_head\.", "head.lanes."),
     *_transformer("bbox_head", "head.elements"),
+    # `pts_bbox_head` finds lanes, `bbox_head` traffic elements; re.match does not take the one for
+    # the other. The new names of the elements are mmdet 3's.
     (r"bbox_head\.transformer\.level_embeds$", "head.elements.level_embed"),
     (r"bbox_head\.transformer\.reference_points\.", "head.elements.reference_points_fc."),
     (r"bbox_head\.query_embedding\.", "head.elements.query_embedding."),
@@ -76,7 +80,9 @@ VECTOR_MAP: Rules = (
     (r"backbone\.img_neck\.", "neck."),
     (r"backbone\.upsample\.fscale\.", "view.upsample."),
     (r"backbone\.outconvs\.", "view.to_bev."),
+    # Planes follow from the config; the masked embedding is used by nothing.
     (r"backbone\.(bev_planes|masked_embeds)", None),
+    # What is called the neck there stands behind the planes; the pyramid has its name above.
     (r"neck\.", "view.trunk."),
     (r"head\.augmentation\.|head\.(det|gen)_net\.canvas_size", None),
     # The decoder's layers share their branches, which the file holds once per layer.
@@ -99,6 +105,7 @@ VECTOR_MAP: Rules = (
     (r"head\.gen_net\.vertex_embed\.", "head.generator.value_embed."),
     (r"head\.gen_net\.pos_embeddings\.", "head.generator.position_embed."),
     (r"head\.gen_net\._project_to_logits\.", "head.generator.to_logits."),
+    # torch's MultiheadAttention holds `in_proj_weight`; here a Linear holds `in_proj.weight`.
     (_GENERATOR_LAYER + r"self_attn\.in_proj_", r"head.generator.layers.\1.self_attn.in_proj."),
     (
         _GENERATOR_LAYER + r"multihead_attn\.in_proj_",
@@ -143,6 +150,7 @@ def convert_driving(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         new = rename(old.removeprefix("module."), rules)
         if new is None:
             continue
+        # A file with a name both with and without `module.` would lose one of the two.
         if new in converted:
             raise ValueError(f"convert_driving: expected one tensor for {new}, got {old} as well")
         converted[new] = value

@@ -15,6 +15,8 @@ def start_deformable_decoder(layers: nn.Module, references: nn.Linear) -> None:
         layers: all layers of the decoder.
         references: makes points of the queries' positions.
     """
+    # First, because it reaches the attentions' offsets and weights too, which begin as zeros: each
+    # attention sets its own again below.
     for parameter in layers.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)

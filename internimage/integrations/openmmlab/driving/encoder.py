@@ -59,6 +59,8 @@ class BEVFormerLayer(nn.Module):
         double_value_projection: bool,
     ) -> None:
         super().__init__()
+        # Lists of two, one and three, because their numbers are names of the released weights
+        # (`attentions.0`, `norms.2`).
         self.attentions = nn.ModuleList(
             [
                 TemporalSelfAttention(
@@ -93,7 +95,9 @@ class BEVFormerLayer(nn.Module):
     ) -> Tensor:
         """Return the queries (B, Q, C) of the next layer; the arguments are the attentions'."""
         temporal, spatial = self.attentions
-        slots = history.slots(query)
+        slots = history.slots(query)  # (B, 2, Q, C)
+        # Norms stand behind: each attention, and mmcv's FFN, adds its own input. The position goes
+        # to the first attention alone, as in BEVFormer's code.
         query = self.norms[0](temporal(query, position, slots, history.reference, shape))
         query = self.norms[1](spatial(query, features, reference, queries))
         return self.norms[2](self.ffns[0](query))
@@ -157,8 +161,10 @@ class BEVFormerView(BaseModule):
         *,
         num_cameras: int = 6,
         num_levels: int = 4,
-        num_layers: int = 6,
+        num_layers: int = 6,  # this one, 4 pillar points: section 4.2
         num_pillar_points: int = 4,
+        # For all points of a pillar together, as in BEVFormer's code: two each of four, where the
+        # paper says four each.
         num_points: int = 8,
         num_heads: int = 8,
         feedforward_channels: int | None = None,
@@ -204,6 +210,7 @@ class BEVFormerView(BaseModule):
             raise ValueError(
                 "BEVFormerView: expected uses_can_bus = True with absolute_can_bus, got False"
             )
+        # Half of a cell's positional code is its column's, half its row's.
         if embed_dims % 2:
             raise ValueError(f"BEVFormerView: expected embed_dims to be even, got {embed_dims}")
         self.grid = grid if isinstance(grid, BEVGrid) else BEVGrid(**grid)
@@ -212,13 +219,14 @@ class BEVFormerView(BaseModule):
         self.absolute_can_bus = absolute_can_bus
         self.motion, self.legacy_shift = motion, legacy_shift
         height, width = self.grid.shape
+        # The middle of the view, which is where the ego stands in the grid of the released model.
         self.rotation_centre = rotation_centre or (width / 2, height / 2)
         # Not persistent: it follows from the grid, and released files do not have it.
         points = pillar_points(self.grid, num_pillar_points).flatten(0, 1)
         self.register_buffer("pillar_points", points, persistent=False)
 
         # From here on names are keys of the released checkpoints.
-        self.bev_embedding = nn.Embedding(height * width, embed_dims)
+        self.bev_embedding = nn.Embedding(height * width, embed_dims)  # (Q, C), section 3.2
         self.positional_encoding = LearnedPositionalEncoding(embed_dims // 2, height, width)
         self.cams_embeds = nn.Parameter(torch.empty(num_cameras, embed_dims))
         self.level_embeds = nn.Parameter(torch.empty(num_levels, embed_dims))
@@ -268,9 +276,13 @@ class BEVFormerView(BaseModule):
         self._check(features, ego2img, history, can_bus)
         query = self.bev_embedding.weight.expand(len(ego2img), -1, -1)  # (B, Q, C)
         if self.uses_can_bus and can_bus is not None:
+            # The same summand for all cells: motion is the ego's.
             query = query + self.can_bus_mlp(can_bus.to(query.dtype))[:, None]
+        # mmdet's code takes a mask for the sake of its shape and reads nothing of it.
         mask = query.new_zeros(1, *self.grid.shape)
         position = self.positional_encoding(mask).flatten(2).transpose(1, 2)  # (1, Q, C)
+        # Without history nothing is shifted or turned either, whatever `motion` says: a first frame
+        # has not moved.
         if history is None or can_bus is None or self.motion == "ego_pose":
             aligned = align_by_pose(history, query, self.grid)
         else:
@@ -282,7 +294,7 @@ class BEVFormerView(BaseModule):
                 centre=self.rotation_centre,
                 shift_current=self.legacy_shift,
             )
-        projection = project(self.pillar_points, ego2img, image_shape)
+        projection = project(self.pillar_points, ego2img, image_shape)  # (B, N, Q, D, 2)
         view = self.encoder(
             query,
             position,
@@ -293,6 +305,7 @@ class BEVFormerView(BaseModule):
             gather_seen(projection.visible.any(dim=-1)),
             self.grid.shape,
         )
+        # (B, Q, C) to (B, C, H, W)
         return view.transpose(1, 2).unflatten(2, self.grid.shape)
 
     def _flatten(self, features: Sequence[Tensor]) -> ImageFeatures:
@@ -302,6 +315,7 @@ class BEVFormerView(BaseModule):
             for level, embedding in zip(features, self.level_embeds, strict=True)
         ]
         shapes = [(level.shape[-2], level.shape[-1]) for level in features]
+        # (B, N, K, C): the kernel finds a level by where it begins.
         return ImageFeatures(torch.cat(levels, dim=2), shapes)
 
     def _check(
@@ -334,6 +348,8 @@ def _can_bus_mlp(embed_dims: int) -> nn.Sequential:
         nn.Linear(CAN_BUS_SIZE, embed_dims // 2),
         nn.ReLU(inplace=True),
         nn.Linear(embed_dims // 2, embed_dims),
+        # Before the norm as well, which therefore sees no negative numbers: the released one was
+        # trained so.
         nn.ReLU(inplace=True),
     )
     mlp.add_module("norm", nn.LayerNorm(embed_dims))
@@ -342,6 +358,7 @@ def _can_bus_mlp(embed_dims: int) -> nn.Sequential:
 
 
 def _draw_linear_layers(module: nn.Module) -> None:
+    # BEVFormer draws all matrices of its transformer so; PyTorch's own start is another one.
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             xavier_init(layer, distribution="uniform")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# BEVFormer's epsilon, which decides what its released models count as seen.
 MIN_DEPTH = 1e-5
 """Metres in front of a camera from which a point counts as seen."""
 
@@ -61,6 +62,8 @@ class BEVGrid:
     def centres(self, device: torch.device | str | None = None) -> Tensor:
         """Centres of the cells as fractions (x, y) of the range, (H, W, 2) float32."""
         height, width = self.shape
+        # Halves, because 0 and 1 are the outer edges of the outer cells: as grid_sample with
+        # align_corners=False and mmcv's deformable attention have it.
         y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
         x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
         return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
@@ -99,8 +102,10 @@ def pillar_points(
         raise ValueError(
             f"pillar_points: expected a grid that is higher than 1 m, got {height:g} m"
         )
-    # Not the middles of D layers: the released models look here.
+    # Not the middles of D layers: BEVFormer's code, and with it the released models, looks here.
+    # Its paper (section 4.2) says: evenly from the bottom of the range to its top.
     z = torch.linspace(0.5, height - 0.5, num_points, device=device) + grid.range[2]
+    # (H, W, D, 2)
     xy = grid.to_metres(grid.centres(device))[:, :, None].expand(-1, -1, num_points, -1)
     return torch.cat([xy, z[None, None, :, None].expand(*grid.shape, -1, -1)], dim=-1)
 
@@ -140,10 +145,14 @@ def project(points: Tensor, ego2img: Tensor, image_shape: tuple[int, int]) -> Pr
         # float32 is enough because the ego is the origin: metres, not a map's kilometres.
         flat = points.reshape(-1, 3).float()
         matrix = ego2img.float()
+        # Equation 4 of BEVFormer, (B, N, points, 3): u d, v d and d. The column of T that the 1 of
+        # a homogeneous point meets is added.
         image = flat @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
         depth = image[..., 2]
         # Behind the camera the quotient means nothing; the clamp keeps it finite.
         uv = image[..., :2] / depth.clamp(min=MIN_DEPTH)[..., None]
+        # By the padded size: the feature maps, in which these fractions are looked up, cover the
+        # padding.
         uv = uv / uv.new_tensor([image_shape[1], image_shape[0]])
     visible = (depth > MIN_DEPTH) & ((uv > 0) & (uv < 1)).all(dim=-1)
     shape = (*ego2img.shape[:2], *points.shape[:-1])
@@ -167,14 +176,18 @@ def warp_bev(bev: Tensor, motion: Tensor, grid: BEVGrid) -> tuple[Tensor, Tensor
     """
     with torch.autocast(bev.device.type, enabled=False):
         centres = grid.to_metres(grid.centres(bev.device))
+        # (H, W, 4), homogeneous.
         ground = torch.cat(
             [centres, torch.zeros_like(centres[..., :1]), torch.ones_like(centres[..., :1])], -1
         )
         # float64: poses may be far from the origin of the world
+        # Backwards: each new cell asks where it was.
         back = torch.linalg.inv(motion.double())
-        before = torch.einsum("bij,hwj->bhwi", back, ground.double())[..., :2]
+        before = torch.einsum("bij,hwj->bhwi", back, ground.double())[..., :2]  # (B, H, W, 2)
         fractions = grid.to_fractions(before)
         inside = ((fractions >= 0) & (fractions <= 1)).all(dim=-1)
+        # Not zeros beyond the border: the outer half of an outer cell is inside, and would be
+        # dimmed.
         warped = F.grid_sample(
             bev.float(),
             (2 * fractions - 1).float(),

@@ -17,6 +17,7 @@ from internimage.integrations.openmmlab.driving.poses import (
     yaw_of,
 )
 
+# As many as the first linear layer of the released `can_bus_mlp` takes.
 CAN_BUS_SIZE = 18
 """Translation (3, m, global), rotation (4, quaternion), accelerations (3), rotation rates (3),
 velocities (3), yaw in rad, yaw in degrees."""
@@ -66,6 +67,8 @@ def can_bus_of_pose(ego2global: Matrix) -> Matrix:
     vector = np.zeros(CAN_BUS_SIZE)
     vector[:3] = ego2global[:3, 3]
     vector[3:7] = quaternion_of(ego2global[:3, :3])
+    # The same angle twice, as BEVFormer's data set writes it: one stays absolute, the other becomes
+    # the change since the frame before.
     vector[-2] = yaw_of(ego2global)
     vector[-1] = np.degrees(vector[-2])
     return vector
@@ -85,7 +88,7 @@ def relative_can_bus(can_bus: Matrix, previous: Matrix | None) -> Matrix:
     relative = can_bus.copy()
     before = can_bus if previous is None else previous
     relative[:3] -= before[:3]
-    relative[-1] = (relative[-1] - before[-1] + 180) % 360 - 180
+    relative[-1] = (relative[-1] - before[-1] + 180) % 360 - 180  # [-180, 180)
     return relative
 
 
@@ -109,6 +112,7 @@ def stack_history(
     zero = torch.zeros_like(known[0])
     return BEVHistory(
         bev=torch.stack([zero if bev is None else bev for bev in bevs]),
+        # (B, 4, 4), left in float64: warp_bev inverts it first.
         motion=torch.stack(
             [
                 torch.from_numpy(np.eye(4) if motion is None else motion).to(like.device)

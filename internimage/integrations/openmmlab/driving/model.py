@@ -66,6 +66,7 @@ class BEVModel(BaseModel):
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
+        # mmengine's own default preprocessor neither normalises nor pads.
         super().__init__(
             data_preprocessor=data_preprocessor or {"type": "BEVDataPreprocessor"},
             init_cfg=init_cfg,
@@ -74,7 +75,10 @@ class BEVModel(BaseModel):
         self.neck = MODELS.build(neck)
         self.view = MODELS.build(view)
         self.head = MODELS.build(head)
+        # Configs name the range twice. Nothing else would tell that the two differ: a head learns
+        # metres of any scale.
         _check_ranges(self.view.grid, self.head)
+        # No buffer: it is of the drive that is being tested, not of the weights.
         self._kept: KeptFrame | None = None
         self._has_warned = False
         self.register_load_state_dict_pre_hook(convert_on_load)
@@ -111,7 +115,7 @@ class BEVModel(BaseModel):
         """
         if mode == "loss":
             history = self._encode_queue(inputs, data_samples)
-            features = self.extract_features(inputs[:, -1])
+            features = self.extract_features(inputs[:, -1])  # the key frame's, (B, N, C, h, w) each
             bev = self._build_view(features, data_samples, -1, history)
             return self.head.loss(bev, features, data_samples)
         if mode == "predict":
@@ -131,7 +135,7 @@ class BEVModel(BaseModel):
 
     def extract_features(self, images: Tensor) -> list[Tensor]:
         """Return the neck's maps (B, N, C, h, w) of images (B, N, 3, H, W), level by level."""
-        batch = images.shape[:2]
+        batch = images.shape[:2]  # (B, N): to the backbone, cameras are images of one batch
         maps = self.neck(self.backbone(images.flatten(0, 1)))
         return [level.unflatten(0, batch) for level in maps]
 
@@ -166,11 +170,12 @@ class BEVModel(BaseModel):
                 readings = [relative_can_bus(*both) for both in zip(readings, before, strict=True)]
             # float32 after the difference: places in the world are kilometres
             can_bus = torch.from_numpy(np.stack(readings)).to(device, torch.float32)
+        # (B, N, 4, 4), float64 as the readers made it; `project` decides what is enough.
         ego2img = np.stack([sample.metainfo["ego2img"][frame] for sample in samples])
         return self.view(
             features,
             torch.from_numpy(ego2img).to(device),
-            samples[0].metainfo["image_shape"],
+            samples[0].metainfo["image_shape"],  # the preprocessor's: one size for the whole batch
             history=history,
             can_bus=can_bus,
         )
@@ -181,6 +186,8 @@ class BEVModel(BaseModel):
         history = None
         if not self.view.uses_history:
             return history
+        # As BEVFormer's code does: no gradient (arXiv 2203.17270, section 3.6), no dropout, and
+        # batch norms that take no statistics of it.
         with _evaluation_mode(self):
             for frame in range(inputs.shape[1] - 1):
                 following = [_continues(sample, frame + 1) for sample in samples]
@@ -189,7 +196,7 @@ class BEVModel(BaseModel):
                     continue
                 features = self.extract_features(inputs[:, frame])
                 bev = self._build_view(features, samples, frame, history)
-                poses = [sample.metainfo["ego2global"] for sample in samples]
+                poses = [sample.metainfo["ego2global"] for sample in samples]  # B times (T, 4, 4)
                 history = stack_history(
                     [bev[i] if follows else None for i, follows in enumerate(following)],
                     [motion_between(pose[frame], pose[frame + 1]) for pose in poses],
@@ -214,7 +221,7 @@ class BEVModel(BaseModel):
             self._kept = KeptFrame(
                 scene=sample.metainfo["scene"],
                 token=sample.metainfo["token"],
-                bev=view[0].detach(),
+                bev=view[0].detach(),  # else each frame would hold the graph of all before it
                 ego2global=pose,
                 can_bus=readings_of(sample, -1),
             )
@@ -224,11 +231,12 @@ class BEVModel(BaseModel):
     def _find_previous(self, sample: DrivingSample) -> KeptFrame | None:
         """Return the kept frame if it is the one before this sample; warn if it should be."""
         scene, token = sample.metainfo["scene"], sample.metainfo["prev"]
-        if not token:
+        if not token:  # the first frame of its scene
             return None
         kept = self._kept
         if kept is not None and (kept.scene, kept.token) == (scene, token):
             return kept
+        # Once: in a shuffled set nearly every frame would tell.
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(
@@ -268,6 +276,7 @@ def _check_ranges(grid: BEVGrid, head: nn.Module) -> None:
 
 def _continues(sample: DrivingSample, frame: int) -> bool:
     """Whether a frame of the queue has the frame before it as history."""
+    # Not `prev`: that frame may exist and yet not be in this queue.
     return bool(sample.metainfo["has_prev"][frame])
 
 

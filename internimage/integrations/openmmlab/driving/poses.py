@@ -28,6 +28,7 @@ def check_rigid(pose: ArrayLike, name: str) -> Matrix:
         raise ValueError(f"{name}: expected a pose of 4 x 4 finite numbers, got {matrix.tolist()}")
     rotation = matrix[:3, :3]
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    # R R^T = 1 holds of a mirrored frame too; only the determinant tells.
     if error > _RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
         raise ValueError(
             f"{name}: expected a rigid pose (R R^T = 1, det R = 1), got R R^T - 1 up to {error:.2g}"
@@ -52,13 +53,14 @@ def pose_of(rotation: ArrayLike, translation: ArrayLike, name: str = "pose_of") 
     turn = np.asarray(rotation, dtype=np.float64)
     if turn.shape == (4,):
         length = np.linalg.norm(turn)
-        # Another length says that these are other numbers than a rotation.
+        # Another length says that these are other numbers than a rotation. `not <=` and not `>`, so
+        # that a NaN is refused as well.
         if not abs(length - 1) <= _RIGID_TOLERANCE:
             raise ValueError(
                 f"{name}: expected a quaternion (w, x, y, z) of length 1, got {turn} of length "
                 f"{length:.4g}"
             )
-        turn = Rotation.from_quat(turn[[1, 2, 3, 0]]).as_matrix()
+        turn = Rotation.from_quat(turn[[1, 2, 3, 0]]).as_matrix()  # SciPy has w last
     offset = np.asarray(translation, dtype=np.float64)
     if turn.shape != (3, 3) or offset.shape != (3,):
         raise ValueError(
@@ -74,12 +76,14 @@ def pose_of(rotation: ArrayLike, translation: ArrayLike, name: str = "pose_of") 
 def quaternion_of(rotation: ArrayLike) -> Matrix:
     """Return the quaternion (4,), w first and not negative, of a rotation (3, 3)."""
     quaternion = Rotation.from_matrix(rotation).as_quat()[[3, 0, 1, 2]]
+    # q and -q are the same rotation: one of them is chosen, so that it can be compared.
     return quaternion if quaternion[0] >= 0 else -quaternion
 
 
 def yaw_of(pose: ArrayLike) -> float:
     """Return the heading of a pose (4, 4) or a rotation (3, 3), in rad within [0, 2 pi)."""
     matrix = np.asarray(pose, dtype=np.float64)
+    # Where the x axis, forward, points on the ground; BEVFormer's readings run from 0 as well.
     return float(np.arctan2(matrix[1, 0], matrix[0, 0]) % (2 * np.pi))
 
 
@@ -112,6 +116,7 @@ def ego_to_image(intrinsic: ArrayLike, camera2ego: ArrayLike, name: str = "ego_t
 def scale_image(ego2img: ArrayLike, scale_x: float, scale_y: float) -> Matrix:
     """Return ego2img (..., 4, 4) for images that are resized by these factors."""
     scaled = np.array(ego2img, dtype=np.float64)
+    # u d and v d grow, d stays. No shift by half a pixel: u and v count from the image's edge.
     scaled[..., 0, :] *= scale_x
     scaled[..., 1, :] *= scale_y
     return scaled

@@ -52,6 +52,7 @@ class BEVDataPreprocessor(BaseDataPreprocessor):
             )
         self.bgr_to_rgb, self.pad_size_divisor = bgr_to_rgb, pad_size_divisor
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
+        # Not persistent: they come from the config, and released files do not have them.
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -73,17 +74,21 @@ class BEVDataPreprocessor(BaseDataPreprocessor):
         inputs: Sequence[Tensor] = data["inputs"]
         samples: Sequence[DrivingSample] = data["data_samples"]
         shapes = {tuple(frames.shape) for frames in inputs}
+        # One shape, of five axes, the third of which are the channels.
         if len(shapes) != 1 or [(len(shape), *shape[2:3]) for shape in shapes] != [(5, 3)]:
             raise ValueError(
                 "BEVDataPreprocessor: expected inputs of one shape (T, N, 3, H, W), got "
                 f"{sorted(shapes)}"
             )
+        # (B, T, N, 3, H, W). Whole numbers become floats here, behind the copy, which is then a
+        # quarter as large.
         images = torch.stack(list(inputs)).float()
         if self.bgr_to_rgb:
             images = images.flip(3)
         images = (images - self.mean) / self.std
         height, width = images.shape[-2:]
-        # After the normalisation, so that the padding is the mean colour.
+        # After the normalisation, so that the padding is the mean colour; at the right and the
+        # bottom, so that no matrix changes. -n % d is what n lacks to a multiple of d.
         images = F.pad(
             images, (0, -width % self.pad_size_divisor, 0, -height % self.pad_size_divisor)
         )
@@ -121,10 +126,13 @@ class GridMask:
         height, width = images.shape[-2:]
         if torch.rand(()).item() >= self.prob or height < 3:
             return images
-        # A period of 1 has no room for both parts.
+        # From 2, because a period of 1 has no room for both parts; up to the height, as BEVFormer's
+        # GridMask has it, whatever the width.
         period = int(torch.randint(2, height, ()))
         kept = min(max(round(period * self.ratio), 1), period - 1)
         offset_y, offset_x = torch.randint(period, (2,)).tolist()
         rows = (torch.arange(height, device=images.device) - offset_y) % period < kept
         columns = (torch.arange(width, device=images.device) - offset_x) % period < kept
+        # (H, W): what either a kept row or a kept column crosses stays, so that squares are left to
+        # cut.
         return images * (rows[:, None] | columns)

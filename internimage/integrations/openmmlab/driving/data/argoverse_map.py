@@ -78,8 +78,10 @@ class ArgoverseMapDataset(DrivingDataset):
                 for segment in segments
                 for frame in segments[segment]
             ]
+        # The test split has no annotation.
         if not self.test_mode:
             _check_learned(str(path), frames)
+        # Counted here, once for the file; elements_from_annotation leaves them out.
         short = sum(
             len(line) < 2
             for frame in frames
@@ -107,9 +109,11 @@ def _check_learned(file: str, frames: list[dict[str, Any]]) -> None:
 
 
 def _read_frame(frame: dict[str, Any], segment: str, root: Path) -> dict[str, Any]:
+    # Before all else, so that an error about anything else can name the frame.
     token = str(frame.get("timestamp", "without a timestamp"))
     with naming_frame("ArgoverseMapDataset", token):
         sensors, pose = frame["sensor"], frame["pose"]
+        # OpenLane-V2's names and order: its subset A is made of Argoverse 2.
         check_cameras("ArgoverseMapDataset", token, sensors, CAMERAS)
         read = {
             "token": token,
@@ -163,6 +167,7 @@ def _read_lines(annotation: dict[str, Any], token: str) -> dict[str, list[Any]]:
                 f"got {lines[name]!r:.40}"
             )
         for line in lines[name]:
+            # An empty list has no second axis to check; load_frames counts it as short.
             if line != [] and not _are_points(line):
                 raise ValueError(
                     f"ArgoverseMapDataset: expected finite points (x, y[, z]) of every {name} in "

@@ -65,6 +65,7 @@ class DrivingDataset(BaseDataset):
             raise ValueError(
                 f"{type(self).__name__}: expected at least one frame, got none in {self.ann_file}"
             )
+        # mmengine's `metainfo` is a copy: what is written there is lost.
         self._metainfo["without_truth"] = [
             frame["token"] for frame in frames if self.TRUTH and self.TRUTH not in frame
         ]
@@ -85,6 +86,7 @@ class DrivingDataset(BaseDataset):
             else:
                 packed.append(self.pipeline(frame))
         samples = [item["data_samples"] for item in packed]
+        # (T, N, 4, 4), (T, 4, 4) and (T, 18); of all else the last frame's is enough.
         together = {
             name: np.stack([sample.metainfo[name] for sample in samples])
             for name in ("ego2img", "ego2global", "can_bus")
@@ -102,13 +104,15 @@ class DrivingDataset(BaseDataset):
         if self.test_mode or self.queue_length == 1:
             return [last]
         before: list[dict[str, Any]] = []
-        # Frames lie scene by scene in the order of time.
+        # Frames lie scene by scene in the order of time, so `idx` of them come before this one. A
+        # scene begins where `prev` is not the one before in the list.
         while len(before) < min(self.queue_length, idx):
             earlier = self.get_data_info(idx - len(before) - 1)
             if earlier["token"] != (before[0] if before else last)["prev"]:
                 break
             before.insert(0, earlier)
         if len(before) == self.queue_length:  # one too many, so that the distance in time varies
+            # NumPy's generator, which mmengine seeds in every worker by its number.
             del before[np.random.randint(self.queue_length)]
         # Not the last one itself: a pipeline changes what it is given.
         first = before[0] if before else self.get_data_info(idx)

@@ -21,9 +21,10 @@ def naming_frame(reader: str, token: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
+        # A KeyError's text is the key.
         raise ValueError(f"{reader}: expected {error} of frame {token}, got none") from None
     except (AttributeError, TypeError, ValueError) as error:
-        if f"frame {token}" in str(error):
+        if f"frame {token}" in str(error):  # whoever raised it was told the name
             raise
         raise ValueError(f"{reader}: expected a whole frame {token}, got {error}") from error
 
@@ -134,6 +135,8 @@ def _link(scene: str, members: Sequence[dict[str, Any]], tokens: set[str]) -> No
             )
         expected = before["token"] if before is not None else ""
         named = frame.get("prev")
+        # Else a model would take another frame than the one before for its history, without any
+        # error.
         if named in tokens and named != expected:
             raise ValueError(
                 f"order_frames: expected frames of {scene} in the order of their times, got "

@@ -28,6 +28,7 @@ from internimage.integrations.openmmlab.driving.data.frames import (
 from internimage.integrations.openmmlab.driving.data.pickles import read_pickle
 from internimage.integrations.openmmlab.driving.poses import ego_to_image, pose_of, yaw_of
 
+# Starred rows, so that the formatter gives no name a line of its own.
 OCCUPANCY_CLASSES = (
     *("others", "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle"),
     *("pedestrian", "traffic_cone", "trailer", "truck", "driveable_surface", "other_flat"),
@@ -137,6 +138,7 @@ def _can_bus(info: dict[str, Any], token: str) -> NDArray[np.float32]:
 
     BEVFormer's tools leave the heading 0 and take the place from another clock.
     """
+    # A copy: place and heading are written into it.
     can_bus = np.array(info["can_bus"], np.float32)
     if can_bus.shape != (18,):
         raise ValueError(
@@ -185,7 +187,7 @@ class LoadOccupancy(BaseTransform):
         ValueError: It is none, or holds other shapes, labels or masks.
     """
 
-    def __init__(self, shape: tuple[int, int, int] = (200, 200, 16)) -> None:
+    def __init__(self, shape: tuple[int, int, int] = (200, 200, 16)) -> None:  # of 0.4 m
         self.shape = tuple(shape)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +202,7 @@ class LoadOccupancy(BaseTransform):
                     f"LoadOccupancy: expected {name} of shape {self.shape}, got {grid.shape} in "
                     f"{path}"
                 )
+        # The names that PackDrivingInputs keeps: `gt_*` and `mask_*`.
         results["gt_semantics"] = grids.pop("semantics")
         results.update(grids)
         return results

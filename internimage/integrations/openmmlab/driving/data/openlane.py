@@ -101,7 +101,9 @@ def _as_arrays(frame: Any, where: str, interval: int) -> dict[str, Any]:
         for element in elements:
             element["points"] = np.asarray(element["points"], np.float32)
         for key, columns in (("topology_lclc", lanes), ("topology_lcte", elements)):
+            # The types of the data set's own pickles; check_frame allows 0 and 1 alone.
             matrix = np.asarray(annotation[key], np.int8)
+            # A list of no rows has no second axis.
             annotation[key] = matrix.reshape(len(lanes), len(columns))
     return frame
 
@@ -133,6 +135,7 @@ def _part(whole: Any, part: str, where: str) -> Any:
 
 def thinned(points: np.ndarray, interval: int) -> np.ndarray:
     """Return each ``interval``-th point of a lane that has the data set's 201; others stay."""
+    # Every count but the set's is as it is meant, 11 of a pickle that was thinned already too.
     return points[::interval] if len(points) == _NUM_LANE_POINTS else points
 
 
@@ -157,7 +160,9 @@ class OpenLaneDataset(DrivingDataset):
         """Read the frames of the pickle."""
         frames = read_pickle(self.ann_file)
         if not isinstance(frames, dict) or not all(
-            isinstance(name, tuple) and len(name) == 3 and str(name[2]).isdigit() for name in frames
+            # The third is a time, which orders the frames.
+            isinstance(name, tuple) and len(name) == 3 and str(name[2]).isdigit()
+            for name in frames
         ):
             raise ValueError(
                 "OpenLaneDataset: expected a pickle of frames by (split, segment, time), got "
@@ -184,11 +189,12 @@ class OpenLaneDataset(DrivingDataset):
         matrices = []
         for camera in CAMERAS:
             extrinsic, where = sensors[camera]["extrinsic"], f"{camera} of frame {token}"
+            # From camera to ego, the other way round than in the files of vectorised maps.
             camera2ego = pose_of(extrinsic["rotation"], extrinsic["translation"], where)
             matrices.append(ego_to_image(sensors[camera]["intrinsic"]["K"], camera2ego, where))
         read = {
             "token": token,
-            "identifier": tuple(name),
+            "identifier": tuple(name),  # what a submission names the frame by
             "scene": segment,
             # Nanoseconds in the files.
             "timestamp": int(time) // 1000,
@@ -272,10 +278,12 @@ class LoadOpenLane(BaseTransform):
             return results
         lines = [np.asarray(lane["points"]) for lane in annotation["lane_centerline"]]
         elements = annotation["traffic_element"]
+        # Of all points that there are, thinned or not.
         control = np.array([fit_bezier(line).ravel() for line in lines], np.float32)
         results["gt_lanes"] = {
             "lanes": [thinned(line, self.interval) for line in lines],
             "control_points": control.reshape(-1, 3 * NUM_CONTROL_POINTS),
+            # (k, 2, 2) to (k, 4). The shapes are said here and below for frames without any entry.
             "boxes": np.array([e["points"] for e in elements], np.float32).reshape(-1, 4),
             "attributes": np.array([e["attribute"] for e in elements], np.int64),
             "topology_lclc": np.reshape(annotation["topology_lclc"], (len(lines), len(lines))),

@@ -30,6 +30,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
         allowed["builtins", kind.__name__] = allowed["__builtin__", kind.__name__] = kind
     # The module got its new name in NumPy 2; a file may come from either.
     for module in ("numpy.core", "numpy._core"):
+        # Asked of NumPy's own pickling: where the functions lie depends on its version.
         allowed[f"{module}.multiarray", "_reconstruct"] = np.zeros(1).__reduce__()[0]
         allowed[f"{module}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
         allowed[f"{module}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
@@ -50,6 +51,8 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         try:
+            # Instead of importing the name, as pickle would: only what is in the table can be
+            # called.
             return self.allowed[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"the file names {module}.{name}") from None

@@ -111,6 +111,7 @@ class DrivingPhotometricDistortion(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace each image by a changed one, float32."""
+        # mmdet's transform takes a dictionary with one image and draws its numbers anew for each.
         results["img"] = [
             self.distortion.transform({"img": image.astype(np.float32)})["img"]
             for image in results["img"]
@@ -140,12 +141,14 @@ class ResizeDrivingImages(BaseTransform):
         # (N, 2), x and y
         scales = np.array([(width / img.shape[1], height / img.shape[0]) for img in results["img"]])
         results["img"] = [
+            # OpenCV has the width first. It resizes between edges, as scale_image does.
             cv2.resize(img, (width, height), interpolation=cv2.INTER_LINEAR)
             if img.shape[:2] != self.size
             else img
             for img in results["img"]
         ]
         results["ego2img"] = np.stack(
+            # scales.T: the N factors of x, then those of y.
             [scale_image(*both) for both in zip(results["ego2img"], *scales.T, strict=True)]
         )
         results["scale_factors"] = results["scale_factors"] * scales
@@ -172,6 +175,7 @@ class ScaleMatricesByPadding(BaseTransform):
         matrices = np.array(results["ego2img"], np.float64)
         # Front images stand upright in the files, so that each camera may have its own size.
         for camera, image in enumerate(results["img"]):
+            # Rounded up to a multiple, as a share of what is there.
             height, width = (
                 -(-side // self.size_divisor) * self.size_divisor / side for side in image.shape[:2]
             )
@@ -219,7 +223,9 @@ class PackDrivingInputs(BaseTransform):
         for key, value in results.items():
             if key.startswith(("gt_", "mask_")):
                 if isinstance(value, np.ndarray):
+                    # torch takes no negative strides, which flipped arrays have.
                     value = torch.from_numpy(np.ascontiguousarray(value))
                 sample.set_field(value, key)
+        # Still BGR and not normalised: BEVDataPreprocessor does both on the device.
         stacked = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))  # (N, 3, H, W)
         return {"inputs": torch.from_numpy(stacked), "data_samples": sample}

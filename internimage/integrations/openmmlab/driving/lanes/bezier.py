@@ -23,6 +23,7 @@ def bernstein(num_points: int, num_control: int = NUM_CONTROL_POINTS) -> np.ndar
     t = np.linspace(0, 1, num_points)[:, None]
     k = np.arange(num_control)
     binomials = np.array([comb(num_control - 1, index) for index in k])
+    # At the ends NumPy's 0**0, which is 1, leaves exactly the first and the last control point.
     return binomials * t**k * (1 - t) ** (num_control - 1 - k)
 
 
@@ -50,6 +51,7 @@ def fit_bezier(points: np.ndarray, num_control: int = NUM_CONTROL_POINTS) -> np.
     # Even parameters, not arc length: so were the released model's targets made.
     shares = bernstein(len(points), num_control)
     ends = points[[0, -1]]
+    # (n, 3): what the inner control points have to explain.
     rest = points - shares[:, [0, -1]] @ ends
     return np.concatenate([ends[:1], _inner_solution(len(points), num_control) @ rest, ends[1:]])
 

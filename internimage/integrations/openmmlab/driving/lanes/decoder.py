@@ -63,14 +63,17 @@ class LaneDecoder(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        bounds = torch.tensor(range, dtype=torch.float32).view(2, 3)
+        bounds = torch.tensor(range, dtype=torch.float32).view(2, 3)  # minima, maxima
         # Not of the weights: they come from the config, and the released files do not hold them.
         self.register_buffer("origin", bounds[0], persistent=False)
         self.register_buffer("extent", bounds[1] - bounds[0], persistent=False)
+        # mmdet's DETR layers take the batch first and nothing else.
         attention = {"embed_dims": embed_dims, "num_heads": num_heads, "batch_first": True}
         self.decoder = DeformableDetrTransformerDecoder(
             num_layers=num_layers,
-            return_intermediate=True,
+            return_intermediate=True,  # the loss is of every layer
+            # mmdet's default is a norm behind the last layer, which it then refuses for this
+            # decoder.
             post_norm_cfg=None,
             layer_cfg={
                 "self_attn_cfg": {
@@ -92,6 +95,7 @@ class LaneDecoder(BaseModule):
                 },
             },
         )
+        # Position before content, as in mmdet's DETRs and in the released file.
         self.query_embedding = nn.Embedding(num_queries, 2 * embed_dims)
         self.reference_points = nn.Linear(embed_dims, 3)
         self.cls_branches = nn.ModuleList(_class_branch(embed_dims) for _ in self.decoder.layers)
@@ -102,6 +106,8 @@ class LaneDecoder(BaseModule):
         super().init_weights()
         start_deformable_decoder(self.decoder, self.reference_points)
         for branch in self.cls_branches:
+            # The prior of the focal loss (arXiv 1708.02002, section 3.3): without it, the many
+            # queries without a lane drown all else at first.
             nn.init.constant_(list(branch.parameters())[-1], bias_init_with_prob(0.01))
         # No offset, so that all points of a curve begin at its reference.
         for branch in self.reg_branches:
@@ -116,18 +122,20 @@ class LaneDecoder(BaseModule):
         """
         size, _, height, width = bev.shape
         position, content = self.query_embedding.weight[None].expand(size, -1, -1).chunk(2, dim=-1)
-        reference = self.reference_points(position).sigmoid()
+        reference = self.reference_points(position).sigmoid()  # (B, Q, 3)
+        # No `reg_branches`: with them mmdet would move the references from layer to layer.
         states, _ = self.decoder(
             query=content,
             query_pos=position,
             value=bev.flatten(2).transpose(1, 2),  # (B, H W, C)
             key_padding_mask=None,
-            reference_points=reference[..., :2],
+            reference_points=reference[..., :2],  # the view has no height
             spatial_shapes=torch.tensor([[height, width]], device=bev.device),
             level_start_index=torch.zeros(1, dtype=torch.long, device=bev.device),
             valid_ratios=bev.new_ones(size, 1, 2),  # a view has no padding
         )
         logits, control_points = [], []
+        # Offsets are added before the sigmoid, so that no point leaves the range (appendix A.3).
         centre = inverse_sigmoid(reference)[:, :, None]  # (B, Q, 1, 3)
         for state, classes, offsets in zip(
             states, self.cls_branches, self.reg_branches, strict=True
@@ -140,6 +148,7 @@ class LaneDecoder(BaseModule):
 
 
 def _class_branch(channels: int) -> nn.Sequential:
+    # A norm in this branch and none in the next: so are the released weights.
     hidden: list[nn.Module] = []
     for _ in range(2):
         hidden += [nn.Linear(channels, channels), nn.LayerNorm(channels), nn.ReLU(inplace=True)]

@@ -43,6 +43,7 @@ class _FiniteAssigner(HungarianAssigner):
     def assign(
         self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs: Any
     ) -> AssignResult:
+        # SciPy refuses a cost that is no number.
         finite = {key: value.nan_to_num(1e6) for key, value in pred_instances.items()}
         return super().assign(InstanceData(**finite), gt_instances, **kwargs)
 
@@ -104,7 +105,8 @@ class TrafficElementDetector(DeformableDETR):
             },
             decoder={
                 "num_layers": num_layers,
-                "return_intermediate": True,
+                "return_intermediate": True,  # the loss is of every layer
+                # mmdet's default is a norm that it refuses for this decoder.
                 "post_norm_cfg": None,
                 "layer_cfg": {
                     "self_attn_cfg": {
@@ -150,6 +152,8 @@ class TrafficElementDetector(DeformableDETR):
             },
             test_cfg={"max_per_img": num_queries},
             num_queries=num_queries,
+            # Each layer has branches of its own and moves the boxes of the one before (appendix
+            # A.4).
             with_box_refine=True,
             num_feature_levels=num_levels,
             init_cfg=init_cfg,
@@ -169,6 +173,7 @@ class TrafficElementDetector(DeformableDETR):
             metas = [{"img_shape": (1, 1), "batch_input_shape": (1, 1)} for _ in features[0]]
         else:
             metas = [image_meta(sample) for sample in samples]
+        # mmdet reads the two sizes of a sample and nothing else; its masks hide the padding.
         inputs = self.forward_transformer(
             tuple(features), [BaseDataElement(metainfo=meta) for meta in metas]
         )
@@ -195,6 +200,7 @@ class TrafficElementDetector(DeformableDETR):
         kept = [index for index, truth in enumerate(truths) if len(truth)]
         # Without any, all are taken times 0: in several processes each weight needs a gradient.
         chosen = kept or list(range(len(samples)))
+        # The two None are for proposals of a two-stage DETR, which this one is not.
         losses = self.bbox_head.loss_by_feat(
             outputs.logits[:, chosen],
             outputs.boxes[:, chosen],
@@ -205,15 +211,18 @@ class TrafficElementDetector(DeformableDETR):
         )
         if not kept:
             losses = {name: loss * 0 for name, loss in losses.items()}
+        # mmdet's head keeps its matches to itself, and the relations need those of all frames: the
+        # last layer is matched once more.
         matches = []
         for index, (truth, meta) in enumerate(zip(truths, metas, strict=True)):
+            # Costs are of corners in pixels: W, H, W, H.
             scale = outputs.boxes.new_tensor(meta["img_shape"][::-1]).repeat(2)
             answer = InstanceData(
                 scores=outputs.logits[-1, index].detach(),
                 bboxes=bbox_cxcywh_to_xyxy(outputs.boxes[-1, index].detach()) * scale,
             )
             assigned = self.bbox_head.assigner.assign(answer, truth, img_meta=meta)
-            matches.append(assigned.gt_inds - 1)
+            matches.append(assigned.gt_inds - 1)  # mmdet counts from 1; 0 is none
         return losses, matches
 
     def elements(

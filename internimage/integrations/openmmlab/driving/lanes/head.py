@@ -56,6 +56,8 @@ class OpenLaneHead(BaseModule):
         embed_dims: int = 256,
         lanes: dict[str, Any] | None = None,
         elements: dict[str, Any] | None = None,
+        # The three weights are those of OpenLane-V2's baseline; 0.0075 is for metres, of which a
+        # lane sums 15 numbers.
         cls_weight: float = 1.5,
         control_weight: float = 0.0075,
         relation_weight: float = 5.0,
@@ -68,6 +70,7 @@ class OpenLaneHead(BaseModule):
         self.lane_to_lane = RelationHead(embed_dims)
         self.lane_to_element = RelationHead(embed_dims)
         self.control_weight = control_weight
+        # Gamma 2 and alpha 0.25, mmdet's defaults, are the baseline's too.
         self.lane_cost = FocalLossCost(weight=cls_weight)
         self.lane_loss = FocalLoss(loss_weight=cls_weight)
         self.control_loss = L1Loss(loss_weight=control_weight)
@@ -126,10 +129,12 @@ class OpenLaneHead(BaseModule):
             scores = lanes.logits[-1, index, :, 0].float().sigmoid().cpu().numpy()
             control = lanes.control_points[-1, index].float().cpu().numpy()
             found = self.elements.elements(elements, index, sample)
+            # Stable, so that equal scores come in one order on every machine.
             rows = np.argsort(-scores, kind="stable")
             columns = np.argsort(-found["box_scores"], kind="stable")
             between_lanes = lane_pairs[index].float().sigmoid().cpu().numpy()
             between_both = element_pairs[index].float().sigmoid().cpu().numpy()
+            # (11, 5) @ (Q, 5, 3) is (Q, 11, 3)
             points = curve @ control[rows].reshape(-1, NUM_CONTROL_POINTS, 3)
             sample.pred_lanes = {
                 "lanes": list(points.astype(np.float32)),
@@ -173,6 +178,7 @@ class OpenLaneHead(BaseModule):
         truths = [torch.as_tensor(s.gt_lanes["control_points"]).to(device) for s in samples]
         # By the lanes of all processes, so that a frame with few of them does not weigh more.
         num_lanes = outputs.logits.new_tensor(float(sum(map(len, truths))))
+        # The mean over processes, because DDP takes the mean of their gradients.
         normaliser = max(float(reduce_mean(num_lanes)), 1.0)
         losses = {}
         matches: list[Tensor] = []
@@ -183,6 +189,7 @@ class OpenLaneHead(BaseModule):
                 self._match_lanes(*answer) for answer in zip(logits, control, truths, strict=True)
             ]
             match = torch.cat(matches)
+            # Query by query, sample by sample, as the mask `match >= 0` picks them below.
             targets = torch.cat(
                 [truth[m[m >= 0]] for truth, m in zip(truths, matches, strict=True)]
             )
@@ -204,6 +211,7 @@ class OpenLaneHead(BaseModule):
         """
         match = torch.full((len(logits),), -1, device=logits.device)
         labels = torch.zeros(len(truth), dtype=torch.long, device=logits.device)
+        # mmdet's cost takes logits, under the name of scores.
         cost = self.lane_cost(InstanceData(scores=logits.float()), InstanceData(labels=labels))
         cost = cost + self.control_weight * torch.cdist(control.float(), truth, p=1)
         # Diverged weights shall end in a loss that is no number, which training reports.
@@ -214,6 +222,7 @@ class OpenLaneHead(BaseModule):
         return match
 
     def _pair_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        # Class 0 is "related", and 1, as many as there are classes, is none; a mean over all pairs.
         return self.relation_loss(logits.reshape(-1, 1), (~targets).long().flatten())
 
 

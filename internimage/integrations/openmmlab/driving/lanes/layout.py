@@ -21,6 +21,7 @@ CAMERAS = (
 )
 """The order of the cameras in a model. Traffic elements are of the first one's image."""
 
+# Starred rows, so that the formatter gives no name a line of its own.
 ATTRIBUTES = (
     *("unknown", "red", "green", "yellow", "go_straight", "turn_left", "turn_right"),
     *("no_left_turn", "no_right_turn", "u_turn", "no_u_turn", "slight_left", "slight_right"),
@@ -64,6 +65,7 @@ def check_frame(frame: Any, where: str, *, scored: bool = False) -> None:
             missing = sorted((needed | ({"confidence"} if scored else set())) - set(entry))
             if missing:
                 raise ValueError(f"openlane: expected a value for {missing[0]} in {name}, got none")
+            # 0 stands for a confidence that is not asked for.
             numbers = entry["points"], entry["confidence"] if scored else 0
             if not all(np.isfinite(_numbers(value, name)).all() for value in numbers):
                 raise ValueError(f"openlane: expected finite numbers in {name}, got others")
@@ -147,6 +149,7 @@ def lanes_to_openlane(lanes: Mapping[str, Any], *, scored: bool) -> dict[str, An
     if missing:
         raise ValueError(f"lanes_to_openlane: expected {', '.join(names)}, got no {missing[0]}")
     for whole, parts in lengths.items():
+        # The scores only where they are asked for.
         for part in set(parts) & set(names):
             if len(lanes[part]) != len(lanes[whole]):
                 raise ValueError(

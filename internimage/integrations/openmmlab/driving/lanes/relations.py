@@ -24,6 +24,7 @@ class RelationHead(BaseModule):
         self, embed_dims: int = 256, *, pair_channels: int = 128, init_cfg: dict | None = None
     ) -> None:
         super().__init__(init_cfg)
+        # Two networks, because "leads into" has a direction; for lanes both get the same states.
         self.rows = MLP(embed_dims, embed_dims, pair_channels, 3)
         self.columns = MLP(embed_dims, embed_dims, pair_channels, 3)
         self.classifier = MLP(2 * pair_channels, 2 * pair_channels, 1, 3)

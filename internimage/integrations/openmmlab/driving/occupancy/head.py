@@ -62,6 +62,8 @@ class OccupancyHead(BaseModule):
             "kernel_size": 3,
             "padding": 1,
             "conv_cfg": {"type": "Conv3d"},
+            # Before a norm mmcv's ConvModule leaves the convolution's bias away, as in the released
+            # file.
             "norm_cfg": {"type": "BN3d"},
         }
         self.decoder = nn.Sequential(
@@ -76,6 +78,7 @@ class OccupancyHead(BaseModule):
 
     def forward(self, bev: Tensor, features: Sequence[Tensor] | None = None) -> Tensor:
         """Return the logits (B, X, Y, Z, K) of a view (B, C, H, W); the images are not used."""
+        # Heights are the faster index among the channels: the released weights are laid out so.
         x = bev.unflatten(1, (-1, self.num_heights))  # (B, C / Z, Z, H, W)
         # Z H W to X Y Z, and the channels last, as linear layers take them.
         return self.predictor(self.decoder(x).permute(0, 4, 3, 2, 1))
@@ -119,6 +122,8 @@ class OccupancyHead(BaseModule):
             features: of the images; not used.
             samples: B of them.
         """
+        # No softmax: the largest logit is the likeliest class. uint8 is what the score and
+        # submissions hold, and an eighth of argmax's int64.
         classes = self(bev).argmax(-1).to(torch.uint8).cpu()
         for sample, grid in zip(samples, classes, strict=True):
             sample.set_field(grid, "pred_semantics")

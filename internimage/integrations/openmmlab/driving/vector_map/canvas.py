@@ -25,6 +25,8 @@ class MapCanvas:
         ValueError: the range is empty, or an axis has fewer than two cells.
     """
 
+    # 60 x 30 m in 200 x 100 cells: appendix C.1 of VectorMapNet. With the slack and one cell less a
+    # cell is 0.312 m by 0.323 m, not the paper's 0.3.
     range: tuple[float, float, float, float] = (-30.0, -15.0, 30.0, 15.0)
     cells: tuple[int, int] = (200, 100)
     slack: float = 2.0  # the original's, whose weights know the tokens so

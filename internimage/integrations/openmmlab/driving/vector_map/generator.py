@@ -55,7 +55,7 @@ class PolylineGenerator(BaseModule):
         num_layers: int = 6,
         num_heads: int = 8,
         feedforward_channels: int = 512,
-        dropout_rate: float = 0.2,
+        dropout_rate: float = 0.2,  # appendix C.2
         max_positions: int = 500,
     ) -> None:
         super().__init__()
@@ -106,6 +106,7 @@ class PolylineGenerator(BaseModule):
                 f"PolylineGenerator: expected polylines of at most {self.max_positions} vertices, "
                 f"got {(tokens.shape[1] - 1) // 2}"
             )
+        # Without the last token: each position says the next one.
         rows = torch.cat([self._prefix(labels, boxes), self._embed(tokens[:, :-1], 0)], dim=1)
         mask = torch.ones(rows.shape[1], rows.shape[1], dtype=torch.bool, device=rows.device)
         mask = mask.tril()
@@ -152,6 +153,7 @@ class PolylineGenerator(BaseModule):
         rows = self._prefix(labels, boxes)
         for step in range(tokens.shape[1]):
             remaining = owners[active].bincount(minlength=len(bev)).tolist()
+            # No mask: the prefix sees all of itself, and a token all before it.
             rows = self._decode(rows, caches, remaining, None)
             chosen = _choose(self._logits(rows[:, -1:], step)[:, 0], top_p)
             tokens[active, step] = chosen
@@ -180,6 +182,7 @@ class PolylineGenerator(BaseModule):
     def _prefix(self, labels: Tensor, boxes: Tensor) -> Tensor:
         """Embed classes (P,) and boxes (P, 4), (P, 5, embed_dims)."""
         index = torch.arange(4, device=boxes.device)
+        # Numbers 0 to 3 are x1, y1, x2, y2.
         corners = self.corner_embed(index // 2) + self.axis_embed(index % 2)
         label = self.label_embed(labels)[:, None]
         # The table of the tokens' values, although cells count from 0 here and from 1 there.
@@ -190,6 +193,7 @@ class PolylineGenerator(BaseModule):
         index = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         # x and y of a vertex share its position.
         place = self.axis_embed(index % 2) + self.position_embed(index // 2)
+        # The three embeddings of a vertex, section 3.4.
         return self.value_embed(tokens) + place
 
     def _logits(self, rows: Tensor, first: int) -> Tensor:
@@ -214,6 +218,8 @@ def generator_loss(logits: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
         weights: (P, L), 0 behind a polyline's end.
     """
     losses = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+    # Equation 3 takes the mean of each line; here, as in the original, all lines of all frames have
+    # one.
     return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
 
 

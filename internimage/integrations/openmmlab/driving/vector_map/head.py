@@ -62,6 +62,7 @@ class VectorMapHead(BaseModule):
         detector: dict[str, Any] | None = None,
         generator: dict[str, Any] | None = None,
         labels_by_length: Sequence[int] = (2,),
+        # The paper's, appendix C.2; the deviations and the two maxima are the original's.
         noise_probability: float = 0.3,
         noise_std: Sequence[float] = (2.0, 1.0),
         max_elements: int = 35,
@@ -152,6 +153,8 @@ class VectorMapHead(BaseModule):
             torch.from_numpy(np.array([t.box for t in own]).reshape(-1, 4)).to(bev.device)
             for own in targets
         ]
+        # Both parts get the truth: the generator learns of true boxes, not of those that are found
+        # (section 3.5, teacher forcing).
         losses = self.loss_elements(*self.detector(bev), labels, [box.float() for box in boxes])
         together = [target for own in targets for target in own]
         if not together:
@@ -210,6 +213,7 @@ class VectorMapHead(BaseModule):
             Scores (B, M) of 0-1, classes (B, M), and boxes (B, M, 4).
         """
         flat = scores.float().sigmoid().flatten(1)  # (B, E classes)
+        # Over queries and classes together, so one box may give lines of several classes.
         best, index = flat.topk(min(self.max_elements, flat.shape[1]), dim=1)
         rows = (index // self.num_classes)[..., None].expand(-1, -1, 4)  # (B, M, 4)
         return best, index % self.num_classes, boxes.gather(1, rows).float()
@@ -251,6 +255,7 @@ class VectorMapHead(BaseModule):
 
     def _polyline(self, tokens: np.ndarray) -> np.ndarray:
         """Return the vertices (K, 2) in metres of tokens (L,), within the range as the truth."""
+        # argmax finds the first True.
         length = int(np.argmax(tokens == END)) if (tokens == END).any() else len(tokens)
         # An end takes the place of an x, so that what is before it comes in pairs.
         vertices = self.canvas.to_metres(tokens[: length // 2 * 2].reshape(-1, 2))

@@ -31,7 +31,7 @@ def plane_points(grid: BEVGrid, heights: Sequence[float]) -> Tensor:
     y = torch.linspace(y0, y1, grid.shape[0])
     x = torch.linspace(x0, x1, grid.shape[1])
     axes = torch.meshgrid(torch.tensor(list(heights)), y, x, indexing="ij")
-    return torch.stack(axes[::-1], dim=-1)
+    return torch.stack(axes[::-1], dim=-1)  # x, y, z of axes that run z, y, x
 
 
 def look_up(
@@ -57,6 +57,8 @@ def look_up(
         # In float32: half precision does not tell neighbouring pixels apart.
         places = 2 * projection.points[:, camera, None].float() - 1
         found = F.grid_sample(features[:, camera].float(), places, align_corners=False)[:, :, 0]
+        # Half a pixel beyond the edge grid_sample still finds some of the image; such a point is
+        # not counted, so it must not be summed either.
         total = total + found.to(total.dtype) * projection.visible[:, camera, None]
     # (B, 1, K H W): each camera weighs the same, however near the point is to it.
     count = projection.visible.sum(dim=1)[:, None]
@@ -73,8 +75,10 @@ class UpsampleBlock(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        # 32 groups for the original's 128 channels; as many as divide a smaller number.
         self.gn = nn.GroupNorm(math.gcd(32, channels), channels)
         self.relu = nn.ReLU(inplace=True)
+        # align_corners as the original was trained, unlike the look-up of the planes.
         self.resize = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
 
 
@@ -99,6 +103,7 @@ class IPMView(BaseModule):
         ValueError: there is no plane, or one lies outside of the range.
     """
 
+    # What BEVModel asks of every view.
     uses_history = False
     uses_can_bus = False
     absolute_can_bus = False
@@ -107,6 +112,8 @@ class IPMView(BaseModule):
         self,
         grid: BEVGrid | dict[str, Any],
         *,
+        # The released model's; the paper (appendix C.3) has -1, 0, 1 and 2 m. The ground is not
+        # quite flat.
         heights: Sequence[float] = (-1.1, 0.0, 0.5, 1.1),
         in_channels: int = 128,
         num_levels: int = 4,
@@ -124,10 +131,13 @@ class IPMView(BaseModule):
         self.points: Tensor
         self.register_buffer("points", plane_points(self.grid, heights), persistent=False)
         self.upsample = nn.ModuleList(
+            # None for the finest level: an empty sequence passes it on.
             nn.Sequential(*[UpsampleBlock(in_channels) for _ in range(level)])
             for level in range(num_levels)
         )
+        # The channels and the place of each plane's points: 4 x (128 + 3) = 524.
         self.to_bev = nn.Conv2d(len(heights) * (in_channels + 3), in_channels, 3, padding=1)
+        # ResNet-18 up to its first stage, with a stride of 4.
         self.trunk = nn.Sequential(
             nn.Conv2d(in_channels, trunk_channels, 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(trunk_channels),

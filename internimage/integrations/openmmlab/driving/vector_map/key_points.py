@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from internimage.integrations.openmmlab.driving.deformable import start_deformable_decoder
 from internimage.integrations.openmmlab.driving.vector_map.canvas import MapCanvas
 
+# The box, which scored best of three kinds of key points (Table 3).
 CORNERS = 2
 
 
@@ -97,6 +98,8 @@ class KeyPointLayer(nn.Module):
             references: (B, Q, 1, 2), where queries look, as fractions x and y of the view.
             shape: (1, 2), H and W.
         """
+        # Norms stand before, so the identity is said; mmcv would add the normed query. It gives the
+        # keys the position as well, the values not.
         query = self.self_attn(self.norms[0](query), identity=query, query_pos=position)
         query = self.cross_attn(
             self.norms[1](query),
@@ -133,7 +136,7 @@ class KeyPointDetector(BaseModule):
         *,
         num_classes: int = 3,
         embed_dims: int = 256,
-        num_queries: int = 120,
+        num_queries: int = 120,  # the released model's; the paper's are 100
         num_layers: int = 6,
         num_heads: int = 8,
         num_points: int = 4,
@@ -191,6 +194,7 @@ class KeyPointDetector(BaseModule):
         """
         cells = self.cells(bev)
         batch, shape = len(bev), torch.tensor([bev.shape[-2:]], device=bev.device)
+        # e_i + e_j of section 3.3: the two corners of an element share its part.
         table = self.element_embed.weight[:, None] + self.corner_embed.weight  # (E, 2, 2 C)
         position, content = table.flatten(0, 1).expand(batch, -1, -1).chunk(2, dim=-1)
         # The layers do not refine them.
@@ -202,6 +206,7 @@ class KeyPointDetector(BaseModule):
             # The class is that of both corners together, a coordinate that of its own corner.
             pairs = query.unflatten(1, (-1, CORNERS))  # (B, E, 2, C)
             scores.append(self.cls_branch(pairs.flatten(2)))
+            # Deformable DETR's appendix A.3: an offset to the reference, within 0 to 1.
             points = (self.reg_branch(query) + inverse_sigmoid(references)).sigmoid()
             points = points * points.new_tensor(self.canvas.cells)
             boxes.append(points.unflatten(1, (-1, CORNERS)).flatten(2))

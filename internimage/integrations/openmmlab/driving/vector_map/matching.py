@@ -23,6 +23,7 @@ def match_elements(
     labels: Tensor,
     targets: Tensor,
     *,
+    # 2, 0.1 and 1: appendix C.4.
     cls_weight: float = 2.0,
     box_weight: float = 0.1,
     overlap_weight: float = 1.0,
@@ -47,6 +48,7 @@ def match_elements(
     found = InstanceData(scores=scores.float(), bboxes=ordered)
     wanted = InstanceData(labels=labels, bboxes=targets)
     cost = (
+        # mmdet's costs take logits as scores; (E, P) each.
         FocalLossCost(weight=cls_weight)(found, wanted)
         + IoUCost(iou_mode="giou", weight=overlap_weight)(found, wanted)
         + box_weight * torch.cdist(boxes.float(), targets, p=1)
@@ -71,6 +73,8 @@ class KeyPointLoss(nn.Module):
     def __init__(self, cls_weight: float = 2.0, box_weight: float = 0.1, beta: float = 0.5) -> None:
         super().__init__()
         self.costs = {"cls_weight": cls_weight, "box_weight": box_weight}
+        # The paper's loss has an IoU of weight 1 as well; the released model was trained without,
+        # and has it in the matching alone.
         self.classes = FocalLoss(use_sigmoid=True, loss_weight=cls_weight)
         self.boxes = SmoothL1Loss(beta=beta, loss_weight=box_weight)
 
@@ -110,5 +114,7 @@ class KeyPointLoss(nn.Module):
         # Of all ranks, so that an element weighs the same on each.
         matched = reduce_mean((learnt < num_classes).sum().float()).clamp(min=1)
         loss_cls = self.classes(scores.flatten(0, 1), learnt.flatten(), avg_factor=matched)
+        # The goal of an unmatched query is its own box, of weight 0: no mask, and a gradient of 0
+        # even of a frame without elements.
         loss_box = self.boxes(boxes, goals, weights, avg_factor=matched)
         return loss_cls, loss_box

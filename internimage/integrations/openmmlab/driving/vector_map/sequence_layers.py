@@ -33,6 +33,7 @@ class Attention(nn.Module):
             )
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
+        # One matrix for all three, as torch's MultiheadAttention and so the released file have it.
         self.in_proj = nn.Linear(embed_dims, 3 * embed_dims)
         self.out_proj = nn.Linear(embed_dims, embed_dims)
 
@@ -49,7 +50,7 @@ class Attention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Return (P, L, E), what queries find where the mask (L, L') is true."""
-        dropout = self.dropout_rate if self.training else 0.0
+        dropout = self.dropout_rate if self.training else 0.0  # the function knows no mode
         # (P, h, L, D); a mask says what may be seen, as scaled_dot_product_attention has it.
         found = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         return self.out_proj(found.transpose(1, 2).flatten(2))  # (P, h, L, D) to (P, L, E)
@@ -114,6 +115,7 @@ class SequenceLayer(nn.Module):
     def start(self, cells: Tensor) -> LayerCache:
         """Return an empty cache for sequences over the cells (B, S, E) of images."""
         key, value = self.cross_attn.project(cells, 1, 3)
+        # Once an image, not once a step: the cells do not change while lines are written.
         return LayerCache(list(zip(key.split(1), value.split(1), strict=True)))
 
     def forward(
@@ -127,6 +129,7 @@ class SequenceLayer(nn.Module):
             counts: how many of the P sequences each image has.
             mask: (L, cached + L) bool, whether a position sees another; None: it sees all.
         """
+        # Norms stand before, and only over the rows: the cells come as they are.
         query, key, value = self.self_attn.project(self.norm1(rows), 0, 3)
         found = self.self_attn.attend(query, *cache.extend(key, value), mask)
         rows = rows + self.res_weight1 * self.dropout(found)

@@ -17,6 +17,8 @@ from internimage.integrations.openmmlab.driving.vector_map.canvas import END, Ma
 
 Array = NDArray[Any]
 
+# Douglas and Peucker's, section 3.1: vertices where a line bends teach far better than evenly
+# spaced ones (appendix D.1). This and the next two numbers are the original's.
 TOLERANCE = 0.2
 """Metres that a polyline may move when it is told in fewer vertices."""
 
@@ -50,6 +52,7 @@ def simplify_polyline(points: Array, canvas: MapCanvas) -> Iterator[Array]:
         points: in metres.
         canvas: says the range; what leaves it is cut off.
     """
+    # Heights are dropped: the map is flat.
     line = shapely.LineString(np.asarray(points, np.float64)[:, :2]).simplify(TOLERANCE)
     # Cutting turns a line that lies on the edge by rounding; most lines need none.
     if not shapely.box(*canvas.range).covers(line):
@@ -68,6 +71,7 @@ def key_points(fractions: Array) -> Array:
     """
     line = shapely.LineString(fractions)
     x1, y1, x2, y2 = line.bounds
+    # The box of a straight line along an axis has no area.
     missing = MIN_BOX - min(x2 - x1, y2 - y1)
     bounds = line.buffer(missing / 2).bounds if missing > 0 else line.bounds
     return np.clip(np.array(bounds), 0.0, 1.0)
@@ -107,6 +111,7 @@ def encode_elements(
         canvas: the canvas of the model.
         labels_by_length: the classes whose tokens are weighed by the length of edges: boundaries.
     """
+    # (4,): boxes are shares of 200 x 100 cells here, and of 199 x 99 as tokens.
     edge = np.tile(np.array(canvas.cells, np.float64), 2)
     targets = []
     for points, label in zip(polylines, labels, strict=True):
@@ -117,6 +122,7 @@ def encode_elements(
                 ElementTarget(
                     label=int(label),
                     box=np.clip(box * edge, _BOX_MARGIN, edge - _BOX_MARGIN),
+                    # Rounded down, as the vertices are.
                     box_tokens=(box * np.tile(canvas.scale, 2)).astype(np.int64),
                     tokens=np.append(canvas.to_tokens(fractions).reshape(-1), END),
                     weights=token_weights(fractions, by_length=label in labels_by_length),
