@@ -20,6 +20,7 @@ from internimage.files import write_atomically
 from internimage.image import load_image, save_image
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Without .gif, which has 256 colours, and .pgm, which has none.
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Pictures keep the input's suffix where it is one of these, and are ``.png`` otherwise."""
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -124,6 +125,7 @@ def plan(
     sources = find_files(inputs)
     paths = [source for source in sources if isinstance(source, Path)]
     given = {path.resolve() for path in paths}
+    # A file that is given twice is no clash of stems: it keeps its name, and _clash() refuses it.
     stems = [path.stem for path in dict.fromkeys(paths)]
     taken: dict[Path, Path] = {}
     for source in sources:
@@ -144,6 +146,8 @@ def predict_image(predictor: Predictor, task: Task) -> dict[str, Any]:
         OSError: the image cannot be read, or an answer not be written.
         ValueError: the file is no image, or the model has no answer about it.
     """
+    # Blue first is OpenCV's order, which mmdet's and mmseg's pipelines take; a copy, since PyTorch
+    # takes no array of negative strides.
     image = np.ascontiguousarray(np.asarray(load_image(task.source))[..., ::-1])
     answer = predictor.answer(image)
     picture = Image.fromarray(answer.picture[..., ::-1])
@@ -158,6 +162,7 @@ def predict_image(predictor: Predictor, task: Task) -> dict[str, Any]:
         row["label_map"] = str(task.label_map)
         write_atomically(task.label_map, partial(save_image, answer.label_map))
     row |= answer.found
+    # The JSON last: where it is, the files that it names are.
     text = json.dumps(row, indent=2, allow_nan=False)
     write_atomically(task.answers, lambda path: path.write_text(text + "\n", encoding="utf-8"))
     return row
@@ -184,6 +189,7 @@ def _task(source: Path, output: Path, stem: str, *, label_maps: bool) -> Task:
     return Task(
         source=source,
         kind="video" if is_video else "image",
+        # The stem may be a whole name: photo.jpg stays, and is not photo.jpg.jpg.
         picture=output / (stem if stem.endswith(suffix) else f"{stem}{suffix}"),
         answers=output / f"{stem}{'.jsonl' if is_video else '.json'}",
         label_map=output / f"{stem}_labels.png" if label_maps and not is_video else None,
@@ -198,6 +204,7 @@ def _clash(task: Task, taken: dict[Path, Path], given: set[Path]) -> Exception |
                 f"predict_files: expected inputs with names of their own, got {taken[file]} and "
                 f"{task.source}"
             )
+        # The folder of the inputs may be the output as well, under another name or through a link.
         if file.resolve() in given:
             return ValueError(
                 f"predict_files: expected an output folder in which nothing of the input would be "

@@ -86,6 +86,7 @@ def class_shares(pixels: Mapping[int, int], class_names: Sequence[str]) -> list[
         for label, count in pixels.items()
         if count
     ]
+    # By label where sizes are equal: the same picture gives the same text.
     return sorted(found, key=lambda one: (-one.pixels, one.label))
 
 
@@ -98,6 +99,7 @@ def label_image(label_map: np.ndarray, palette: Sequence[tuple[int, int, int]]) 
         label_map: (H, W), uint8, or uint16 of more classes.
         palette: red, green, blue of each class, 0-255.
     """
+    # By the classes that may be, not by those that are: all pictures of a model are of one kind.
     if len(palette) > MAX_INDEXED:
         return Image.fromarray(label_map)
     image = Image.fromarray(label_map, mode="P")

@@ -57,7 +57,7 @@ def _export(options: argparse.Namespace) -> None:
     report = export_classifier(
         predictor.model,
         options.output,
-        name=full_name(predictor.model_name),
+        name=full_name(predictor.model_name),  # the benchmark of engines looks sizes up by it
         preprocessing=predictor.preprocessing,
         class_names=predictor.class_names,
         options=export_options,

@@ -14,6 +14,7 @@ def window_spans(length: int, crop: int, stride: int) -> list[slice]:
         crop: length of a window.
         stride: from one window to the next.
     """
+    # mmseg's slide_inference() counts max(length - crop + stride - 1, 0) // stride + 1, the same.
     last = max(length - crop, 0)
     count = -(-last // stride) + 1
     starts = [min(i * stride, last) for i in range(count)]

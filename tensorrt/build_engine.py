@@ -21,6 +21,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# The root has internimage, this folder its modules. NVIDIA's `tensorrt` is found all the same: to
+# Python a package anywhere on the path comes before a folder of that name without __init__.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if str(Path(__file__).resolve().parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -99,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = read_options(parsed)
         if not options.model.is_file():
             raise FileNotFoundError(f"expected an ONNX file, got none at {options.model}")
+        # Each refused node has a line, before the one that run_script() makes of the error.
         try:
             report = build_engine(choose_runtime(parsed.runtime), options)
         except ParseError as error:

@@ -48,7 +48,7 @@ class BuildOptions:
     output: Path
     profiles: Sequence[Profile] = ()
     fp16: bool = False
-    tf32: bool = True
+    tf32: bool = True  # as TensorRT has it by itself
     workspace: int | None = None
     timing_cache: Path | None = None
     plugin: Path | None = None
@@ -90,6 +90,8 @@ def build_engine(runtime: Runtime, options: BuildOptions) -> BuildReport:
     """
     started = time.monotonic()
     check_options(runtime, options)
+    # Metadata before the network: they say whether nodes are a plugin's, at which RTX's parser ends
+    # the process.
     text = read_property(options.model, KEY)
     metadata = None if text is None else parse_metadata(text, origin=str(options.model))
     if options.plugin is not None:
@@ -168,7 +170,7 @@ def make_builder(runtime: Runtime, logger: Any) -> Any:
     """
     try:
         builder = runtime.module.Builder(logger)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError):  # pybind11's TypeError: NVIDIA's factory has returned null
         builder = None
     if builder is None:
         raise OSError(
@@ -204,6 +206,7 @@ def parse_model(
         # RoiAlign of detectors with boxes is one of NVIDIA's own plugins.
         runtime.module.init_libnvinfer_plugins(logger, "")
     parser = runtime.module.OnnxParser(network, logger)
+    # By its path: weights beyond 2 GB are in a file beside it.
     if not parser.parse_from_file(str(options.model)):
         raise _refusal(parser, logger, runtime, options)
     if network.num_inputs == 0:
@@ -253,9 +256,10 @@ def _attach_timing_cache(config: Any, path: Path | None, logger: Any) -> Any | N
     content = path.read_bytes() if path.exists() else b""
     earlier = len(logger.warnings) + len(logger.errors)
     cache = config.create_timing_cache(content)
-    # TensorRT would go on with an empty one, which would then replace the file.
+    # TensorRT would go on with an empty one, which would then replace the file. A warning is all
+    # that it says about it.
     refused = cache is None or len(logger.warnings) + len(logger.errors) > earlier
-    if refused or not config.set_timing_cache(cache, False):
+    if refused or not config.set_timing_cache(cache, False):  # False: not of another GPU
         raise ValueError(
             f"expected a timing cache of this GPU and version, got {path}: remove it, or name "
             "another file"

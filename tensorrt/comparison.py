@@ -44,6 +44,7 @@ class Comparison:
         Raises:
             ValueError: they have other names or shapes.
         """
+        # An engine may have further outputs; those of the file have to be there.
         for name, array in expected.items():
             if name not in actual or actual[name].shape != array.shape:
                 got = actual[name].shape if name in actual else ", ".join(actual)
@@ -57,6 +58,7 @@ class Comparison:
             return
         for name, array in expected.items():
             ours, theirs = actual[name].astype(np.float64), array.astype(np.float64)
+            # Over the largest of all, not each over its own: near zero every ratio is large.
             largest = float(np.abs(theirs).max(initial=0.0)) or 1.0
             difference = float(np.abs(ours - theirs).max(initial=0.0)) / largest
             self._note(name, difference)
@@ -67,6 +69,7 @@ class Comparison:
         wanted = np.flatnonzero(expected["labels"] >= 0).tolist()
         self.detections += max(len(free), len(wanted))
         self.others += max(len(free) - len(wanted), 0)
+        # The best first, as the file has them: each takes the nearest that is left.
         for index in wanted:
             box, score = np.split(expected["dets"][index].astype(np.float64), [4])
             candidates = []
@@ -76,6 +79,7 @@ class Comparison:
                     in_box = float(np.abs(their_box - box).max()) / self.longest_side
                     in_score = float(np.abs(their_score - score).max())
                     candidates.append((max(in_box, in_score), in_box, in_score, other))
+            # Not `>`, which NaN would pass.
             if not candidates or not min(candidates)[0] <= self.tolerance:
                 self.others += 1
                 continue

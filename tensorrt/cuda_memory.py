@@ -17,8 +17,8 @@ import numpy as np
 MAJORS = (13, 12)
 """Of CUDA, newest first; the newest that the driver can serve is taken."""
 
-TO_DEVICE, TO_HOST = 1, 2
-DRIVER_TOO_OLD = 35
+TO_DEVICE, TO_HOST = 1, 2  # of cudaMemcpyKind
+DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver; without any driver the answer is the same
 SUCCESS = 0
 
 _PROPERTIES_BYTES = 1 << 14
@@ -56,6 +56,7 @@ class Buffer:
         """Make room for so many bytes and return the address; the content is lost if it grows."""
         if size > self.size or self.address == 0:
             self.release()
+            # No less than a byte: an address of 0 means here that there is no memory.
             self.address = self.cuda.allocate(max(size, 1), pinned=self.pinned)
             self.size = size
         return self.address
@@ -73,6 +74,8 @@ class Buffer:
         return np.frombuffer(content, dtype).reshape(shape)
 
 
+# ctypes hands a bare int over as 32 bits: every address and size below is wrapped, or its upper
+# half would be lost.
 class Cuda:
     """The calls that running an engine needs, each of which raises CUDA's error.
 
@@ -86,6 +89,7 @@ class Cuda:
     def __init__(self, library: Any) -> None:
         self.library = library
         library.cudaGetErrorString.restype = ctypes.c_char_p
+        # What is wrong with the driver shows at the first call that needs it.
         count = ctypes.c_int(0)
         self.check(library.cudaGetDeviceCount(ctypes.byref(count)))
         if count.value == 0:
@@ -178,6 +182,8 @@ def open_cuda() -> Cuda:
         try:
             return Cuda(library)
         except CudaError as error:
+            # An older library may serve a driver that is too old for the newest, and mends nothing
+            # else. The newest one's words are kept: they are about what is installed.
             failure = failure or error
             if error.code != DRIVER_TOO_OLD:
                 break
@@ -194,7 +200,7 @@ def _candidates() -> Iterator[str]:
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     for major in MAJORS:
         for folder in folders:
-            for part in (f"cu{major}", "cuda_runtime"):
+            for part in (f"cu{major}", "cuda_runtime"):  # NVIDIA's wheels of 13, and those of 12
                 path = folder / part / "lib" / f"libcudart.so.{major}"
                 if path.exists():
                     yield str(path)

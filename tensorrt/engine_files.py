@@ -15,7 +15,7 @@ from typing import Any
 from internimage.files import write_atomically
 from nvidia_runtime import NAMES
 
-FORMAT = 1
+FORMAT = 1  # of the facts; files of another one are refused: a build writes them anew
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class Latencies:
     @property
     def p99(self) -> float:
         """What 99 of 100 runs stay within, ms."""
+        # The nearest rank, a run that there was: ceil(0.99 n), counted from 1.
         ordered = sorted(self.model)
         return ordered[min(len(ordered) - 1, -(-99 * len(ordered) // 100) - 1)]
 
@@ -79,6 +80,8 @@ def random_inputs(
     height, width = image[2:]
     found = {}
     for name, shape in shapes.items():
+        # Of the types that exports have: floats are pixels or times and places, whole numbers with
+        # two columns are image_size.
         if dtypes[name].kind == "f":
             found[name] = random.standard_normal(shape).astype(dtypes[name])
         elif len(shape) != 2 or shape[1] != 2:
@@ -97,7 +100,7 @@ def measure(engine: Engine, inputs: Mapping[str, np.ndarray], iterations: int) -
         iterations: runs that count.
     """
     cuda, stream = engine.cuda, engine.stream
-    engine.fill(inputs)
+    engine.fill(inputs)  # once: the host's own copy is no part of what is timed
     events = [cuda.make_event() for _ in range(4)]
     model, copies = [], []
     for k in range(WARM_UP + iterations):
@@ -108,6 +111,7 @@ def measure(engine: Engine, inputs: Mapping[str, np.ndarray], iterations: int) -
         cuda.record(events[2], stream)
         engine.download()
         cuda.record(events[3], stream)
+        # One run at a time: the next one would hide its copies behind this one.
         cuda.wait(stream)
         if k >= WARM_UP:
             model.append(cuda.elapsed(events[1], events[2]))

@@ -42,6 +42,7 @@ class Engine:
             name: np.dtype(runtime.module.nptype(self._engine.get_tensor_dtype(name)))
             for name in names
         }
+        # Not given back, nor are the buffers: a script has one engine, and ends with it.
         self.stream = cuda.make_stream()
         self._device = {name: Buffer(cuda) for name in names}
         self._host = {name: Buffer(cuda, pinned=True) for name in names}
@@ -49,7 +50,7 @@ class Engine:
 
     def profile(self, name: str) -> Profile:
         """The sizes that an input may have."""
-        shapes = self._engine.get_tensor_profile_shape(name, 0)
+        shapes = self._engine.get_tensor_profile_shape(name, 0)  # build_engine.py makes one alone
         smallest, usual, largest = (tuple(shape) for shape in shapes)
         return Profile(name, smallest, usual, largest)
 
@@ -68,6 +69,7 @@ class Engine:
         self.enqueue()
         self.download()
         self.cuda.wait(self.stream)
+        # Copies: the next run writes into the same memory.
         return {name: self._array(name).copy() for name in self.outputs}
 
     def fill(self, inputs: Mapping[str, np.ndarray]) -> None:
@@ -88,7 +90,9 @@ class Engine:
             if not self._context.set_input_shape(name, tuple(array.shape)):
                 raise ValueError(f"{self.path} refuses {name} {array.shape}: {self._reason()}")
             self._place(name, tuple(array.shape))
+            # float64 may become float32 and int64 int32, but no float a whole number.
             np.copyto(self._array(name), array, casting="same_kind")
+        # Sizes of outputs are known when all inputs have theirs.
         for name in self.outputs:
             shape = tuple(self._context.get_tensor_shape(name))
             if OPEN in shape:
@@ -144,11 +148,12 @@ def _load(runtime: Runtime, path: Path, logger: Any) -> tuple[Any, Any, Any]:
         return "; ".join(logger.errors[-2:]) or "it gives no reason"
 
     plan = path.read_bytes()
+    # Before the plan is read: its nodes may be NVIDIA's own plugins, such as RoiAlign.
     if runtime.name == "tensorrt":
         runtime.module.init_libnvinfer_plugins(logger, "")
     try:
         library = runtime.module.Runtime(logger)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError):  # pybind11's TypeError: NVIDIA's factory has returned null
         library = None
     if library is None:
         raise OSError(

@@ -21,7 +21,7 @@ INSTALL = {
     "tensorrt": "pip install tensorrt",
     "tensorrt_rtx": "pip install tensorrt-rtx",
 }
-OLDEST_MAJOR = 10
+OLDEST_MAJOR = 10  # IPluginV3, which our plugin is, came with it
 PLUGIN_NODES = ("DCNv3", "DCNv3Packed", "TRTDCNv3")
 BOX_NODES = ("RoiAlign", "NonMaxSuppression")
 """Of R-CNNs, which TensorRT for RTX does not build where there is no GPU, the second nowhere."""
@@ -69,6 +69,7 @@ class Runtime:
         Args:
             strongly_typed: take the model's own types; later versions know nothing else.
         """
+        # EXPLICIT_BATCH is not asked for: since 10 there is nothing else.
         flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return 1 << int(flag) if strongly_typed and flag is not None else 0
 
@@ -82,7 +83,7 @@ class Runtime:
 
         class Logger(base):  # type: ignore[misc, valid-type]
             def __init__(self) -> None:
-                base.__init__(self)
+                base.__init__(self)  # by name, as NVIDIA's pages ask for of a class of pybind11
                 self.errors: list[str] = []
                 self.warnings: list[str] = []
 
@@ -135,6 +136,7 @@ def choose_runtime(name: RuntimeName | None = None) -> Runtime:
         ImportError: it is not installed, or broken.
         ValueError: it is older than 10.
     """
+    # TensorRT before RTX: it takes plugins, and has NonMaxSuppression and RoiAlign.
     reasons = []
     for candidate in [name] if name else NAMES:
         module, reason = _import(candidate)

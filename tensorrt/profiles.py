@@ -16,6 +16,7 @@ Shape = tuple[int, ...]
 OPEN = -1
 """The size of an open axis in a network's shape."""
 
+# 320 as in the original's deploy config, ..._dynamic-320x320-1344x1344.py.
 SMALLEST_SIDE = 320
 """Of a detector's input whose size is open, pixels, where the command line does not say."""
 
@@ -67,6 +68,7 @@ def read_profile(text: str) -> Profile:
     Raises:
         ValueError: it has another form.
     """
+    # At the last `=`: ONNX allows one within a name.
     name, _, sizes = text.rpartition("=")
     shapes = [part.split("x") for part in sizes.split(":")]
     numbers = [word for shape in shapes for word in shape]
@@ -75,6 +77,7 @@ def read_profile(text: str) -> Profile:
             "expected --profile NAME=MIN:OPT:MAX with sizes as 1x3x224x224, or NAME=SIZE, got "
             f"{text!r}"
         )
+    # A size alone is all three.
     smallest, usual, largest = (tuple(map(int, shape)) for shape in (shapes * 3)[:3])
     return Profile(name, smallest, usual, largest)
 
@@ -109,7 +112,7 @@ def choose_profiles(
             profile = by_name.get(name) or _default(name, shape, inputs, by_name, tests)
             _check_fit(profile, shape)
             chosen.append(profile)
-            if name == next(iter(inputs)):
+            if name == next(iter(inputs)):  # the images
                 _check_tests(profile, tests)
     return chosen
 
@@ -119,7 +122,7 @@ def sizes_of_tests(metadata: Any) -> list[tuple[int, int]]:
 
     Empty where images keep their own size. A detector sees landscape and portrait pictures.
     """
-    if metadata.window is not None:
+    if metadata.window is not None:  # the model sees windows, however large the image
         height, width = metadata.window["size"]
         return [(height, width)]
     resize = metadata.resize
@@ -128,6 +131,7 @@ def sizes_of_tests(metadata: Any) -> list[tuple[int, int]]:
     if resize["mode"] != "keep_ratio":
         sizes = [tuple(resize["size"])]
     elif resize["scale"] or None not in padded:
+        # Without a scale both sides are those of `pad_to`: zeros give way to them below.
         long, short = sorted(resize["scale"] or (0, 0))[::-1]
         sizes = [(short, long), (long, short)]
     else:
@@ -138,7 +142,7 @@ def sizes_of_tests(metadata: Any) -> list[tuple[int, int]]:
         )
         for size in sizes
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found))  # a square has one orientation
 
 
 def _check_fit(profile: Profile, shape: Shape) -> None:

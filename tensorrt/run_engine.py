@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+# As in build_engine.py, which says why this does not hide NVIDIA's `tensorrt`.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if str(Path(__file__).resolve().parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -37,7 +38,7 @@ from loaded_engine import Engine
 from nvidia_runtime import RuntimeName, choose_runtime
 
 NAME = "run_engine.py"
-ITERATIONS = 200
+ITERATIONS = 200  # so that the slowest hundredth, p99, is more than one run
 
 
 def build_parser() -> Parser:
@@ -76,6 +77,7 @@ def load(path: Path, facts: EngineFacts, plugin: Path | None) -> Engine:
     if facts.needs_plugin and plugin is None:
         raise ValueError(f"expected --plugin LIB.so for {path}, which was built with one, got none")
     runtime = choose_runtime(cast(RuntimeName, facts.runtime))
+    # Asked before CUDA is: a plan is read by the very version that wrote it, whatever the GPU.
     if runtime.module.__version__ != facts.version:
         raise ValueError(
             f"expected {facts.runtime} {facts.version}, which has built {path}, got "
@@ -95,6 +97,7 @@ def print_benchmark(
     inputs = random_inputs(shapes, engine.dtypes)
     precision = metadata.precision if metadata is not None else "?"
     types = "fp16 by TensorRT" if facts.typing == "fp16" else precision
+    # TF32 rounds the factors of float32 products alone.
     if precision == "fp32" and facts.tf32:
         types += " (TF32)"
     image = inputs[engine.inputs[0]]
@@ -176,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             run(random_inputs(shapes, engine.dtypes))
         if parsed.check:
+            # Standard output is one JSON text with --json.
             print("\n".join(comparison.lines), file=sys.stderr if parsed.json else sys.stdout)
             comparison.check()
 

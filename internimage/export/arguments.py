@@ -39,6 +39,7 @@ def add_export_arguments(parser: argparse.ArgumentParser, *, output_needed: bool
         action="store_true",
         help="half precision where it does no harm, the backbone above all; float32 outside",
     )
+    # None of these flags has `choices`: ExportOptions checks the values, for callers in Python too.
     parser.add_argument(
         "--operator",
         default="grid_sample",
@@ -85,6 +86,7 @@ def read_export_options(parsed: argparse.Namespace) -> ExportOptions:
         raise ValueError(f"expected --image-size H or H W, got {' '.join(map(str, size))}")
     try:
         return ExportOptions(
+            # The first and the last of one number are both sides of a square.
             image_size=None if size is None else (size[0], size[-1]),
             dynamic=None if parsed.dynamic is None else frozenset(parsed.dynamic),
             precision="fp16" if parsed.half else "fp32",

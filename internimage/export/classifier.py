@@ -76,6 +76,7 @@ def export_classifier(
     size = options.image_size or (preprocessing.image_size, preprocessing.image_size)
     _check_size(model, size)
     is_meta = isinstance(model, InternImageMetaFormer)
+    # The reference stays float32 where the file is half: its answers are the ones that are known.
     reference: nn.Module = _MetaFormer(model).eval() if is_meta else model
     traced = to_half(reference) if options.precision == "fp16" else reference
     generator = torch.Generator().manual_seed(0)
@@ -129,9 +130,11 @@ def _input_shapes(
     traced = {
         word: max(side, _SMALLEST_TRACE) if word in opened else side for word, side in sides.items()
     }
+    # One image would be taken for "always one", see trace().
     batch = max(options.batch_size, 2) if "batch" in opened else options.batch_size
     first = (batch, traced["height"], traced["width"])
     if not opened:
+        # Other numbers in the same shape: a trace may have kept one that it saw in its example.
         return [first, first]
 
     def vary(batch: int, numbers: dict[str, int]) -> tuple[int, int, int]:
@@ -139,6 +142,8 @@ def _input_shapes(
         wanted = batch if "batch" in opened else options.batch_size
         return wanted, chosen["height"], chosen["width"]
 
+    # Sides that differ and that no stride divides: maps are rounded up, height is not width. The
+    # smaller ones may leave a last map of one pixel, which the trace had to avoid.
     larger = {word: side + step * (1 + (word == "width")) for word, side in traced.items()}
     smaller = {word: max(side // 2 // step, 1) * step for word, side in traced.items()}
     return [first, vary(options.batch_size, sides), vary(1, larger), vary(3, smaller)]
@@ -155,6 +160,7 @@ def _draw(
 
     inputs = {"input": normal(3, height, width)}
     if is_meta:
+        # Not the zeros of an unknown place: behind them a wrong weight would not show.
         inputs |= {"times": normal(TEMPORAL_DIM), "places": normal(SPATIAL_DIM)}
     return inputs
 
@@ -177,6 +183,7 @@ def _metadata(
         task="classification",
         model=name,
         classes=tuple(class_names),
+        # The format counts pixels 0-255, as OpenMMLab does; a classifier's preprocessing 0-1.
         mean=tuple(255 * value for value in preprocessing.mean),
         std=tuple(255 * value for value in preprocessing.std),
         resize=resize,

@@ -30,6 +30,7 @@ def open_session(path: Path, *, with_own_node: bool) -> Any:
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3  # errors: warnings are about its own optimisations
+    # OMP_NUM_THREADS limits PyTorch's number; ONNX Runtime would take every core.
     settings.intra_op_num_threads = torch.get_num_threads()
     if with_own_node:
         from ops_dcnv3 import onnxruntime as custom
@@ -96,6 +97,7 @@ def _relative(expected: np.ndarray, got: np.ndarray) -> float:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("inf")
     apart = np.abs(a - b).max()
+    # Outputs that are zero in both are equal, not 0 / 0.
     return float(apart / np.abs(a).max()) if apart else 0.0
 
 

@@ -28,10 +28,11 @@ def build_engine(file: Path, root: Path, arguments: Sequence[str] = ()) -> None:
     command = [sys.executable, str(root / "tensorrt" / "build_engine.py"), str(file)]
     command += ["--output", str(file.with_suffix(".engine")), *arguments]
     sys.stdout.flush()  # what was said so far comes before what the script says
+    # The last line of stderr becomes the error's reason; stdout, the report, goes through.
     done = subprocess.run(command, text=True, stderr=subprocess.PIPE, check=False)
     lines = done.stderr.strip().splitlines()
     reason = None
-    if done.returncode < 0:
+    if done.returncode < 0:  # how subprocess says that a signal ended it
         reason = f"the process was ended by {_name(-done.returncode)}"
     elif done.returncode:
         reason = lines.pop() if lines else f"exit code {done.returncode}"

@@ -116,6 +116,8 @@ def name_axes(model: Any, axes: OpenAxes) -> None:
     import onnx_ir as ir
 
     words: dict[str, str] = {}
+    # torch.export calls an open size s77 or the like, and what follows from it by expressions of
+    # that: the inputs say which word stands for which.
     for value in model.graph.inputs:
         for axis, word in axes.get(value.name, {}).items():
             words[str(value.shape[axis])] = word
@@ -153,7 +155,7 @@ def _values(model: Any) -> Any:
 def _rename(size: Any, words: Mapping[str, str]) -> Any:
     if isinstance(size, int) or size is None or size.value is None:
         return size
-    text = str(size.value)
+    text = str(size.value)  # as "s77", or an expression of it
     if text in words:
         return words[text]
     return re.sub(r"[A-Za-z_]\w*", lambda found: words.get(found[0], found[0]), text)
@@ -169,12 +171,15 @@ def _share_shapes(model: Any) -> None:
     for node in model.graph:
         if node.op_type != "Shape" or node.domain or node.inputs[0].shape is None:
             continue
+        # Attributes since opset 15; without them Shape gives all of the sizes.
         start, end = (node.attributes.get(key) for key in ("start", "end"))
         first = 0 if start is None else start.as_int()
         last = len(node.inputs[0].shape) if end is None else end.as_int()
         sizes = tuple(str(size) for size in node.inputs[0].shape[first:last])
-        if "None" in sizes:
+        if "None" in sizes:  # two that are not known need not be the same
             continue
+        # Nodes stand in the order of their results: the first asker is there before all others. The
+        # optimizer drops those that are idle now, and merges what becomes the same.
         shared = askers.setdefault(sizes, node.outputs[0])
         if shared is not node.outputs[0]:
             node.outputs[0].replace_all_uses_with(shared)

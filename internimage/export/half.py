@@ -37,11 +37,14 @@ def to_half(module: nn.Module) -> HalfModule:
     Args:
         module: any whose inputs and outputs are tensors in tuples, lists and dicts; stays as it is.
     """
+    # A copy, since the caller compares with the float32 one; half() would change it in place. A new
+    # module is in training mode, which the export refuses.
     return HalfModule(copy.deepcopy(module).half()).train(module.training)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
+        # Sizes and labels stay whole: float16 counts no further than 2048.
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
         return type(value)(*(_cast(item, dtype) for item in value))

@@ -28,8 +28,9 @@ def lint(path: Path) -> Any:
 
     from ops_dcnv3.onnx import register_schemas
 
-    register_schemas()
+    register_schemas()  # the checker refuses nodes of domains that it does not know
     try:
+        # The path, not the model: a message of more than 2 GiB cannot be handed over.
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ValueError(
@@ -39,6 +40,7 @@ def lint(path: Path) -> Any:
     opsets = {imported.domain: imported.version for imported in model.opset_import}
     if opsets.get("") not in OPSETS:
         raise ValueError(f"lint: expected opset in {OPSETS}, got {opsets.get('')}")
+    # With those within loops and branches: the rules hold there too, and boxes = loops writes some.
     nodes = list(all_nodes(model.graph))
     _check_sampled_types(model, nodes)
     known = {value.name for value in model.graph.initializer}
@@ -58,6 +60,7 @@ def all_nodes(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:
+            # `g` of an attribute without a graph is an empty one.
             for inner in [attribute.g, *attribute.graphs]:
                 yield from all_nodes(inner)
 
@@ -68,6 +71,7 @@ def _check_sampled_types(model: Any, nodes: Sequence[Any]) -> None:
 
     wanted = {name for node in nodes if node.op_type == "GridSample" for name in node.input}
     types = _element_types(model.graph)
+    # Only where the file does not say: inference copies the model with all of its weights.
     if not wanted <= types.keys():
         types |= _element_types(shape_inference.infer_shapes(model).graph)
     for node in nodes:
@@ -90,6 +94,7 @@ def _check_grid_sample(node: Any) -> None:
     from onnx import helper
 
     got = {field.name: helper.get_attribute_value(field) for field in node.attribute}
+    # What is left out has ONNX's default, which for all three is what we want.
     mode, padding = got.get("mode", b"bilinear"), got.get("padding_mode", b"zeros")
     if (mode, padding, got.get("align_corners", 0)) != (b"bilinear", b"zeros", 0):
         raise ValueError(

@@ -58,6 +58,7 @@ class ModelMetadata:
                     f"ModelMetadata: expected {name} = three numbers, got {getattr(self, name)!r}"
                 )
         mode = str(self.resize.get("mode"))
+        # A field that nobody reads is a misspelt one: the runner would pass over it.
         fields, needed = set(self.resize) - {"mode"}, RESIZE_FIELDS.get(mode, frozenset())
         if mode not in RESIZE_FIELDS or not needed <= fields <= needed | OPTIONAL_RESIZE_FIELDS:
             wanted = {name: sorted(needed) for name, needed in RESIZE_FIELDS.items()}
@@ -65,6 +66,7 @@ class ModelMetadata:
                 f"ModelMetadata: expected resize with a mode and its fields of {wanted}, got "
                 f"{dict(self.resize)}"
             )
+        # More colours than names are fine: outputs of a segmentor may lack a name.
         if self.palette is not None and len(self.palette) < len(self.classes):
             raise ValueError(
                 f"ModelMetadata: expected a colour for each of {len(self.classes)} classes, got "
@@ -80,5 +82,6 @@ class ModelMetadata:
         Raises:
             ValueError: a number is NaN or infinite.
         """
+        # NaN is a word of Python's json alone: other readers refuse the whole text.
         fields = {"format": FORMAT, **dataclasses.asdict(self), **facts}
         return json.dumps(fields, ensure_ascii=False, allow_nan=False)

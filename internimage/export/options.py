@@ -59,7 +59,7 @@ class ExportOptions:
     dynamic: frozenset[str] | None = None
     precision: Precision = "fp32"
     operator: Operator = "grid_sample"
-    opset: int = 18
+    opset: int = 18  # what PyTorch's exporter writes by itself: nothing to convert
     batch_size: int = 1
     boxes: Boxes = "operators"
 
@@ -72,8 +72,10 @@ class ExportOptions:
                 )
             for name, side in zip(("height", "width"), self.image_size, strict=True):
                 _check_int(f"image_size's {name}", side, 1, MAX_IMAGE_SIZE)
+            # The class is frozen, and a list would neither hash nor stay as it was checked.
             object.__setattr__(self, "image_size", tuple(self.image_size))
         if self.dynamic is not None:
+            # A text is a set of letters to Python: "height" without braces is meant as one axis.
             if isinstance(self.dynamic, str) or not set(self.dynamic) <= set(DYNAMIC_AXES):
                 raise ValueError(
                     f"ExportOptions: expected dynamic = axes of {', '.join(DYNAMIC_AXES)}, got "
@@ -106,6 +108,7 @@ class ExportOptions:
         """
         if self.dynamic is not None:
             return self
+        # A size that is named is that of every input; what stays open beside it is to be named too.
         opened = SIDES if keeps_ratio and self.image_size is None else ()
         return dataclasses.replace(self, dynamic=frozenset(opened))
 
@@ -125,6 +128,7 @@ class ExportOptions:
 
 
 def _check_int(name: str, value: object, least: int, most: int | None) -> None:
+    # True is an int to Python, and would be a size of one.
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"ExportOptions: expected {name} = a whole number, got {value!r}")
     if value < least or (most is not None and value > most):
@@ -135,6 +139,7 @@ def _check_int(name: str, value: object, least: int, most: int | None) -> None:
 def _check_opset(opset: object) -> None:
     if not isinstance(opset, int) or isinstance(opset, bool):
         raise TypeError(f"ExportOptions: expected opset = a whole number, got {opset!r}")
+    # Apart from the other wrong ones: such a file would load, and answer wrongly in TensorRT.
     if opset >= _RENAMED_MODE:
         raise ValueError(
             f"ExportOptions: expected opset in {OPSETS}, got {opset}: opset {_RENAMED_MODE} calls "

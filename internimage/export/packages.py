@@ -21,6 +21,7 @@ def require_packages(function: str) -> None:
     """
     for name in NEEDED:
         try:
+            # Imported, not only looked for: a package whose library is missing is found as well.
             importlib.import_module(name)
         except ImportError as error:
             raise ImportError(

@@ -50,6 +50,8 @@ def staging_folder(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(f"export_onnx: expected a file as output, got the folder {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"export_onnx: expected an existing folder, got {path.parent}")
+    # Beside the file, since os.replace() does not cross disks, and of a random name, since another
+    # export may write the same file.
     folder = path.with_name(f".{path.stem}.{secrets.token_hex(8)}")
     try:
         folder.mkdir()
@@ -64,6 +66,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
             error.filename = str(path)  # a full disk names no file, or one that nobody asked for
         raise
     finally:
+        # What cannot be removed must not hide the error that led here.
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -95,11 +98,13 @@ def place(staged: Path, path: Path) -> None:
     """
     former = external_files(path) if path.is_file() else set()
     wanted = external_files(staged)
+    # The weights first and the old ones last: whenever it stops, the model at `path` has its own.
     for name in wanted:
         os.replace(staged.with_name(name), path.with_name(name))
     os.replace(staged, path)
     _flush(path.parent)
     for name in former - wanted:
+        # Only what save() has named: another program's model may share its file, or lie about it.
         if name.startswith(f"{path.stem}.") and name.endswith(".data"):
             path.with_name(name).unlink(missing_ok=True)
 
@@ -141,6 +146,7 @@ def _hash(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
+    # Else a power cut may leave the new name with the content still in memory.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,6 +13,7 @@ _TALKATIVE = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the warnings and the progress of torch.onnx and its helpers; errors still raise."""
+    # Levels and no filter: these libraries log through children, whose level is the parent's.
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -51,18 +51,22 @@ def trace(model: nn.Module, example: Mapping[str, Tensor], axes: OpenAxes) -> An
                     f"got shape {tuple(example[name].shape)}"
                 )
     tensors = tuple(example.values())
+    # torch.export wants shapes by the names of forward()'s arguments, not by ours, and in their
+    # form: of a HalfModule, whose forward() has *args, that is one tuple of tensors.
     bound = inspect.signature(model.forward).bind(*tensors)
     names = {id(tensor): name for name, tensor in example.items()}
 
     def shapes_of(value: Any) -> Any:
         if isinstance(value, Tensor):
             opened = axes.get(names[id(value)], {})
+            # An error where the model fixes such a size; Dim.AUTO would fix it without a word.
             return dict.fromkeys(opened, torch.export.Dim.DYNAMIC)
         return tuple(shapes_of(item) for item in value)
 
     shapes = {argument: shapes_of(value) for argument, value in bound.arguments.items()}
     try:
         with quiet(), torch.no_grad():
+            # Not strict: the model's Python runs as it is; TorchDynamo would have to read it first.
             return torch.export.export(model, tensors, dynamic_shapes=shapes, strict=False)
     except (RuntimeError, ValueError, TypeError) as error:  # TorchDynamo's are RuntimeErrors
         raise ValueError(
@@ -101,14 +105,14 @@ def translate(
         with quiet(), torch.no_grad():
             exported = torch.onnx.export(
                 program,
-                (),
+                (),  # the program has its inputs
                 dynamo=True,
                 opset_version=TRACED_OPSET,
                 custom_translation_table=table,
                 input_names=list(input_names),
                 output_names=list(output_names),
-                verbose=False,
-                optimize=False,
+                verbose=False,  # its progress is printed, which quiet() does not reach
+                optimize=False,  # simplify() does it, with limits of its own
             )
     except OnnxExporterError as error:
         raise ValueError(
@@ -121,6 +125,7 @@ def translate(
 
 def _reason(error: BaseException) -> str:
     """The last cause of an error: its kind and first lines, in one."""
+    # The exporter wraps what went wrong in pages about its own steps.
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())

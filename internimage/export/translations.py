@@ -33,10 +33,12 @@ def _gelu(x: Any, approximate: str = "none") -> Any:
     from onnxscript import opset18 as op
 
     def number(value: float) -> Any:
+        # Of the type of x, which is float16 in a half model: ONNX's operators do not mix types.
         constant: Any = op.Constant(value_float=value)
         return op.CastLike(constant, x)
 
     if approximate == "tanh":
+        # The constants are those of arXiv:1606.08415, section 2.
         cubed = op.Mul(op.Mul(x, x), x)
         inner = op.Mul(op.Add(op.Mul(cubed, number(0.044715)), x), number(math.sqrt(2 / math.pi)))
         shape = op.Tanh(inner)

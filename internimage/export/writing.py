@@ -89,9 +89,11 @@ def export_onnx(
                 "export_onnx: expected a model with weights in half precision (to_half makes one) "
                 "for precision fp16, got none"
             )
+        # Behind _build(), whose strip() empties the properties.
         graph.metadata_props[KEY] = metadata.to_json(**_facts(example, axes, options))
         save(graph, staged)
-        del graph
+        del graph  # its weights are in the file now, and are about to be in ONNX Runtime
+        # Before it runs: what lint() refuses may run here, and be wrong elsewhere.
         proto = lint(staged)
         done = (
             []
@@ -111,6 +113,7 @@ def export_onnx(
             seconds=time.monotonic() - started,
             summary=_summary(metadata, example, axes, options),
         )
+        # Not `>`, which NaN would pass.
         too_far = [check.found for check in done if not check.difference <= tolerance]
         if too_far:
             kept = ""
@@ -143,7 +146,7 @@ def _build(
         output_names=output_names,
         translations=translations,
     )
-    simplify(graph)
+    simplify(graph)  # first: what it drops need not be converted
     convert(graph, options.opset)
     name_axes(graph, axes)
     strip(graph)

@@ -25,6 +25,7 @@ def check_whole(name: str, value: Any, *, least: int = 1, most: int = LARGEST) -
     Raises:
         ValueError: it is none, or out of range.
     """
+    # JSON's true is an int to Python.
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"{name} = {value!r}, where a whole number from {least} to {most} stands")
     return value
@@ -109,6 +110,7 @@ def check_window(value: Any) -> Mapping[str, tuple[int, int]] | None:
     if not isinstance(value, dict) or not {"size", "stride"} <= value.keys():
         raise ValueError(f"window = {value!r}, where size and stride stand")
     window = {name: check_pair(f"window.{name}", value[name]) for name in ("size", "stride")}
+    # Also what keeps the mean over windows from dividing by zero.
     if any(side < step for side, step in zip(window["size"], window["stride"], strict=True)):
         raise ValueError(f"window = {value!r}, which leaves pixels out")
     return window
@@ -136,7 +138,7 @@ def check_resize(value: Any) -> Mapping[str, Any]:
         "multiple_of": check_whole,
         "pad_value": check_number,
     }
-    must_be_there = {"size", "shorter_side"}
+    must_be_there = {"size", "shorter_side"}  # null in any other means that it is not done
     resize: dict[str, Any] = {"mode": mode, "filter": value["filter"]}
     for name in (RESIZE_FIELDS[mode] | OPTIONAL_RESIZE_FIELDS) - {"filter"}:
         found = value.get(name)

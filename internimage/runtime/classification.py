@@ -15,7 +15,7 @@ TOPK = 5
 class Classifier(Model):
     """An exported classifier."""
 
-    outputs = {"logits": 1}
+    outputs = {"logits": 1}  # (N, classes)
     needed = (frozenset({"logits"}),)
 
     def predict(self, image: ImageLike, *, topk: int = TOPK) -> list[Label]:
@@ -33,8 +33,10 @@ class Classifier(Model):
             raise ValueError(f"Classifier.predict: expected topk >= 1, got {topk}")
         prepared = prepare(read_pixels(image), self.metadata)
         logits = self.run(prepared.pixels, prepared.size)["logits"].astype(np.float64)
+        # Less the largest one, which changes nothing and keeps exp() from overflowing.
         scores = np.exp(logits - logits.max())
         scores /= scores.sum()
+        # Stable: of equal scores the first class stays the first.
         best = np.argsort(-scores, kind="stable")[:topk].tolist()
         return [
             Label(index=index, name=self.metadata.name_of(index), score=float(scores[index]))

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "internimage.
     add_run_arguments(parser)
     try:
         exit_code = run_images(parser.parse_known(arguments), program=program)
-        if sys.stdout is not None:
+        if sys.stdout is not None:  # None where the shell closed it (`>&-`)
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader (`| head`) has gone. Python would flush once more at exit, and complain.
@@ -160,6 +160,7 @@ def _take_limits(model: AnyModel, options: argparse.Namespace, program: str) -> 
     if isinstance(model, Detector):
         if options.score_threshold is not None:
             model.score_threshold = options.score_threshold
+            # The file has left out what scores less, and nothing here can bring it back.
             least = model.metadata.score_threshold
             if least is not None and options.score_threshold < least:
                 _warn(
@@ -169,6 +170,7 @@ def _take_limits(model: AnyModel, options: argparse.Namespace, program: str) -> 
                 )
         model.topk = options.topk
         return
+    # A classifier takes --topk, in _answers().
     without_effect = ["--score-threshold"] if options.score_threshold is not None else []
     if isinstance(model, Segmentor) and options.topk is not None:
         without_effect.append("--topk")
@@ -200,7 +202,7 @@ def _answers(model: AnyModel, options: argparse.Namespace) -> Iterator[dict[str,
                 yield _look(model, task)
         except (ValueError, OSError) as error:
             yield Failure(source=source, error=error)
-        except MemoryError:
+        except MemoryError:  # one huge picture, behind which the next may fit
             yield Failure(source=source, error=ValueError(f"out of memory on {source}"))
 
 
@@ -216,7 +218,7 @@ def _classify(model: Classifier, topk: int, task: Task | Path) -> dict[str, Any]
 
 def _look(model: Detector | Segmentor, source: Path) -> dict[str, Any]:
     """Return what the JSON file would hold, the files' names left out."""
-    image = np.asarray(load_image(source))
+    image = np.asarray(load_image(source))  # (H, W, 3), red first; answer() takes blue first
     found = model.answer(image[..., ::-1]).found
     return {"image": str(source), "width": image.shape[1], "height": image.shape[0], **found}
 

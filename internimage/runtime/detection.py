@@ -51,6 +51,7 @@ class Detector(Model):
         topk: in answers, detections an image at most.
     """
 
+    # (N, K, 5), (N, K) and (N, K, 28, 28), K places of which some are empty.
     outputs = {"dets": 2, "labels": 1, "masks": 3}
     needed = (frozenset({"dets", "labels"}),)
 
@@ -87,13 +88,15 @@ class Detector(Model):
         prepared = prepare(read_pixels(image), self.metadata)
         outputs = self.run(prepared.pixels, prepared.size)
         boxes, scores, labels = outputs["dets"][:, :4], outputs["dets"][:, 4], outputs["labels"]
+        # A label of -1 is an empty place: the number of places is fixed, that of objects is not.
         keep = np.flatnonzero((labels >= 0) & (scores >= score_threshold))
         keep = keep[np.argsort(-scores[keep], kind="stable")][:topk]
+        # One a side, as mmdet's scale_factor: sides are rounded, so that their ratios differ a bit.
         height, width = prepared.size
         factors = np.array(
             [width / prepared.original[1], height / prepared.original[0]], np.float32
         )
-        boxes = boxes[keep] / np.tile(factors, 2)
+        boxes = boxes[keep] / np.tile(factors, 2)  # (n, 4)
         masks = None
         if "masks" in outputs:
             threshold = self.mask_threshold
@@ -132,6 +135,7 @@ class Detector(Model):
         rgb = np.ascontiguousarray(image[..., ::-1])
         found = self.predict(rgb, score_threshold=self.score_threshold, topk=self.topk)
         rows = self.describe(found)
+        # The file's palette may be shorter than its labels go.
         palette = self.colour_all(max((one.label for one in rows), default=-1) + 1)
         picture = draw_detections(rgb, rows, found.masks or [], palette)
         return Answer(

@@ -45,8 +45,8 @@ def prepare(image: np.ndarray, metadata: Metadata) -> Input:
     resized = _resize(image, metadata)
     size = (resized.shape[0], resized.shape[1])
     mean, std = (np.array(values, np.float32) for values in (metadata.mean, metadata.std))
-    pixels = (resized.astype(np.float32) - mean) / std
-    pixels = _pad(np.ascontiguousarray(pixels.transpose(2, 0, 1)), metadata)
+    pixels = (resized.astype(np.float32) - mean) / std  # (H, W, 3)
+    pixels = _pad(np.ascontiguousarray(pixels.transpose(2, 0, 1)), metadata)  # (3, H, W)
     _check_size(image, pixels, metadata)
     return Input(pixels=pixels, size=size, original=(image.shape[0], image.shape[1]))
 
@@ -60,8 +60,9 @@ def feeds(pixels: np.ndarray, metadata: Metadata, size: tuple[int, int]) -> dict
         size: height and width of the part that holds the image.
     """
     count = metadata.batch or 1
-    found = {"input": np.repeat(pixels[None], count, axis=0)}
+    found = {"input": np.repeat(pixels[None], count, axis=0)}  # (N, 3, H, W)
     if metadata.task == "detection":
+        # Where the padding begins: boxes are cut off there.
         found["image_size"] = np.repeat(np.array([size], dtype=np.int64), count, axis=0)
     return found
 
@@ -85,6 +86,7 @@ def _resize(image: np.ndarray, metadata: Metadata) -> np.ndarray:
         limits = None if metadata.window else settings["pad_to"]
         size = size_within(size, settings["scale"], limits)
         image = _filtered(image, size, settings["filter"])
+    # A second time, as ResizeToMultiple behind Resize does: both round, and one step would differ.
     multiple = settings["multiple_of"]
     if multiple is not None:
         height, width = (round_up(side, multiple) for side in size)
@@ -108,12 +110,13 @@ def _pad(pixels: np.ndarray, metadata: Metadata) -> np.ndarray:
     right = max(round_up(width, divisor), least_width or 0) - width
     if not (bottom or right):
         return pixels
+    # OpenMMLab's preprocessors pad what they have normalised: 0 is the mean's colour, not black.
     value = settings["pad_value"] or 0
     return np.pad(pixels, ((0, 0), (0, bottom), (0, right)), constant_values=value)
 
 
 def _check_size(image: np.ndarray, pixels: np.ndarray, metadata: Metadata) -> None:
-    if metadata.window:
+    if metadata.window:  # it is the windows that have the input's size, not the image
         return
     found = pixels.shape[1:]
     if any(want not in (None, got) for want, got in zip(metadata.input_size, found, strict=True)):

@@ -31,10 +31,11 @@ def label_scores(scores: np.ndarray, size: tuple[int, int], threshold: float) ->
     band = max(VALUES_AT_ONCE // (len(scores) * size[1]), 1)
     for first in range(0, size[0], band):
         rows = slice(first, min(first + band, size[0]))
-        found = resize_maps(scores, size, rows)
+        found = resize_maps(scores, size, rows)  # (C, rows, Wo)
         if len(scores) > 1:
             labels[rows] = found.argmax(axis=0)
         else:
+            # More than the threshold, as mmseg; mmdet's masks are of the threshold and more.
             labels[rows] = 1 / (1 + np.exp(-found[0].astype(np.float64))) > threshold
     return labels
 
@@ -59,7 +60,7 @@ def scores_of_windows(
     for row in rows:
         for column in columns:
             found = score(np.ascontiguousarray(pixels[:, row, column]))
-            if total is None:
+            if total is None:  # only the scores say how many classes there are
                 total = np.zeros((len(found), height, width), dtype=np.float32)
             total[:, row, column] += found
             seen[row, column] += 1

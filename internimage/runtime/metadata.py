@@ -94,10 +94,14 @@ def parse_metadata(text: str, *, origin: str) -> Metadata:
     """
     try:
         fields = json.loads(text)
+        # FORMAT rises only when a field changes its meaning: fields that are not known here come
+        # from a later version, and are passed over.
         number = check_whole("format", fields["format"])
         if number > FORMAT:
             raise ValueError(f"format {number}, where {FORMAT} is the newest known here")
         return _metadata(fields)
+    # A list in the place of an object, a field that is missing, brackets within brackets: whatever
+    # the file holds, it is one error.
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(
@@ -124,6 +128,7 @@ def _metadata(fields: Mapping[str, Any]) -> Metadata:
         if palette is None
         else tuple(_colour(colour) for colour in check_list("palette", palette)),
         mean=_three("mean", fields["mean"]),
+        # Above zero, since pixels are divided by it.
         std=_three("std", fields["std"], least=sys.float_info.min),
         resize=check_resize(fields["resize"]),
         window=check_window(fields["window"]),

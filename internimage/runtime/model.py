@@ -87,8 +87,11 @@ class Model:
                     f"expected {name} with {1 + self.outputs[name]} axes, got "
                     f"{self.metadata.model} with {found[name].shape}"
                 )
+        # A file of several images a run has had this one in each place, see feeds().
         outputs = {name: found[name][0] for name in self.outputs if name in found}
         for name, array in outputs.items():
+            # NaN and infinity survive a sum, which takes no array of flags; in float64 it does not
+            # overflow where every number is finite.
             if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
                 raise ValueError(
                     f"expected finite {name}, got NaN or infinity: the weights hold it, or numbers "
@@ -100,6 +103,7 @@ class Model:
         """Return a colour for each of so many classes: the file's, then others."""
         known = len(self.palette)
         if known < num_classes:
+            # Kept, and counted from the first class on: a class has one colour in all pictures.
             self.palette = [*self.palette, *random_palette(num_classes)[known:]]
         return self.palette
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 _PROPERTY = 14
 """Number of the field ``metadata_props`` of ONNX's ``ModelProto``."""
-_GRAPH = 7
+_GRAPH = 7  # a file without it is something else whose bytes happen to be fields
 _KEY, _VALUE = 1, 2  # of a property
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -65,6 +65,7 @@ def _properties(file: BinaryIO, end: int) -> dict[str, str]:
         if length > end - file.tell():
             raise _BrokenError(f"field {number} is longer than the file")
         has_graph |= number == _GRAPH
+        # Too long a one is passed over like a graph: the file may lie about anything.
         if number == _PROPERTY and length <= _LONGEST:
             name, value = _pair(file, file.tell() + length)
             properties[name] = value
@@ -105,14 +106,14 @@ def _skip(file: BinaryIO, kind: int) -> None:
         _varint(file)
     elif kind in (_FIXED32, _FIXED64):
         file.seek(4 if kind == _FIXED32 else 8, os.SEEK_CUR)
-    else:
+    else:  # 3 and 4 are groups, which ONNX has none of; there is no 6 or 7
         raise _BrokenError(f"a field is of kind {kind}")
 
 
 def _varint(file: BinaryIO) -> int:
     """Return a number written in groups of seven bits, the lowest first."""
     value = 0
-    for shift in range(0, 70, 7):
+    for shift in range(0, 70, 7):  # ten groups hold 64 bits
         byte = file.read(1)
         if not byte:
             raise _BrokenError("it ends within a field")

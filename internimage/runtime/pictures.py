@@ -35,6 +35,7 @@ def lay_colours(
     Returns:
         (H, W, 3), uint8, red-green-blue.
     """
+    # There are 256 values a channel: two tables of products, looked up, are the whole arithmetic.
     shares = np.arange(256, dtype=np.float32)
     under, over = shares * np.float32(1 - opacity), shares * np.float32(opacity)
     colours = np.array(palette, np.uint8)
@@ -63,8 +64,10 @@ def draw_detections(
         (H, W, 3), uint8, red-green-blue.
     """
     picture = image.copy()
+    # Both grow with the picture: 11 pixels of a photo of 4000 would be too small to read.
     text_size = max(LEAST_TEXT, round(math.sqrt(image.shape[0] * image.shape[1]) / 70))
     line = max(1, round(text_size / 8))
+    # Masks, then boxes, then names, each from worst to best: no mask hides a name.
     for one, mask in reversed(list(zip(found, masks, strict=False))):
         _blend(picture, mask, palette[one.label], line)
     canvas = Image.fromarray(picture)
@@ -81,7 +84,8 @@ def draw_detections(
 
 def _blend(picture: np.ndarray, mask: np.ndarray, colour: Colour, line: int) -> None:
     """Lay a mask (H, W) over the picture in place: its inside through, its outline opaque."""
-    inner = np.pad(mask, 1)
+    # Worn off by a pixel a turn; with zeros around, an edge of the image is an edge of the mask.
+    inner = np.pad(mask, 1)  # (H + 2, W + 2)
     for _ in range(line):
         inner[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
     outline = mask & ~inner[1:-1, 1:-1]
@@ -99,6 +103,7 @@ def _write(
     left = max(0, min(corner[0], pen.im.size[0] - width))
     top = corner[1] - height if corner[1] >= height else corner[1]
     pen.rectangle((left, top, left + width, top + height), fill=colour)
+    # How bright red, green and blue look, after Rec. 601.
     bright = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2] > 140
     ink = (0, 0, 0) if bright else (255, 255, 255)
     pen.text((left + size // 8, top + size // 8), text, fill=ink, font=font)

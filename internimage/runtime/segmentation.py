@@ -24,7 +24,7 @@ class Segmentor(Model):
     """An exported segmentor."""
 
     has_label_maps = True
-    outputs = {"scores": 3, "labels": 2}
+    outputs = {"scores": 3, "labels": 2}  # (N, C, H, W), (N, H, W)
     needed = (frozenset({"scores"}), frozenset({"labels"}))
 
     def predict(self, image: ImageLike) -> np.ndarray:
@@ -42,13 +42,15 @@ class Segmentor(Model):
             outputs = {"scores": scores_of_windows(self._score, prepared.pixels, self.metadata)}
         else:
             outputs = self.run(prepared.pixels, prepared.size)
+        # Without padding, before anything is enlarged: its scores would run into the image's.
         height, width = prepared.size
         if "scores" in outputs:
             scores = outputs["scores"][:, :height, :width]
-            self.colour_all(max(len(scores), 2))
+            self.colour_all(max(len(scores), 2))  # one output tells two classes apart
             return label_scores(scores, prepared.original, self.mask_threshold)
         labels = outputs["labels"][:height, :width]
         self.colour_all(int(labels.max()) + 1)
+        # Labels have no values between them.
         enlarged = Image.fromarray(labels).resize(prepared.original[::-1], Image.Resampling.NEAREST)
         kind = np.uint8 if labels.dtype == np.uint8 else np.uint16
         return np.asarray(enlarged).astype(kind)

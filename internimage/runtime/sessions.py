@@ -87,6 +87,7 @@ def with_unknown(inputs: Arrays, declared: Mapping[str, Sequence[Any]]) -> dict[
 def _installed_library() -> Path | None:
     """Return the operator's library for ONNX Runtime beside an installed ``ops_dcnv3``, if any."""
     found = importlib.util.find_spec("ops_dcnv3")  # imports nothing, PyTorch least of all
+    # No origin: a folder of that name on the path, such as the checkout's, is an empty namespace.
     if found is None or found.origin is None:
         return None
     libraries = sorted(Path(found.origin).parent.glob("_onnxruntime*.so"))
@@ -102,6 +103,7 @@ def _open_onnxruntime(path: Path, threads: int | None, library: Path | None) -> 
     try:
         if library is not None:
             options.register_custom_ops_library(str(library))
+        # onnxruntime-gpu asks for a name here, and this runner is one for CPUs.
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # each of ONNX Runtime's codes is a class of its own
         raise _cannot_load(path, "ONNX Runtime", error) from error
@@ -130,7 +132,8 @@ def _open_openvino(path: Path, threads: int | None) -> Run:
         raise _cannot_load(path, "OpenVINO", error) from error
 
     def run(inputs: Arrays) -> Arrays:
-        # A tensor may have several names there, as the output of a half model behind its cast.
+        # A tensor may have several names there, as the output of a half model behind its cast: the
+        # one that is given is meant, which only a run knows.
         declared = {
             min(one.get_names(), key=lambda name: (name not in inputs, name)): [
                 side.get_max_length() for side in one.partial_shape

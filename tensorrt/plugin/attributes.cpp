@@ -16,6 +16,7 @@ struct IntegerField {
   int32_t least, most;
 };
 
+// The product of any two, such as dilation x (kernel - 1), then fits into 64 bits.
 constexpr int32_t kMost = 1 << 30;
 constexpr IntegerField kIntegers[] = {
     {"kernel_h", &Attributes::kernel_h, 1, kMost},

@@ -13,7 +13,8 @@ using dcnv3::DType;
 using dcnv3::ForwardArgs;
 using dcnv3::Params;
 
-// What the last call of this thread returned.
+// What the last call of this thread returned. A thread's own: TensorRT runs several contexts at a
+// time, and the text must stay until the caller has read it.
 thread_local dcnv3::Message message;
 
 struct Rule {
@@ -23,6 +24,7 @@ struct Rule {
 
 const char* check_numbers(const Dcnv3Call& call) {
   // offset_scale and the product of all sizes are checked elsewhere, see why_too_large()
+  // The product of any two then fits into 64 bits.
   constexpr int64_t kMost = int64_t{1} << 30;
   const Rule rules[] = {
       {"batch", call.batch, 0},           {"height", call.height, 1},
@@ -124,7 +126,7 @@ const char* dcnv3_check(const Dcnv3Call* call) {
 
 const char* dcnv3_forward(const Dcnv3Call* call) {
   if (const char* failure = dcnv3_check(call)) return failure;
-  if (call->batch == 0) return nullptr;
+  if (call->batch == 0) return nullptr;  // whose tensors may be null
   if (call->input == nullptr || call->offset == nullptr || call->output == nullptr ||
       (call->mask_channels != 0 && call->mask == nullptr))
     return message.set("expected pointers to all tensors, got null");
@@ -135,6 +137,7 @@ const char* dcnv3_forward(const Dcnv3Call* call) {
   args.input = call->input;
   args.offset = call->offset;
   args.mask = call->mask;
+  // Packed: a pixel's weights follow its offsets, in rows that are as long as both and padding.
   if (call->mask_channels == 0) {
     const int64_t offsets = 2 * call->group * args.params.num_points();
     args.mask = static_cast<const char*>(call->offset) + offsets * dcnv3::bytes_of(args.mask_dtype);

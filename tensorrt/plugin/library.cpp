@@ -78,6 +78,7 @@ DCNV3_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
 DCNV3_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
   using dcnv3::Creator;
   using dcnv3::Kind;
+  // The registry keeps these pointers: they live as long as the library.
   static Creator separate(Kind::kSeparate), packed(Kind::kPacked), original(Kind::kOriginal);
   static nvinfer1::IPluginCreatorInterface* const creators[] = {&separate, &packed, &original};
   count = 3;

@@ -54,6 +54,7 @@ struct Expressions {
 
 }  // namespace
 
+// IPluginCapability is a base three times over: the casts say which one is meant.
 nvinfer1::IPluginCapability* Plugin::getCapabilityInterface(PluginCapabilityType type) noexcept {
   switch (type) {
     case PluginCapabilityType::kCORE:
@@ -66,6 +67,7 @@ nvinfer1::IPluginCapability* Plugin::getCapabilityInterface(PluginCapabilityType
   return nullptr;
 }
 
+// Without exceptions, as nothing may be thrown through TensorRT: null says that memory is out.
 nvinfer1::IPluginV3* Plugin::clone() noexcept { return new (std::nothrow) Plugin(*this); }
 
 int32_t Plugin::finish(const char* failure) const noexcept {
@@ -97,6 +99,7 @@ int32_t Plugin::getOutputShapes(const DimsExprs* inputs, int32_t num_inputs, con
                                  inputs[k].nbDims));
   const Attributes& a = attributes_;
   const IDimensionExpr* channels = inputs[0].d[3];
+  // An open number of channels is checked against the group at run time, by entry.cpp.
   if (channels->isConstant()) {
     const long long number = channels->getConstantValue();
     if (number % a.group != 0)
