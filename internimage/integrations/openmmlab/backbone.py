@@ -29,6 +29,7 @@ INIT_FIELDS = frozenset({"type", "checkpoint", "strict", "prefix", "map_location
 """What ``init_cfg`` of type ``Pretrained`` may hold. The last two, which OpenMMLab's own has, are
 read and need not be given: the layout of a checkpoint is found, and it is read on the CPU."""
 
+# InternImage-T has layer scales in detectors and segmentors, and none as a released classifier.
 _LAYER_SCALE_KEYS = (".gamma1", ".gamma2")
 
 
@@ -68,6 +69,8 @@ class InternImageBackbone(InternImage, BaseModule):
         **fields: Any,
     ) -> None:
         fields = resolve_fields(arch, fields, use_dcn_v4_op=use_dcn_v4_op)
+        # InternImage's own super() is BaseModule, which it calls without arguments: BaseModule sets
+        # an init_cfg of None, in whose place the real one comes afterwards.
         super().__init__(features_only=True, out_indices=tuple(out_indices), **fields)
         self.init_cfg = init_cfg
 
@@ -85,6 +88,7 @@ class InternImageBackbone(InternImage, BaseModule):
         if self.is_init:
             return
         pretrained, others = split_init_cfg(self.init_cfg)
+        # The checkpoint last, as in mmengine's own: what it holds must not be drawn over.
         if others:
             initialize(self, others)
         for config in pretrained:
@@ -118,7 +122,7 @@ def resolve_fields(
         warnings.warn(
             "InternImage: use_dcn_v4_op has no effect: one operator computes what both kernels of "
             "the original did",
-            stacklevel=3,
+            stacklevel=3,  # whoever builds the backbone
         )
     if arch is None:
         return fields
@@ -155,6 +159,8 @@ def load_pretrained(model: InternImage, init_cfg: dict[str, Any]) -> LoadReport:
     strict = init_cfg.get("strict", True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the log below says it
+        # Strictness is checked below: missing layer scales are no mistake, which strict=True of
+        # the loader does not know.
         report = load_checkpoint(model, resolve_checkpoint(origin), strict=False)
     fresh = [key for key in report.missing if key.endswith(_LAYER_SCALE_KEYS)]
     if strict and (len(fresh) < len(report.missing) or report.unexpected or report.mismatched):
@@ -184,6 +190,8 @@ def resolve_checkpoint(checkpoint: str) -> str:
     if not is_url(checkpoint):
         return checkpoint
     file = PurePosixPath(urlsplit(checkpoint).path)
+    # The original's configs give addresses of released models; the hub's cache then holds one file
+    # for a model's address and its name.
     if f"/{PTH_REPOSITORY}/" not in str(file):
         return str(download(checkpoint))
     if find_release(file.stem) is not None:

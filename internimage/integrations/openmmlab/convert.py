@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 _DINO = "bbox_head.transformer."
+# InternImage-G's fc1_0.weight, fc1_0.bias, ..., fc2_0.weight, ... and the one fc2_bias.
 _SPLIT_FFN = re.compile(r"^(.*\.ffns\.0\.)(fc[12])_(?:(\d+)\.(weight|bias)|(bias))$")
 
 # Longer names before those that they begin with. The groups are put together by `_rename`.
@@ -28,14 +29,17 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
         re.compile(r"^bbox_head\.transformer\.decoder\.ref_point_head\.(\d+)\."),
         lambda match: f"decoder.ref_point_head.layers.{int(match[1]) // 2}.",
     ),
+    # From here on the transformer is a part of the detector, beside its head.
     (re.compile(r"^bbox_head\.transformer\."), ""),
     (re.compile(r"^bbox_head\.label_embedding\."), "dn_query_generator.label_embedding."),
+    # DINO's encoder, and Mask2Former's below pixel_decoder.
     (re.compile(r"^((?:.*\.)?encoder\.layers\.\d+\.)attentions\.0\."), r"\1self_attn."),
     (re.compile(r"^(decoder\.layers\.\d+\.)attentions\.0\."), r"\1self_attn."),
     (re.compile(r"^(decoder\.layers\.\d+\.)attentions\.1\."), r"\1cross_attn."),
     # Mask2Former looks at the image first
     (re.compile(r"^(.*\btransformer_decoder\.layers\.\d+\.)attentions\.0\."), r"\1cross_attn."),
     (re.compile(r"^(.*\btransformer_decoder\.layers\.\d+\.)attentions\.1\."), r"\1self_attn."),
+    # "_" is that of Mask2Former's transformer_decoder.
     (re.compile(r"^((?:.*[._])?(?:en|de)coder\.layers\.\d+\.)ffns\.0\."), r"\1ffn."),
 )
 
@@ -64,7 +68,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     flat_names = {"ema_" + key.replace(".", "_") for key in weights}
     weights = {key: value for key, value in weights.items() if key not in flat_names}
     weights = _join_split_ffns(weights)
-    # The neck of the released CB-DINO is a list of one. A neck of several parts is another's.
+    # The neck of the released CB-DINO is a list of one. A neck of several parts is another's. The
+    # prefix that tells is gone after the loop.
     is_listed_neck = any(key.startswith(_DINO) for key in weights) and not any(
         key.startswith("neck.1.") for key in weights
     )
@@ -114,6 +119,7 @@ def convert_in_place(
         if key.startswith(prefix)
     }
     converted = convert(own)
+    # Names are all that is compared: a conversion that joins tensors changes their names as well.
     if list(converted) == list(own):
         return
     for key in own:
@@ -136,6 +142,8 @@ def require_tensors(name: str, state_dict: Mapping[str, Any]) -> None:
 
 
 def _rename(key: str) -> str:
+    # All rules in turn, not the first that fits: a layer of DINO loses its prefix by one and has
+    # its parts renamed by others.
     for pattern, replacement in _RULES:
         key = pattern.sub(replacement, key)
     return key
@@ -156,7 +164,7 @@ def _join_split_ffns(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         match = _SPLIT_FFN.match(key)
         if match is None:
             joined[key] = value
-        elif match[1] not in done:
+        elif match[1] not in done:  # the whole layer comes where its first part stood
             done.add(match[1])
             for name, tensor in _join_ffn(match[1], parts[match[1]]).items():
                 if match[1] + name in weights:
@@ -180,8 +188,9 @@ def _join_ffn(prefix: str, parts: dict[str, Tensor]) -> dict[str, Tensor]:
             f"convert_state_dict: expected {prefix}fc1_i.weight, fc1_i.bias, fc2_i.weight for "
             f"every i and fc2_bias, got {', '.join(sorted(parts))}"
         )
+    # With F the hidden width: fc1 is (F, D) in mmcv's layer, fc2 (D, F).
     return {
-        "layers.0.0.weight": torch.cat([parts[f"fc1_{i}.weight"] for i in range(count)]),
+        "layers.0.0.weight": torch.cat([parts[f"fc1_{i}.weight"] for i in range(count)]),  # (F, D)
         "layers.0.0.bias": torch.cat([parts[f"fc1_{i}.bias"] for i in range(count)]),
         "layers.1.weight": torch.cat([parts[f"fc2_{i}.weight"] for i in range(count)], dim=1),
         "layers.1.bias": parts["fc2_bias"],

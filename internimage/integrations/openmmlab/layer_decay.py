@@ -36,7 +36,9 @@ OPTIONS = frozenset(
 FIRST_LAYER_NAMES = ("level_embed",)
 """Parts of names that share the stem's rate, in the released models' recipes."""
 
+# The first two are those of deformable attention; DCNv3's are a linear layer, dcn.offset.
 _OFFSETS = ("sampling_offsets", "reference_points", ".dcn.offset.")
+# As in the released recipes, whose rule is BEiT's: relative_position is in no model here.
 _NO_DECAY = ("norm", "sampling_offsets", "relative_position")
 
 
@@ -60,6 +62,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ValueError: an option is unknown, missing, out of range, or contradicts the model.
     """
 
+    # mmengine calls it at the end of its constructor, before there is a model.
     def _validate_cfg(self) -> None:
         name = type(self).__name__
         if unknown := set(self.paramwise_cfg) - OPTIONS:
@@ -82,6 +85,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, **_: Any) -> None:
         """Append the groups of ``module`` to ``params``, in the order in which they first occur."""
+        # Of CB-InternImage the first stream: both have the same depths.
         backbone = next((part for part in module.modules() if isinstance(part, InternImage)), None)
         if backbone is None:
             raise ValueError(
@@ -100,6 +104,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             no_decay = not has_weight_decay(name, parameter.ndim) or _has_any(name, _NO_DECAY)
             decay = 0.0 if no_decay else self.base_wd
             if (scale, decay) not in groups:
+                # lr_scale is for the record: mmengine's schedulers scale each group's own lr.
                 groups[scale, decay] = dict(
                     params=[], lr=self.base_lr * scale, lr_scale=scale, weight_decay=decay
                 )
@@ -118,7 +123,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """
         options = self.paramwise_cfg
         first = options.get("first_layer_names", FIRST_LAYER_NAMES)
-        last = sum(depths) + 1
+        last = sum(depths) + 1  # the stem is 0, the blocks are 1 to sum(depths)
         if _has_any(name, first):
             layer = 0
         elif "backbone." in name:

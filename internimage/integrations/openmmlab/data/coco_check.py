@@ -128,11 +128,13 @@ def missing_images(
         folder: where the images are.
         evaluated: whether images without annotations are read as well.
     """
+    # A training reads no image without annotations, as far as filter_empty_gt is not switched off.
     annotated = {
         entry["image_id"]
         for entry in content["annotations"]
         if isinstance(entry.get("image_id"), (int, str))
     }
+    # One listing a folder: a question a file is slow on network disks, with COCO's 118,000.
     listings: dict[Path, set[str]] = {}
     found = Findings(KINDS)
     for index, image in enumerate(content["images"]):
@@ -185,6 +187,7 @@ def check_coco(
             ids.add(annotation["id"])
         for kind in faults:
             found.add(kind, describe(annotation, kind), index)
+        # Only whole annotations can tell whether boxes are given by their corners.
         if not any(KINDS[kind][0] == "stops" for kind in faults) and "short polygon" not in faults:
             num_whole += 1
             corners += [index] if is_given_by_corners(annotation) else []
@@ -195,12 +198,13 @@ def check_coco(
             boxes[annotation["category_id"]] += 1
             if classes is None or names[annotation["category_id"]] in classes:
                 images_with_boxes.add(annotation["image_id"])
+    # A few may be chance; most are a mistake of the program that wrote the file.
     if len(corners) > num_whole / 2:
         for index in corners:
             found.add("corners", describe(annotations[index], "corners"), index)
     for index, image in enumerate(images):
         if not isinstance(image.get("id"), (int, str)):
-            continue
+            continue  # told already, as a bad image; a list as an id has no hash
         if image["id"] in small:
             width, height = sizes[image["id"]]
             found.add("small image", f"{image.get('file_name')} is {width}x{height}", index)
@@ -225,6 +229,7 @@ def _is_learned(annotation: Mapping[str, Any], faults: Sequence[str]) -> bool:
     """Whether there is a box to learn from, with these faults."""
     if annotation.get("iscrowd") or annotation.get("ignore"):
         return False
+    # The last two stop a run and say nothing about the box.
     return all(KINDS[kind][0] == "noted" or kind in ("no iscrowd", "no mask") for kind in faults)
 
 
@@ -245,6 +250,7 @@ def _check_categories(
     if names and len(names) < max(names) - min(names) + 1:
         missing = next(key for key in range(min(names), max(names)) if key not in names)
         found.add("gap in category ids", f"the first: {missing}")
+    # mmdet numbers classes by the file's order, whatever the order of the names that it is given.
     if classes is not None:
         in_file = [name for name in names.values() if name in classes]
         for name in classes:

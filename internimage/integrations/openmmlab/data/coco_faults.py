@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     # single annotations
     "no box": ("stops", "no bbox of four numbers"),
     "not finite": ("stops", "a box with NaN or infinity"),
+    # mmdet reads ann["area"] of each box, pycocotools ann["iscrowd"]: both end in a KeyError
     "no area": ("stops", "no number under area, which mmdet reads"),
     "no iscrowd": ("stops", "no iscrowd, which the evaluation reads"),
     "no mask": ("stops", "no segmentation, and masks are to be learned"),
@@ -47,6 +48,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "short polygon": ("dropped", "polygons of less than three points, or half a point"),
     # worth knowing
     "partly outside": ("noted", "a box that crosses its image's border by more than a pixel"),
+    # pycocotools keeps the id of the matched object, and takes 0 for "no match"
     "annotation id 0": ("noted", "COCO's evaluation counts it as never found"),
     "crowd region": ("noted", "neither learned nor counted as missed"),
     "ignored": ("noted", "ignore is set: not learned, yet counted when missed"),
@@ -98,6 +100,7 @@ def faults_of(
         and all(isinstance(value, (int, float)) for value in box)
     ):
         faults.append("no box")
+    # JSON has no NaN, but Python's reader, which mmdet uses, takes it.
     elif not all(map(is_finite, box)) or not ("no area" in faults or is_finite(area)):
         faults.append("not finite")
     else:
@@ -120,6 +123,7 @@ def _faults_of_box(box: Sequence[float], size: tuple[float, float] | None) -> li
         return []
     if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
         return ["outside"]
+    # A pixel's grace for programs that round.
     if x < -1 or y < -1 or x + width > size[0] + 1 or y + height > size[1] + 1:
         return ["partly outside"]
     return []
@@ -134,12 +138,15 @@ def is_given_by_corners(annotation: Mapping[str, Any]) -> bool:
         annotation: one that :func:`faults_of` finds nothing in that stops.
     """
     x, y, width, height = annotation["bbox"]
+    # A polygon tells more surely than an area, which may be made of the same wrong numbers.
     right, bottom = _far_corner(annotation.get("segmentation"))
     if right is not None and bottom is not None:
         is_corner = abs(right - width) <= 1 and abs(bottom - height) <= 1
         return is_corner and max(abs(right - x - width), abs(bottom - y - height)) > 1
     area = annotation["area"]
     as_corners = max(width - x, 0) * max(height - y, 0)
+    # It has to fit the box by corners within 1 percent and miss the one by size by 5: the area of a
+    # mask, which is less than its box's, fits neither.
     return abs(as_corners - area) <= 0.01 * area and abs(width * height - area) > 0.05 * area
 
 
@@ -158,14 +165,17 @@ def _faults_of_mask(mask: Any, size: tuple[float, float] | None) -> list[str]:
         return ["no mask"]
     if isinstance(mask, list):
         whole = [len(part) for part in mask if isinstance(part, list)]
+        # x and y of three points or more.
         good = len(whole) == len(mask) and all(n >= 6 and n % 2 == 0 for n in whole)
         return [] if good else ["short polygon"]
     counts, shape = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (0, 0)
     if not isinstance(counts, (list, str)) or not isinstance(shape, list) or len(shape) != 2:
         return ["bad run lengths"]
+    # Text is COCO's packed form, which only pycocotools can count.
     fills = isinstance(counts, str) or (
         sum(counts) == shape[0] * shape[1] and min(counts, default=0) >= 0
     )
+    # COCO writes a mask's size as height, width.
     fits = size is None or (shape[1], shape[0]) == tuple(size)
     return [] if fills and fits else ["bad run lengths"]
 
@@ -193,7 +203,7 @@ def _short(value: Any) -> str:
 
 def is_id(value: Any) -> TypeGuard[int]:
     """Whether a value is a whole number."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool)  # True is an int in Python
 
 
 def is_finite(value: Any) -> TypeGuard[float]:

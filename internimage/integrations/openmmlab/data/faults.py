@@ -16,7 +16,7 @@ Effect = Literal["stops", "dropped", "noted"]
 Kinds = Mapping[str, tuple[Effect, str]]
 """Each kind of fault: its effect and what it is, in the order of reports."""
 
-MAX_EXAMPLES = 3
+MAX_EXAMPLES = 3  # of each kind: a report stays on one screen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,7 @@ class Findings:
         examples = self._examples.setdefault(kind, [])
         if example and len(examples) < MAX_EXAMPLES:
             examples.append(example)
+        # Of all, not only of those shown: `tools/check_coco.py --fix` drops them by their index.
         if index is not None:
             self._indices.setdefault(kind, []).append(index)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from internimage.image import load_image, upright_size
 from internimage.integrations.openmmlab.data.faults import Effect
 
+# 150 MB decoded. Below Pillow's own limit for a warning, 89 million.
 MAX_PIXELS = 50_000_000
 
 IMAGE_KINDS: Mapping[str, tuple[Effect, str]] = {
@@ -41,6 +42,7 @@ def check_image(path: Path, *, decode: bool) -> tuple[tuple[int, int] | None, st
             width, height = upright_size(path)  # as a training sees it
         if width * height <= MAX_PIXELS and decode:
             load_image(path)
+        # Pillow has read it; a training does so with OpenCV, which knows fewer formats.
         if not cv2.haveImageReader(str(path)):
             raise ValueError("OpenCV does not read this format")
     except (OSError, ValueError) as error:

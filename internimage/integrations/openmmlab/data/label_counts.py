@@ -33,7 +33,8 @@ class LabelCounts:
         self._seen = np.zeros(NUM_LABELS, dtype=bool)
         self._num_ignored_masks = 0
         self._reduced = reduce_zero_label
-        # What each label of a file becomes: with the zero reduced, 0 and 255 become 255.
+        # What each label of a file becomes: with the zero reduced, 0 and 255 become 255, as in
+        # mmseg's loader, and nothing becomes 254.
         self._labels = np.arange(NUM_LABELS)
         if reduce_zero_label:
             self._labels = np.roll(self._labels, 1)
@@ -47,7 +48,7 @@ class LabelCounts:
             return
         self.num_read += 1
         self.see(mask)
-        seen = mask.counts > 0
+        seen = mask.counts > 0  # (256,)
         ignored = int(mask.counts[self._is_ignored].sum())
         self.ignored += ignored
         if ignored == mask.counts.sum():
@@ -78,7 +79,7 @@ class LabelCounts:
         if self.is_black_and_white:
             found.add("black and white")
         if not is_complete:
-            return
+            return  # what follows is about all masks: the first few prove nothing
         if self._num_ignored_masks == self.num_read:
             found.add("nothing labelled", "0 is ignored, too" if self._reduced else "")
             return

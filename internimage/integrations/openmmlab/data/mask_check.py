@@ -192,19 +192,22 @@ def check_masks(
     if not pairs:
         found.add("no images", f"{images}/*{img_suffix}")
     counted = LabelCounts(classes, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index)
-    whole = [pair for pair in pairs if pair.is_whole]
+    whole = [pair for pair in pairs if pair.is_whole]  # the others are faults already
     look = functools.partial(_look, decode=decode)
     for pair, size, mask, faults in map_in_order(
         look, itertools.islice(whole, limit), workers=workers
     ):
         for kind, example in faults:
             found.add(kind, example)
+        # Here and not in the threads: counts and findings belong to this thread alone.
         if mask is not None:
             if size is not None and size != mask.size:
                 found.add("wrong size", f"{pair.mask} is {_by(mask.size)}, its image {_by(size)}")
             counted.add(pair.mask, mask, found)
         advance(1)
     is_complete = limit is None or limit >= len(whole)
+    # The one fault of a set as a whole that is worth reading on for: 0 and 255 as two classes would
+    # train, on one class.
     if not is_complete and counted.is_black_and_white:
         _look_for_others(whole[limit:], counted, workers=workers)
     counted.judge(found, is_complete=is_complete)

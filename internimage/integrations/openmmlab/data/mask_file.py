@@ -51,6 +51,7 @@ def read_mask(path: Path) -> MaskFile:
     except UnidentifiedImageError as error:
         raise ValueError("no image that Pillow can read") from error
     except OSError as error:
+        # With a number it is the system's, such as no permission; without, Pillow's: truncated.
         if error.errno is not None:
             raise
         raise ValueError(str(error)) from error
@@ -61,7 +62,7 @@ def read_mask(path: Path) -> MaskFile:
     if mode in LABELS:
         counts = np.bincount(values.astype(np.uint8).ravel(), minlength=NUM_LABELS)
         return MaskFile(size=size, counts=counts)
-    if mode.startswith("I"):
+    if mode.startswith("I"):  # "I;16" of PNGs, "I;16B" of TIFFs, "I" of 32 bits
         return _of_wide(size, values)
     if mode == "F":
         return MaskFile(size=size, counts=None, faults=(("float mask", ""),))

@@ -49,6 +49,7 @@ def pair_files(
     Returns:
         A pair for each image that is read, in their order.
     """
+    # Listings, as mmseg makes them: no question to the disk for each file.
     held = files_below(images)
     there = files_below(masks)
     listed = set(held)
@@ -73,6 +74,7 @@ def files_below(folder: Path) -> dict[str, None]:
     """Return the paths of the visible files below a folder, relative to it, sorted."""
     names = []
     for root, folders, files in os.walk(folder, followlinks=True):
+        # In place, so that os.walk does not go into them. mmseg passes over hidden files, too.
         folders[:] = [name for name in folders if not name.startswith(".")]
         inner = Path(root).relative_to(folder)
         names += [(inner / name).as_posix() for name in files if not name.startswith(".")]
@@ -89,6 +91,7 @@ def _note_others(
 ) -> None:
     """Note the images that are not read for their names, and the masks of no image."""
     img_suffix, seg_map_suffix = suffixes
+    # Images and masks in one folder: a.jpg beside a.png, or a.png beside a_mask.png.
     shared = os.path.samefile(images, masks)
     for name in held:
         is_image = Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.endswith(img_suffix)

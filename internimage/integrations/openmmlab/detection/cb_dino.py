@@ -69,19 +69,20 @@ class CBDINO(InternImageDINO):
         """
         first, second = self.extract_feat(batch_inputs)
         # The streams as one batch of 2N images: the first N are the first stream's.
-        both = tuple(torch.cat(maps) for maps in zip(first, second, strict=True))
+        both = tuple(torch.cat(maps) for maps in zip(first, second, strict=True))  # (2N, D, H, W)
         inputs = self.forward_transformer(both, [*batch_data_samples, *batch_data_samples])
         losses: dict[str, Tensor] = {}
         for i, weight in enumerate(self.stream_weights):
             images = slice(i * len(batch_inputs), (i + 1) * len(batch_inputs))
             stream_losses = self.bbox_head.loss(
-                hidden_states=inputs["hidden_states"][:, images],
-                references=[boxes[images] for boxes in inputs["references"]],
+                hidden_states=inputs["hidden_states"][:, images],  # (layers, N, Q, D)
+                references=[boxes[images] for boxes in inputs["references"]],  # (N, Q, 4) each
                 enc_outputs_class=inputs["enc_outputs_class"][images],
                 enc_outputs_coord=inputs["enc_outputs_coord"][images],
                 dn_meta=inputs["dn_meta"],
                 batch_data_samples=batch_data_samples,
             )
             for name, value in stream_losses.items():
+                # mmengine sums what has "loss" in its name: all of these.
                 losses[f"stream{i}.{name}"] = weight * value
         return losses

@@ -43,6 +43,7 @@ class SecondStream(InternImage):
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(features_only=True, **fields)
+        # Released checkpoints have none here, and DDP stops at parameters that no loss reaches.
         del self.patch_embed
         for i, info in enumerate(self.feature_info):
             self.register_parameter(f"gamma{i}", nn.Parameter(torch.zeros(int(info["num_chs"]))))
@@ -99,6 +100,7 @@ class CBInternImage(BaseModule):
                 "CBInternImage: expected out_indices = the stages of both streams, such as "
                 f"((0, 1, 2, 3), (1, 2, 3)), got {out_indices}"
             )
+        # All of the first stream's maps are injected; out_indices[1] says which are returned.
         first = InternImage(features_only=True, **fields)
         second = SecondStream(out_indices=tuple(out_indices[1]), **fields)
         if tuple(out_indices[0]) != tuple(range(first.num_stages)):
@@ -109,6 +111,7 @@ class CBInternImage(BaseModule):
         self.out_indices = second.out_indices
         self.cb_modules = nn.ModuleList([first, second])
         widths = [int(info["num_chs"]) for info in first.feature_info]
+        # conv_ij of the docstring is cb_linears[i][j - i].
         self.cb_linears = nn.ModuleList(
             nn.ModuleList(
                 nn.Identity() if j == i else nn.Conv2d(widths[j], widths[i], kernel_size=1)
@@ -125,11 +128,12 @@ class CBInternImage(BaseModule):
         """
         first = cast(InternImage, self.cb_modules[0])
         second = cast(SecondStream, self.cb_modules[1])
-        stem = first.forward_stem(x)
+        stem = first.forward_stem(x)  # (N, H / 4, W / 4, C)
         maps = first.forward_stages(stem, first.num_stages - 1)
         injected = self.compose(maps)
         additions = [second.scaled(i, injected[i]) for i in range(self.out_indices[-1] + 1)]
         lead_maps = second.forward_stages(stem, self.out_indices[-1], additions)
+        # Contiguous: mmcv's RoIAlign reads other layouts wrongly, without an error.
         return (
             [channels_first(maps[i]).contiguous() for i in self.out_indices],
             [channels_first(lead_maps[i]).contiguous() for i in self.out_indices],
@@ -146,13 +150,13 @@ class CBInternImage(BaseModule):
         """
         composed = []
         for i, connections in enumerate(self.cb_linears):
-            total = channels_first(maps[i])
+            total = channels_first(maps[i])  # conv_ii, the identity; (N, C * 2^i, ...)
             for j, connection in enumerate(cast(nn.ModuleList, connections)):
                 if j:
                     found = connection(channels_first(maps[i + j]))
                     # The real size: rounding up at each stage, it is no fixed fraction of the stem.
                     total = total + F.interpolate(found, size=total.shape[2:], mode="nearest")
-            composed.append(total.permute(0, 2, 3, 1))
+            composed.append(total.permute(0, 2, 3, 1))  # (N, ..., C * 2^i)
         return composed
 
     def init_weights(self) -> None:
@@ -173,6 +177,8 @@ class CBInternImage(BaseModule):
         first, second = self.cb_modules
         for config in pretrained:
             self.init_report = load_pretrained(cast(InternImage, first), config)
+            # All but the stem, which the second stream has not. The keys are those of the model:
+            # the checkpoint may have others, which were converted on the way into the first.
             loaded = set(self.init_report.loaded) & set(second.state_dict())
             weights = first.state_dict()
             second.load_state_dict({key: weights[key] for key in loaded}, strict=False)

@@ -40,7 +40,8 @@ class ReleasedDinoDecoder(DinoTransformerDecoder):
 
     def _init_layers(self) -> None:
         super()._init_layers()
-        # Each of the four coordinates is encoded in D / 2 numbers.
+        # Each of the four coordinates is encoded in D / 2 numbers. Takes the place of the parent's,
+        # which has 4D inputs in the distribution of today and 2D in mmdet 3.3.
         self.ref_point_head = MLP(2 * self.embed_dims, self.embed_dims, self.embed_dims, 2)
 
     def forward(
@@ -80,11 +81,14 @@ class ReleasedDinoDecoder(DinoTransformerDecoder):
         for layer, branch in zip(
             self.layers, reg_branches, strict=False
         ):  # one more: the encoder's
-            level_boxes = boxes[:, :, None] * to_padded
-            encoding = coordinate_to_encoding(level_boxes[:, :, 0], num_feats=self.embed_dims // 2)
+            level_boxes = boxes[:, :, None] * to_padded  # (N, Q, L, 4)
+            # Of the finest level; the others differ from it by the rounding of their padding alone.
+            encoding = coordinate_to_encoding(
+                level_boxes[:, :, 0], num_feats=self.embed_dims // 2
+            )  # (N, Q, 2D)
             query = layer(
                 query,
-                query_pos=self.ref_point_head(encoding),
+                query_pos=self.ref_point_head(encoding),  # (N, Q, D)
                 value=value,
                 key_padding_mask=key_padding_mask,
                 self_attn_mask=self_attn_mask,
@@ -94,9 +98,10 @@ class ReleasedDinoDecoder(DinoTransformerDecoder):
                 reference_points=level_boxes,
                 **kwargs,
             )
+            # Not the normalised query: the norm is for what the head sees.
             logits = branch(query) + inverse_sigmoid(boxes, eps=INVERSE_SIGMOID_EPS)
             # The next layer starts from constants, the loss of its boxes learns both layers:
-            # "look forward twice".
+            # "look forward twice" (section 3.5 of the paper).
             all_boxes.append(logits.sigmoid())
             boxes = all_boxes[-1].detach()
             states.append(self.norm(query))
@@ -110,6 +115,7 @@ class DenoisingQueries(CdnQueryGenerator):
         """Return the embeddings (2 * groups * targets, D) of the targets' noised classes."""
         if self.label_noise_scale > 0:
             return super().generate_dn_label_query(gt_labels, num_groups)
+        # mmdet asserts a scale above 0. Twice: a group has a positive and a negative of each.
         return self.label_embedding(gt_labels.repeat(2 * num_groups))
 
     def generate_dn_bbox_query(self, gt_bboxes: Tensor, num_groups: int) -> Tensor:
@@ -162,6 +168,7 @@ class InternImageDINO(DINO):
         with_cp: bool = False,
         **kwargs: Any,
     ) -> None:
+        # mmdet asserts the same, without the name of the model.
         for name, flag in {
             "as_two_stage": as_two_stage,
             "with_box_refine": with_box_refine,
@@ -175,7 +182,7 @@ class InternImageDINO(DINO):
                 )
         dn_cfg = copy.deepcopy(dn_cfg)
         super().__init__(
-            bbox_head=copy.deepcopy(bbox_head),
+            bbox_head=copy.deepcopy(bbox_head),  # mmdet writes the number of layers into it
             dn_cfg=dn_cfg,
             as_two_stage=True,
             with_box_refine=True,
@@ -183,6 +190,8 @@ class InternImageDINO(DINO):
         )
         self.dn_query_generator = DenoisingQueries(**dn_cfg)  # mmdet has filled in the rest
         if with_cp:
+            # Before any weight is drawn or loaded: init_weights comes later. mmdet's own num_cp is
+            # for whole layers, in the encoder alone, and needs fairscale.
             for layer in (*self.encoder.layers, *self.decoder.layers):
                 layer.ffn = RecomputedFFN(**layer.ffn_cfg)
         self.register_load_state_dict_pre_hook(convert_on_load)

@@ -40,7 +40,7 @@ class FederatedClasses:
         *,
         total_classes: int,
         ann_file: str,
-        num_classes: int = 50,
+        num_classes: int = 50,  # both are detectron2's defaults
         frequency_power: float = 0.5,
     ) -> None:
         if not isinstance(num_classes, int) or not 1 <= num_classes <= total_classes:
@@ -79,12 +79,15 @@ class FederatedClasses:
                     f"FederatedClasses: expected ann_file with the {self.total_classes} classes of "
                     f"the head, got {self.ann_file} with {len(frequencies)}"
                 )
+            # A class without images has the chance 0, or 1 where the power is 0.
             self._chances = torch.tensor(frequencies, dtype=torch.float64) ** self.frequency_power
         weights = labels.new_zeros(self.total_classes, dtype=torch.float32)
         weights[labels] = 1.0
+        # What the image shows is in already and is not drawn a second time.
         chances = self._chances.to(labels.device) * (1.0 - weights)
         wanted = self.num_classes - int(weights.sum())
         possible = int((chances > 0).sum())
+        # multinomial() raises for more draws than there are chances above 0.
         if wanted > 0 and possible:
             weights[torch.multinomial(chances, min(wanted, possible))] = 1.0
         return weights
@@ -127,6 +130,7 @@ def read_image_counts(ann_file: str | Path) -> list[int]:
     categories = content.get("categories") if isinstance(content, dict) else None
     if not categories:
         raise ValueError(f"read_image_counts: expected a file with categories, got {ann_file}")
+    # LVIS counts them itself. COCO does not; there several boxes in an image are one.
     if all("image_count" in category for category in categories):
         return [int(category["image_count"]) for category in categories]
     pairs = {(a["category_id"], a["image_id"]) for a in content.get("annotations", ())}

@@ -32,6 +32,7 @@ class ScriptParser(Parser):
 
     def __init__(self, name: str, description: str) -> None:
         super().__init__(name, description)
+        # Optional for argparse: parse_all says in the scripts' own words that it is missing.
         self.add_argument("config", nargs="?", metavar="CONFIG", help="a config file")
         self.add_argument(
             "--cfg-options",
@@ -78,6 +79,7 @@ class ScriptParser(Parser):
         if not text.startswith("--"):
             return text
         name, equals, value = text.partition("=")
+        # The value behind "=" stays as it was typed: it may be a path with "_".
         names = {known.replace("_", "-"): known for known in self._option_string_actions}
         return names.get(name.replace("_", "-"), name) + equals + value
 
@@ -97,6 +99,8 @@ class _WithDicts(ast.NodeTransformer):
 class KeyValues(DictAction):
     """KEY=VALUE pairs; a value in brackets or quotes may hold spaces."""
 
+    # mmengine's own splits at "=" without a look, so that a pair without one is a bare ValueError,
+    # and takes every space out of a value.
     def __call__(
         self,
         parser: argparse.ArgumentParser,
@@ -121,7 +125,7 @@ class KeyValues(DictAction):
                 pass  # words without quotes, [a,b], are mmengine's own form
         try:
             return self._parse_iterable(text)
-        except (AssertionError, RecursionError):
+        except (AssertionError, RecursionError):  # mmengine asserts that brackets are in pairs
             parser.error(f"expected brackets in pairs and texts in quotes, got {key}={text}")
 
 
@@ -233,7 +237,10 @@ def parse_test(name: str, arguments: Sequence[str] | None = None) -> argparse.Na
 
 
 def parse_flops(
-    name: str, arguments: Sequence[str] | None = None, *, shape: tuple[int, int] = (800, 1280)
+    name: str,
+    arguments: Sequence[str] | None = None,
+    *,
+    shape: tuple[int, int] = (800, 1280),  # of the published FLOPs on COCO
 ) -> argparse.Namespace:
     """Return what the command line of a get_flops.py says, ``shape`` as (height, width).
 
@@ -255,7 +262,11 @@ def parse_flops(
         help=f"HEIGHT WIDTH, or one side ({shape[0]} {shape[1]})",
     )
     parser.add_argument(
-        "--size-divisor", type=int, default=32, help="round the shape up to a multiple (32)"
+        # 32 is the stride of the last stage.
+        "--size-divisor",
+        type=int,
+        default=32,
+        help="round the shape up to a multiple (32)",
     )
     args = parser.parse_all(arguments)
     if len(args.shape) > 2 or min(args.shape) < 1:
@@ -264,13 +275,14 @@ def parse_flops(
         )
     if args.size_divisor < 1:
         raise ValueError(f"expected --size-divisor >= 1, got {args.size_divisor}")
-    args.shape = (args.shape[0], args.shape[-1])
+    args.shape = (args.shape[0], args.shape[-1])  # one side is both
     return args
 
 
 def _take_old_options(args: argparse.Namespace, name: str) -> None:
     if args.options is None:
         return
+    # In the original --options was --cfg-options for train.py, and --eval-options for test.py.
     new = f"--{name.replace('_', '-')}"
     if getattr(args, name):
         raise ValueError(

@@ -39,7 +39,7 @@ __all__ = [
 
 Purpose = Literal["test", "resume", "load_from"]
 
-BACKBONES = ("backbone.", "img_backbone.")
+BACKBONES = ("backbone.", "img_backbone.")  # the second in models of driving
 
 # How many outputs a layer has for k classes, as (a, b) of a * k + b: scores; scores with one for
 # "no object"; boxes of four numbers.
@@ -88,7 +88,7 @@ def compare(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
         for key, value in weights.items()
         if key in state and value.shape != state[key].shape
     ]
-    differing = {key for key, _, _ in mismatched}
+    differing = {key for key, _, _ in mismatched}  # neither loaded nor missing: told apart
     return LoadReport(
         loaded=tuple(key for key in weights if key in state and key not in differing),
         missing=tuple(key for key in state if key in wanted and key not in weights),
@@ -132,6 +132,7 @@ def require_complete(
     if report.complete:
         return
     _refuse_parts(report, weights, origin)
+    # Nothing differs but the number of classes: the one mistake that an option repairs.
     if classes and len(classes) == len(report.mismatched) and not report.missing:
         key, found, wanted = report.mismatched[0]
         raise ValueError(
@@ -211,7 +212,7 @@ def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str
         ValueError: The checkpoint is a classifier, a bare backbone, or of another model.
     """
     init_cfg = f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{origin}')"
-    if ANCHOR in weights:
+    if ANCHOR in weights:  # in a whole model its name begins with backbone.
         kind = "a classifier" if any(key.startswith("head.") for key in weights) else "a backbone"
         raise ValueError(
             f"expected a checkpoint of the whole model, got {kind} in {origin}: its names lack the "
@@ -253,10 +254,11 @@ def class_sized(model: nn.Module, report: LoadReport) -> tuple[str, ...]:
     explained: dict[tuple[int, int], list[str]] = {}
     for key, found, wanted in report.mismatched:
         if key.startswith(BACKBONES) or found[1:] != wanted[1:]:
-            continue
+            continue  # only the number of outputs, the first dimension, may differ
         for factor, more in _OUTPUTS:
             old, old_rest = divmod(found[0] - more, factor)
             new, new_rest = divmod(wanted[0] - more, factor)
+            # The model knows its number; the checkpoint's may be any for which the layer adds up.
             if new in wanted_counts and old > 0 and not old_rest and not new_rest:
                 explained.setdefault((old, new), []).append(key)
     # One pair of numbers for all: a layer that needs another pair differs in something else.
@@ -293,12 +295,15 @@ class CheckpointCheckHook(Hook):
         if self.purpose == "load_from":
             taken = require_start(report, weights, self.origin, classes)
             state = model.state_dict()
+            # Every key, for mmengine's EMAHook loads this mapping as well: its copy was made before
+            # the weights were drawn, and would keep those where a key is missing.
             weights = {key: weights[key] for key in taken}
             weights |= {key: value for key, value in state.items() if key not in weights}
         else:
             require_complete(report, weights, self.origin, classes)
         if self.purpose == "resume":
             _require_run(checkpoint, self.origin)
+        # Not what was filled up: that is the model's own.
         _require_finite({key: weights[key] for key in taken}, self.origin)
         checkpoint["state_dict"] = weights
         total = len(report.loaded) + len(report.missing) + len(report.mismatched)
@@ -307,6 +312,7 @@ class CheckpointCheckHook(Hook):
         self._check_classes(runner, class_names(checkpoint))
 
     def _check_classes(self, runner: Runner, stored: tuple[str, ...] | None) -> None:
+        # Not runner.test_loop, which would build the loop that is not in use.
         loop = runner._test_loop if self.purpose == "test" else runner._train_loop
         dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
         names = getattr(dataset, "metainfo", {}).get("classes")
@@ -325,6 +331,7 @@ class CheckpointCheckHook(Hook):
             f"expected weights for the classes of the data set, got {self.origin} for others: "
             f"{found!r} where the data set has {wanted!r}"
         )
+        # Every score would be computed of the wrong class; a training only starts less well.
         if self.purpose == "test" and set(stored) == set(names):
             raise ValueError(f"{text}; the names are the same, their order is not")
         warnings.warn(text, stacklevel=2)

@@ -21,6 +21,8 @@ MEMORY_ADVICE = (
 
 # What a registry says when a config has a wrong argument, and what asserts of mmcv, mmdet and
 # pycocotools say about files: no type of error tells these from a fault of the program.
+# Their words are those of mmengine 0.10, mmdet 3 and mmseg 1: another wording is no error here, but
+# ends in a traceback where there was a line.
 _CONFIG = re.compile(
     r"class `|is not in the .*registry|__init__\(\) (got an unexpected|missing)|should be one of",
     re.DOTALL,
@@ -91,6 +93,7 @@ def _mistake_in(error: Exception) -> str | None:
     is_known = _CONFIG.search(text) or _FILE.search(text)
     if not is_known and not (from_worker and isinstance(error, MISTAKES)):
         return None
+    # Of a worker's traceback the last line is "ValueError: ...".
     return text.splitlines()[-1].partition(": ")[2] if from_worker else text
 
 
@@ -100,6 +103,7 @@ def _log(text: str, is_error: bool) -> None:
     level = logging.ERROR if is_error else logging.WARNING
     origin = sys.exc_info() if is_error else None
     record = logger.makeRecord(logger.name, level, __file__, 0, text, (), origin)
+    # The line itself goes to stderr: the logger's other handler would write it a second time.
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)

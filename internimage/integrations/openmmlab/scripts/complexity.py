@@ -102,19 +102,20 @@ def count_config(config: Config, height: int, width: int) -> tuple[ModelComplexi
         The counts, and whether nothing had to be computed for them. A head whose computation
         depends on values is run.
     """
-    config = copy.deepcopy(config)
+    config = copy.deepcopy(config)  # replacing norms changes it
     init_default_scope(config.get("default_scope", "mmengine"))
     replace_sync_batch_norm(config)
     if "data_preprocessor" in config:
         config.model.setdefault("data_preprocessor", config.data_preprocessor)
     with torch.device("meta"):
         model = build_model(config.model).eval()
-    model.to("meta")
+    model.to("meta")  # what names a device of its own has not followed
     parameters = count_parameters(model)
     image = torch.zeros(1, 3, height, width, device="meta")
     backbone = LayerCounter(model)
     with sampling_operations(model) as sampling, backbone:
         features = model.backbone(image)
+    # Apart, for the head may have to be run, and the backbone never has.
     model.backbone = _Features(features)
     try:
         head = LayerCounter(model)
@@ -124,6 +125,7 @@ def count_config(config: Config, height: int, width: int) -> tuple[ModelComplexi
     except RuntimeError as error:
         if "meta" not in str(error):
             raise
+        # On zeros: what is counted depends on sizes, and noise of old memory may be NaN.
         model.to_empty(device="cpu")
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.detach().zero_()
@@ -169,6 +171,7 @@ def sampling_operations(model: nn.Module) -> Iterator[list[int]]:
     counts: list[int] = []
 
     def count(module: DCNv3, _: Any, output: Tensor) -> None:
+        # output is (N, Ho, Wo, C)
         counts.append(SAMPLING_OPERATIONS * output.numel() * module.geometry.num_points)
 
     hooks = [
@@ -189,6 +192,7 @@ def _forward(model: nn.Module, image: Tensor) -> None:
     if head is None:
         model(image, _samples(model, image), mode="tensor")
         return
+    # Not model(image): how many boxes there are would depend on values.
     rpn_head: Any = model.rpn_head
     extract: Any = model.extract_feat
     rpn_head(extract(image))

@@ -89,6 +89,8 @@ def read_config(
         raise FileNotFoundError(
             f"expected a config file, got none at {path}{nearest_hint(str(path), names)}"
         )
+    # Twice: the file alone before it runs, which an old one could not do here, and then with all
+    # that it has from its bases.
     check_generation(path, configs=configs)
     config = _read(path)
     check_generation(path, keys=list(config), configs=configs)
@@ -99,6 +101,7 @@ def read_config(
         _warn_about_helper(key)
     try:
         config.merge_from_dict(options)
+    # What mmengine raises where an option and the config have another structure.
     except (TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"expected --cfg-options that fit {path}, got {', '.join(options)} ({_line(error)})"
@@ -164,6 +167,7 @@ def _unparsable(path: Path) -> Path | None:
 
 def _place(error: BaseException) -> str:
     """Return ``" in FILE, line N"``: where in a config, or in what it imports, an error arose."""
+    # mmengine compiles a config under its own name: the last such frame is where the error arose.
     modules = [
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"
     ]
@@ -207,7 +211,7 @@ def _check_key(config: Config, key: str) -> None:
                 _warn_about_near_key(key, part, known)
             node = node.get(part, {})
         elif node is None:
-            return
+            return  # a part that is switched off: merging refuses to go into it
         else:
             raise ValueError(
                 f"expected keys of the config in --cfg-options, got {key}, but {above} = {node!r}"

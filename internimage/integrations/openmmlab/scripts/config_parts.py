@@ -13,6 +13,7 @@ CLASSES = "classes"
 PALETTE = "palette"
 DATA_ROOT = "data_root"
 
+# Loader to the part of own data that it reads: the test reads what the validation reads.
 LOADERS = {"train_dataloader": "train", "val_dataloader": "val", "test_dataloader": "val"}
 EVALUATORS = {"val_evaluator": "val_dataloader", "test_evaluator": "test_dataloader"}
 
@@ -53,6 +54,7 @@ def heads(config: Config) -> list[tuple[str, dict[str, Any]]]:
 
     A model that test-time augmentation has wrapped keeps the keys that it has in its file.
     """
+    # DetTTAModel and its like hold the model as `module`.
     model = config.get("model")
     while isinstance(model, dict) and isinstance(model.get("module"), dict):
         model = model["module"]
@@ -68,6 +70,7 @@ def data_set_class(config: Config, leaf: dict[str, Any]) -> Any:
     """Return the class of a data set, None where nothing of its name is registered."""
     kind = leaf.get("type")
     if isinstance(kind, str):
+        # A plain name is looked for in the config's own library first, as its runner will do.
         with DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
             return registry.get(kind)
     return kind

@@ -35,6 +35,7 @@ def check_values(config: Config) -> None:
     for key, least in WHOLE.items():
         value = _value(config, key)
         if value is not None and (
+            # True is an int in Python.
             isinstance(value, bool) or not isinstance(value, int) or value < least
         ):
             raise ValueError(f"expected {key} = a whole number >= {least}, got {value!r}")
@@ -43,7 +44,7 @@ def check_values(config: Config) -> None:
         if value is not None and (
             isinstance(value, bool)
             or not isinstance(value, (int, float))
-            or not 0 <= value < math.inf
+            or not 0 <= value < math.inf  # false of NaN as well
         ):
             raise ValueError(f"expected {key} = a number >= 0, got {value!r}")
     check_crops(config)

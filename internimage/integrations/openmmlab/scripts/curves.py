@@ -31,6 +31,7 @@ def draw_curves(history: Mapping[str, Sequence[Sequence[Any]]], path: Path) -> N
         path: The PNG file; written whole or not at all.
     """
     lines = _score_lines(history["scores"])
+    # Not pyplot, which keeps every figure until it is closed and may look for a screen.
     figure = Figure(figsize=(9 if lines else 5, 3.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if lines else 1, squeeze=False)[0]
@@ -62,7 +63,7 @@ def _score_lines(
                 steps, values = lines.setdefault(name, ([], []))
                 steps.append(iteration)
                 values.append(scores[name])
-    return dict(list(lines.items())[: len(COLOURS)])
+    return dict(list(lines.items())[: len(COLOURS)])  # no colour twice
 
 
 def _dress(axes: Axes, title: str) -> None:

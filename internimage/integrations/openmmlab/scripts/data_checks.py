@@ -35,7 +35,7 @@ TEST = ("test_dataloader",)
 KNOWN_FILES = tuple(
     f"{kind}_{part}2017.json" for kind in ("instances", "image_info") for part in ("train", "val")
 )
-SHOWN = 5
+SHOWN = 5  # names in a message
 USUAL_ROOTS = {
     "ADE20KDataset": ("data/ADEChallengeData2016",),
     "COCOStuffDataset": ("data/coco_stuff164k", "data/coco_stuff10k"),
@@ -53,6 +53,7 @@ USUAL_ROOTS = {
 }
 """Where the configs have public sets: there masks are known to be right. NYU's are made by hand."""
 
+# CheckSegMap looks into all the others as they are loaded.
 NUM_MASKS = 50
 """Masks of a set that are looked into."""
 
@@ -76,7 +77,7 @@ def check_data(config: Config, loaders: Sequence[str]) -> None:
             _check_evaluator(name, config.get(name))
     if is_driving(config):
         return  # its readers check what they read, and its classes are the data set's own
-    larger: dict[str, str] = {}
+    larger: dict[str, str] = {}  # by head, so that two data sets do not say it twice
     for loader in loaders:
         for key, leaf in leaf_datasets(config, loader):
             names = class_names_of(config, leaf)
@@ -214,6 +215,7 @@ def _labels_in_masks(config: Config, leaf: dict[str, Any], names: Sequence[str])
     mapped = kind.get_label_map((leaf.get("metainfo") or {}).get(CLASSES))
     if not mapped:
         return tuple(names)
+    # require_masks takes 255 classes at most; 255 itself is ignored.
     count = min(max(mapped) + 1, NUM_LABELS - 1)
     return tuple(f"label {label}" for label in range(count))
 
@@ -221,6 +223,7 @@ def _labels_in_masks(config: Config, leaf: dict[str, Any], names: Sequence[str])
 def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained: bool) -> None:
     """Read the annotations of a set in COCO's format."""
     path = Path(annotation_path(leaf))
+    # Other types read other files, or read COCO's in their own way.
     if leaf.get("type") != "CocoDataset" or leaf.get("backend_args"):
         return
     has_own_classes = (leaf.get("metainfo") or {}).get(CLASSES) is not None
@@ -228,7 +231,7 @@ def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained
         return
     prefixes = leaf.get("data_prefix") or {}
     folder = prefixes.get("img") or prefixes.get("img_path") or ""
-    is_filtered = is_trained and not leaf.get("test_mode")
+    is_filtered = is_trained and not leaf.get("test_mode")  # mmdet filters no set in test mode
     pipeline = leaf.get("pipeline") or []
     report = require_trainable(
         path,

@@ -45,6 +45,7 @@ class DivergenceHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Look at the losses of a step."""
+        # Each value is fetched from the GPU, which waits for the step; the log does so as well.
         values = {
             name: float(value.detach().float().mean()) if isinstance(value, Tensor) else value
             for name, value in (outputs or {}).items()
@@ -67,6 +68,7 @@ class DivergenceHook(Hook):
 
         The loss does not tell: another rank's gradient, or one that overflowed, spoils them too.
         """
+        # Batch norms' counters are integers, of which isfinite() has nothing to say.
         bad = [
             name
             for name, value in checkpoint["state_dict"].items()

@@ -38,6 +38,7 @@ class MissedEvaluationHook(Hook):
         if runner.val_loop is None:
             return
         done = {iteration for iteration, _ in self.records.history["scores"]}
+        # One answer for all ranks: an evaluation that some of them skip never ends.
         is_missing = [_is_due(runner) and runner.iter not in done]
         broadcast_object_list(is_missing)
         if is_missing[0]:
@@ -48,6 +49,7 @@ class MissedEvaluationHook(Hook):
 def _is_due(runner: Runner) -> bool:
     """Return whether a loop would evaluate behind the step that the run has reached."""
     loop: Any = runner.train_loop
+    # mmengine does so behind each step: until then dynamic_intervals have had no say.
     loop._decide_current_val_interval()
     if isinstance(loop, IterBasedTrainLoop):
         done, last = loop.iter, loop.max_iters

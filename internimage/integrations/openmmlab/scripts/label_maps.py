@@ -79,6 +79,7 @@ class DumpLabelMaps(DumpResults):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Take over the predictions of a batch."""
+        # int64, as the model has them, would be eight times the file.
         kind = np.uint8 if len(self.dataset_meta["classes"]) <= NUM_LABELS else np.uint16
         for sample in data_samples:
             labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()
@@ -121,6 +122,8 @@ def with_classes_alone(
     changed = []
     for sample in samples:
         labels = sample["pred_sem_seg"]["data"]
+        # A new tensor: other metrics get the same samples. Where labels are raised by one, mmseg's
+        # 8 bits turn 255 into 0.
         labels = labels.masked_fill(labels >= len(classes), IGNORED)
         changed.append({**sample, "pred_sem_seg": {**sample["pred_sem_seg"], "data": labels}})
     return changed

@@ -40,6 +40,7 @@ class LayerCounter(FlopCounterMode):
 
     def __enter__(self) -> LayerCounter:
         super().__enter__()
+        # Where a hook cannot be registered, those before it are removed; else __exit__ does so.
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             for module in self.model.modules():
@@ -54,6 +55,7 @@ class LayerCounter(FlopCounterMode):
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
         super().__exit__(*error)
+        # PyTorch counts a multiplication and an addition as two.
         self.layers = self._linear() - self._projections
         self.attention = self.get_total_flops() // 2 - self.layers
 
@@ -64,6 +66,7 @@ class LayerCounter(FlopCounterMode):
 
     def _project(self, sign: int) -> None:
         """Take what comes between two calls, of signs -1 and 1, for attention's projections."""
+        # They are no modules that are called, and so no layers in the published tables.
         self._projections += sign * self._linear()
 
 
@@ -79,7 +82,7 @@ class SizesAreNumbers(TorchDispatchMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if len({x.is_meta for x in tensors}) == 2:
+        if len({x.is_meta for x in tensors}) == 2:  # both kinds
             args, kwargs = tree_map(_without_storage, (args, kwargs))
         elif tensors and not tensors[0].is_meta and _names_meta(kwargs):
             kwargs["device"] = tensors[0].device

@@ -24,6 +24,7 @@ class HostAmpOptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Surround the forward pass of a model with a backbone."""
+        # The model comes here at each step alone: the wrapper is not given it when it is built.
         whole: Any = model.module if is_model_wrapper(model) else model
         backbone = whole.backbone
         forward = backbone.forward
@@ -31,8 +32,10 @@ class HostAmpOptimWrapper(OptimWrapper):
         def compute(*args: Any, **kwargs: Any) -> Any:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 maps = forward(*args, **kwargs)
+            # Outside of autocast, so that the heads' own layers compute in float32 as well.
             return tree_map(torch.Tensor.float, maps)
 
+        # On the object, where a call of the module looks before its class; deleting uncovers that.
         backbone.forward = compute
         try:
             with super().optim_context(model):

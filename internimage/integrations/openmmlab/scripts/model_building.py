@@ -36,6 +36,7 @@ def naming_part() -> Iterator[None]:
             raise
         if part in str(error):  # a text of our own, or about an unknown argument
             raise ValueError(str(error)) from error
+        # A bare assert has no words: its line of source says what was expected.
         last = traceback.extract_tb(error.__traceback__)[-1]
         reason = f": {' '.join(str(error).split())}" if str(error) else f" ({last.line})"
         raise ValueError(

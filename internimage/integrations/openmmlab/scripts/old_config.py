@@ -76,6 +76,8 @@ def check_generation(
     else:
         names, transforms = _names_and_strings(path)
         found = [key for key in _OLD_KEYS if key in names]
+        # A file with no name of today's may be a whole config of before, or a part that another
+        # one inherits: only in the first are these names more than helpers.
         if names & _TODAY:
             found = [key for key in found if key not in _HELPERS]
         elif set(found) <= _HELPERS - {"optimizer"}:
@@ -95,7 +97,7 @@ def check_generation(
 def _names_and_strings(path: Path) -> tuple[set[str], set[str]]:
     """Return the names that a file assigns at its top, and the old transforms that it names."""
     if path.suffix != ".py":
-        return set(), set()
+        return set(), set()  # JSON and YAML run nothing: their keys are looked at afterwards
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError):

@@ -48,12 +48,14 @@ def set_classes(config: Config, given: Collection[str]) -> None:
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"expected classes once each, got {', '.join(twice)} twice")
+    # The configs' losses are of a softmax, which over one class is 1 everywhere.
     if own_masks.is_semantic(config) and len(names) < 2:
         raise ValueError(
             "expected classes = at least two names for masks, such as ('background', 'road'), got "
             f"{names!r}"
         )
     config[CLASSES] = names
+    # A number that a file has is the base's, and is replaced below; a typed one contradicts.
     for key, head in heads(config):
         if f"{key}.num_classes" in given and head["num_classes"] != len(names):
             raise ValueError(
@@ -115,6 +117,7 @@ def _set_num_classes(key: str, head: dict[str, Any], count: int) -> None:
         if not _is_list(weights):
             continue
         # A weight for each class and one for "no object", as Mask2Former has them.
+        # The configs have one number for all classes, so that the first one stands for any.
         if len(weights) == old + 1:
             loss["class_weight"] = [*[weights[0]] * count, weights[-1]]
         elif len(weights) == old != count:

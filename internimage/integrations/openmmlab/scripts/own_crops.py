@@ -56,6 +56,7 @@ def apply_crop_size(config: Config, given: Collection[str]) -> None:
     padded = _pair(preprocessor.get("size"))
     size = _pair(wanted)
     if CROP_SIZE not in given:
+        # Whoever set one of the places on the command line meant that place.
         touched = any(
             key in (SIZE, "train_pipeline") or key.endswith(f".{CROP_SIZE}") for key in given
         )
@@ -112,6 +113,7 @@ def _preprocessor(config: Config) -> dict[str, Any]:
 
 def _pair(value: Any) -> tuple[int, int] | None:
     """Return a height and a width; None for what is neither a pair nor one number for both."""
+    # mmseg's RandomCrop takes one number for both.
     sides = (value, value) if isinstance(value, int) else value
     if not isinstance(sides, (list, tuple)) or len(sides) != 2:
         return None

@@ -68,6 +68,7 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
     """
     own_masks.require_semantic(config, given)
     _require_images(config, given)
+    # Metrics name their files themselves: what the data sets read before tells whose file it is.
     before = {
         loader: [dict(leaf) for _, leaf in leaf_datasets(config, loader)] for loader in LOADERS
     }
@@ -88,6 +89,7 @@ def apply_own_data(config: Config, *, given: Collection[str] = ()) -> None:
         leaves = [leaf for loader in LOADERS for _, leaf in leaf_datasets(config, loader)]
         own_masks.apply_fields(config, leaves, given)
         apply_crop_size(config, given)
+    # The palette after the classes, whose number it has to have.
     if config.get(CLASSES) is not None:
         set_classes(config, given)
     if config.get(PALETTE) is not None:
@@ -125,6 +127,7 @@ def _spread(config: Config, key: str, part: str, write: Any, *, is_given: bool) 
                 f"expected {key} for each of the {len(leaves)} data sets of {loader}, got "
                 f"{len(values)}: {config[key]}"
             )
+        # One folder for what were several, such as VOC's two years: no set without an own file.
         if len(values) < len(leaves):
             _keep_first(config, loader)
             leaves = leaves[:1]
@@ -183,7 +186,7 @@ def _move_evaluators(
     for name, loader in EVALUATORS.items():
         now = [leaf for _, leaf in leaf_datasets(config, loader)]
         if len(now) != 1:
-            continue
+            continue  # a metric reads one file: with several sets it is the config's business
         old, new = annotation_path(before[loader][0]), annotation_path(now[0])
         metrics = config.get(name)
         for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:

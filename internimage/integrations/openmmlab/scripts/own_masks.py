@@ -74,6 +74,7 @@ def apply_fields(config: Config, leaves: Iterable[dict[str, Any]], given: Collec
     leaves = list(leaves)
     for key, kind in FIELDS.items():
         value = config.get(key)
+        # Not typed, and some data set has it: another one that differs does so on purpose.
         if value is None or (key not in given and value in [leaf.get(key) for leaf in leaves]):
             continue
         if not isinstance(value, kind):
@@ -85,7 +86,7 @@ def apply_fields(config: Config, leaves: Iterable[dict[str, Any]], given: Collec
             for step in transforms(
                 [config.get("tta_pipeline"), *(leaf.get("pipeline") for leaf in leaves)]
             ):
-                # Beside the data set's own it may only say the same.
+                # mmseg asserts that it says the same as the data set.
                 if type_name(step) == "LoadAnnotations" and step.get(key) is not None:
                     step[key] = value
 
@@ -110,6 +111,7 @@ def release_types(
         own = getattr(kind, "METAINFO", {}).get(CLASSES)
         if kind is None or own is None or tuple(own) == names:
             continue
+        # The old type's defaults first: BASE has .jpg, .png and False.
         leaf.update(fields_of(config, leaf))
         leaf["type"] = BASE
         if leaf.get(REDUCE_ZERO_LABEL):
@@ -161,6 +163,7 @@ def _without_masks(node: Any) -> Any:
             for item in node
             if not (isinstance(item, dict) and type_name(item) in ("LoadAnnotations", CHECK))
         ]
+        # TestTimeAug takes the product of its lists: an empty one would leave no view at all.
         return [item for item in items if item != []]
     if isinstance(node, dict) and "transforms" in node:
         return {**node, "transforms": _without_masks(node["transforms"])}

@@ -48,6 +48,7 @@ def apply_own_pipelines(
         if not isinstance(own, (list, tuple)) or not all(isinstance(step, dict) for step in own):
             raise ValueError(f"expected {name} = a list of transforms, got {own!r}")
         datasets = [node for loader in loaders for node in _with_pipeline(config.get(loader))]
+        # Bases are programs to read and run: only where some data set differs.
         others = [node for node in datasets if _plain(node["pipeline"]) != _plain(own)]
         older = [_plain(before[name]), *inherited(path, name)] if others else []
         for node in others:

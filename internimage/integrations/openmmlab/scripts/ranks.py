@@ -82,7 +82,7 @@ def name_launcher(
                     "several machines, got none"
                 )
         environment.setdefault("MASTER_ADDR", "127.0.0.1")
-        environment.setdefault("MASTER_PORT", "29500")
+        environment.setdefault("MASTER_PORT", "29500")  # torchrun's default
     if local_rank is not None:
         environment.setdefault("LOCAL_RANK", str(local_rank))
     if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -120,9 +120,10 @@ def start_ranks(config: Config) -> None:
                 f"start_ranks: expected ranks on this machine <= CUDA devices = "
                 f"{torch.cuda.device_count()}, got local rank {local_rank}"
             )
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(local_rank)  # before the group: nccl takes the current device
     die_with_the_launcher()
     options = dict(config.get("env_cfg", {}).get("dist_cfg", {}))
+    # mmengine's init_dist takes seconds as well, PyTorch a timedelta.
     seconds = options.get("timeout")
     timeout = None if seconds is None else timedelta(seconds=seconds)
     backend = options.get("backend", "nccl") if use_cuda else "gloo"
@@ -178,6 +179,7 @@ def _wrap_for_the_host(config: Config) -> None:
     if wrapper.get("type", "MMDistributedDataParallel") != "MMDistributedDataParallel":
         return  # of the user's own choice
     find_unused = config.get("find_unused_parameters", False)
+    # Both as the runner sets them for its own wrapper where a config has none.
     config.model_wrapper_cfg = {
         "broadcast_buffers": False,
         "find_unused_parameters": find_unused,

@@ -43,7 +43,7 @@ def to_scores(metrics: Mapping[str, Any]) -> dict[str, float | None]:
             continue  # a list, or a text
         short = name.rpartition("/")[2]
         key = short if short not in scores else name
-        # mmseg's are rounded, but to the nearest of 32 bits.
+        # mmseg's are rounded to two digits, but to the nearest of 32 bits.
         in_percent = short in PERCENT or short.startswith(PERCENT_OF_CLASS)
         share = round(number / 100, 6) if in_percent else number
         scores[key] = share if math.isfinite(number) else None
@@ -74,7 +74,7 @@ class RecordsHook(Hook):
         interval: Iterations that one point of the loss is the mean of.
     """
 
-    priority = "LOW"
+    priority = "LOW"  # before mmengine saves: the step is in the history beside its checkpoint
 
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
@@ -102,6 +102,7 @@ class RecordsHook(Hook):
         outputs: dict[str, Any] | None = None,
     ) -> None:
         """Add a step's loss."""
+        # A loss that is no number has no part in the mean; DivergenceHook counts those.
         loss = float(torch.as_tensor((outputs or {}).get("loss", math.nan)).detach())
         if math.isfinite(loss):
             self._sum += loss
@@ -111,6 +112,7 @@ class RecordsHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Add an evaluation's scores, and write all."""
+        # runner.iter is the number of steps done here, and one less in after_train_iter.
         scores = to_scores(metrics or scores_of_nothing(runner.val_evaluator))
         self.history["scores"].append([runner.iter, scores])
         if runner.rank == 0 and scores:

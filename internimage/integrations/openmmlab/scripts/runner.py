@@ -55,6 +55,7 @@ class NamingRunner(Runner):
         Raises:
             ValueError: There are no images.
         """
+        # Static as the one that it overrides, and so without super().
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         require_images(loader.dataset)
         for dataset in _leaves(loader.dataset):
@@ -94,7 +95,7 @@ class NamingPipeline:
         except ABOUT_DATA as error:
             text = " ".join(str(error).split())
             if not paths or any(path in text for path in paths):
-                raise
+                raise  # it names the file itself
             is_mask = len(paths) > 1 and not _is_mask_whole(paths[1])
             raise ValueError(
                 f"expected {'a mask' if is_mask else 'an image'} that the transforms can take, got "
@@ -120,6 +121,7 @@ def _require_whole(path: str) -> None:
     """Refuse a JPEG that ends early: OpenCV would fill the rest with grey and go on."""
     if not path.lower().endswith(JPEG) or not os.path.isfile(path):
         return
+    # Two bytes of a file that is about to be read anyway: no decoding where all is well.
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - len(JPEG_END)))

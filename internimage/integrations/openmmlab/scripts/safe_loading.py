@@ -36,6 +36,7 @@ _ZOOS = {
     "openmmlab://": get_external_models,
     "mmcls://": get_mmcls_models,
 }
+# mmengine's schemes of clusters, as it registers them: regular expressions.
 _REFUSED = ("pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
 
 
@@ -60,7 +61,7 @@ def _allowed() -> dict[str, Any]:
         allowed[f"{module}._reconstruct"] = np.zeros(1).__reduce__()[0]
         allowed[f"{module}.scalar"] = np.float64(0).__reduce__()[0]
     for name in dtypes.__all__:
-        if name not in ("ObjectDType", "VoidDType"):
+        if name not in ("ObjectDType", "VoidDType"):  # an array of objects is a pickle of its own
             allowed[f"numpy.dtypes.{name}"] = getattr(dtypes, name)
     return allowed
 
@@ -98,6 +99,7 @@ def find_file(source: str | Path) -> Path:
     if path.exists():
         return path
     text = str(source)
+    # Each zoo is a file of mmengine with the address of every name.
     for scheme, models in _ZOOS.items():
         if text.startswith(scheme):
             text = models()[text.removeprefix(scheme)]
@@ -127,6 +129,7 @@ def load_from_safe_reader(filename: str, map_location: Any = None) -> dict[str, 
 
 def register_safe_loading() -> None:
     """Put the safe loader in the place of mmengine's own, for every kind of address."""
+    # mmengine tries them backwards through the alphabet: "", which fits all, comes last.
     prefixes = ["", "http://", "https://", *_ZOOS]
     CheckpointLoader.register_scheme(prefixes, load_from_safe_reader, force=True)
     CheckpointLoader.register_scheme(list(_REFUSED), _refuse, force=True)

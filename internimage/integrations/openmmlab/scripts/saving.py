@@ -44,6 +44,7 @@ class WholeFileBackend(LocalBackend):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda temporary: temporary.write_bytes(obj))
         for old in self._to_remove:
+            # The new file may have the name of one that was to go.
             if old != path:
                 old.unlink(missing_ok=True)
         self._to_remove.clear()
@@ -85,7 +86,9 @@ class GoOnBatchSampler(Sampler[list[int]]):
             )
 
     def __iter__(self) -> Iterator[list[int]]:
-        done, self.num_done = self.num_done, 0
+        done, self.num_done = self.num_done, 0  # the epochs after this one are whole
+        # The sampler is asked for all: its random numbers are those of an uninterrupted epoch. No
+        # image is loaded for those left out.
         for index, batch in enumerate(self.batches):
             if index >= done:
                 yield batch
@@ -109,7 +112,9 @@ class StopHook(Hook):
     def __init__(self) -> None:
         self.request = StopRequest()
         self._open = ExitStack()
+        # A share of the epoch: on another number of ranks it has another number of batches.
         self._part_done = 0.0
+        # Whether the ranks may ask one another after each batch of an evaluation.
         self._evaluates_in_step = True
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -137,12 +142,14 @@ class StopHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stop all ranks where one of them was asked to."""
+        # A scheduler may signal one rank alone, and the others would wait for it in the next step.
         number = _largest(self.request.signal_number, runner)
         if number:
-            self._stop(runner, number, runner.iter + 1)
+            self._stop(runner, number, runner.iter + 1)  # the loop counts the step after its hooks
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Find out whether all ranks evaluate the same number of batches."""
+        # The least number is minus the largest of the negative ones.
         length = len(runner.val_dataloader)
         self._evaluates_in_step = _largest(length, runner) == -_largest(-length, runner)
 
@@ -193,6 +200,7 @@ def skip_steps(loop: IterBasedTrainLoop, batches: GoOnBatchSampler) -> None:
     if isinstance(batches.sampler, InfiniteSampler):
         batches.num_done = loop.iter
         return
+    # A sampler with an end is shuffled by its epoch; mmengine counts them when one is over.
     iterator._epoch, batches.num_done = divmod(loop.iter, len(batches))
     if hasattr(batches.sampler, "set_epoch"):
         batches.sampler.set_epoch(iterator._epoch)
@@ -208,6 +216,7 @@ def _largest(number: int, runner: Runner) -> int:
     if not dist.is_initialized():
         return number
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    # On the model's device: nccl takes tensors on GPUs alone.
     largest = torch.tensor(number, device=next(model.parameters()).device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     return int(largest.item())

@@ -57,6 +57,7 @@ class StepSeedHook(Hook):
         self._seed(runner, runner.iter, 0)
 
     def _seed(self, runner: Runner, step: int, part: int) -> None:
+        # SeedSequence mixes the numbers: neighbouring steps and ranks get unrelated seeds.
         words = np.random.SeedSequence([runner.seed, step, runner.rank, part]).generate_state(1)
         seed = int(words[0]) % NUM_SEEDS
         random.seed(seed)

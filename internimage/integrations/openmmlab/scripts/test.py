@@ -41,6 +41,7 @@ from internimage.integrations.openmmlab.scripts.test_settings import (
 class FuseHook(Hook):
     """Merges batch norms into the convolutions before them, once the weights are there."""
 
+    # Not before_run: the runner loads the checkpoint between the two.
     def before_test(self, runner: Runner) -> None:
         """Change the model in place."""
         before = _num_batch_norms(runner.model)
@@ -90,6 +91,7 @@ def test(config: Config, *, fuse: bool) -> None:
         ValueError: The checkpoint is not of this model, or the data set is empty.
     """
     register_safe_loading()
+    # As in training: the scores are those that the run itself would measure.
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     if count := replace_sync_batch_norm(config):

@@ -62,7 +62,7 @@ LABELS_ALONE = frozenset({*OF_CLASSES, *OF_CLASSES.values(), "DumpLabelMaps"})
 
 WINDOWS = {"mmdet": "DetVisualizationHook", "mmseg": "SegVisualizationHook"}
 PICTURES = "DrivingPicturesHook"
-SCORE_THRESHOLD = 0.3
+SCORE_THRESHOLD = 0.3  # both are the original's defaults
 OPACITY = 0.5
 
 
@@ -77,6 +77,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
             f"expected test_dataloader and test_evaluator in {args.config}, got "
             f"{config.get('test_dataloader')} and {config.get('test_evaluator')}"
         )
+    # Beside the training's records, which have the same names.
     default = Path("work_dirs") / Path(args.config).stem / "test"
     config.work_dir = args.work_dir or str(default)
     config.load_from, config.resume = args.checkpoint, False
@@ -102,6 +103,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
     _warn_of_drawing(config, args)
     if args.tta or config.get("tta"):
         _augment(config, args.config)
+    # Last: --tta has given the data sets other pipelines.
     if args.format_only and own_masks.is_semantic(config):
         own_masks.leave_out_masks(config, "test_dataloader")
 
@@ -162,6 +164,7 @@ def _cityscapes(config: Config) -> dict[str, Any]:
 
 def _check_options(config: Config, options: dict[str, Any]) -> None:
     unknown = [name for name in options if name not in IOU_OPTIONS]
+    # The metrics of boxes refuse an unknown argument when they are built.
     if unknown and set(_kinds(config)) == {"IoUMetric"}:
         raise ValueError(
             f"expected --eval-options of IoUMetric ({', '.join(IOU_OPTIONS)}), got {unknown[0]}"
@@ -203,6 +206,7 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
     scope = config.get("default_scope")
     if scope not in WINDOWS:
         raise ValueError(f"expected default_scope {' or '.join(WINDOWS)} to draw, got {scope}")
+    # mmdet joins test_out_dir to its folder of logs: only a whole path is left as it is.
     folder = str(Path(args.show_dir).resolve()) if args.show_dir else None
     if is_driving(config):
         _draw_frames(config, args, folder)

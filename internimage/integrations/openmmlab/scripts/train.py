@@ -61,6 +61,7 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
         check_task(config, configs)
         config.launcher = name_launcher(args.launcher, args.local_rank, os.environ)
         apply_arguments(config, args)
+        # All that can be wrong with files comes before the ranks wait for one another.
         check_data(config, TRAIN if config.val_dataloader else TRAIN[:1])
         if config.load_from is not None:
             find_file(config.load_from)
@@ -113,6 +114,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
         config.load_from = args.load_from
     if args.resume is not None:
         config.resume = True
+        # Where "auto" finds no checkpoint, the run starts from the config's weights.
         config.load_from = config.get("load_from") if args.resume == "auto" else args.resume
     config.setdefault("load_from", None)
 
@@ -127,6 +129,7 @@ def use_mixed_precision(config: Config) -> None:
     kind = wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper", HostAmpOptimWrapper.__name__):
         raise ValueError(f"expected optim_wrapper.type OptimWrapper for --amp, got {kind}")
+    # bfloat16 has float32's range and needs no scale; float16's gradients would vanish without.
     if torch.cuda.is_available():
         wrapper.type = "AmpOptimWrapper"
         wrapper.setdefault("loss_scale", "dynamic")
@@ -150,6 +153,7 @@ def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
         StoppedError: A signal asked to stop, and the state is saved.
     """
     register_safe_loading()
+    # As the original's train.py, which its published scores come from.
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     _choose_start(config, from_work_dir or config.load_from is None)
@@ -157,6 +161,7 @@ def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
         print_log(f"{count} SyncBN of the config are plain BN here", "current")
     _prepare(config)
     kept.append(config.work_dir)
+    # Before the runner is made, which writes its config over the earlier run's.
     aside = SetAsideHook(Path(config.work_dir, Path(config.filename).name))
     runner = NamingRunner.from_cfg(config)
     leave_out_scores(runner.model, config.val_evaluator)
@@ -175,6 +180,7 @@ def _choose_start(config: Config, from_work_dir: bool) -> None:
     """
     if not config.get("resume"):
         return
+    # The first rank's view counts: on a disk of its own another one may see no checkpoint.
     answer: list[Any] = [None, [], None, ""]
     if is_main_process():
         try:
@@ -228,6 +234,7 @@ def _skip_first_weights(model: nn.Module, load_from: str) -> None:
 
 def _hooks(config: Config, aside: SetAsideHook) -> list[Hook]:
     records = RecordsHook()
+    # mmengine sorts hooks by priority; those of one priority run in the order of registration.
     hooks: list[Hook] = [StepSeedHook(), DivergenceHook(), records]
     if config.load_from is not None:
         purpose: Purpose = "resume" if config.resume else "load_from"
@@ -246,5 +253,5 @@ def _prepare(config: Config) -> None:
     loader.batch_sampler = {
         "type": "GoOnBatchSampler",
         "batches": loader.get("batch_sampler"),
-        "drop_last": loader.pop("drop_last", False),
+        "drop_last": loader.pop("drop_last", False),  # DataLoader refuses it beside a batch sampler
     }

@@ -26,6 +26,8 @@ def find_newest(work_dir: Path) -> tuple[Path | None, list[Path]]:
     files = [path for path in work_dir.glob("*.pth") if CHECKPOINT.fullmatch(path.name)]
     stopped = work_dir / STOPPED
     files += [stopped] if stopped.is_file() else []
+    # By time, as epoch_2 and iter_900 have no order among them; a copied folder may have lost the
+    # times, which is what mmengine's note is for.
     files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     note = work_dir / LAST
     noted = work_dir / "none"
@@ -73,7 +75,7 @@ class SetAsideHook(Hook):
             anything is checked: what the earlier run has there is kept here from now on.
     """
 
-    priority = "VERY_HIGH"
+    priority = "VERY_HIGH"  # before anyone writes records of the new run
 
     def __init__(self, config: Path) -> None:
         self.config = config

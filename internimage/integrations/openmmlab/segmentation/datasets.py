@@ -24,6 +24,7 @@ NYU_CLASSES = (
 )
 """The 40 classes of Gupta et al. (CVPR 2013), in the order of their labels."""
 
+# The original's choice, from its Mapillary recipe: crosswalks, for one, are not road in it.
 VISTAS_OF_CITYSCAPES: dict[str, tuple[str, ...]] = {
     "road": ("Road", "Lane Marking - General", "Manhole"),
     "sidewalk": ("Curb", "Sidewalk"),
@@ -65,7 +66,7 @@ class NYUDepthV2Dataset(BaseSegDataset):
         self,
         img_suffix: str = ".png",
         seg_map_suffix: str = ".png",
-        reduce_zero_label: bool = True,
+        reduce_zero_label: bool = True,  # 0 is ignored, and 1 becomes the first class
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -109,5 +110,6 @@ class MapillaryToCityscapesDataset(BaseSegDataset):
             for label, name in enumerate(classes)
             for vistas in VISTAS_OF_CITYSCAPES[name]
         }
+        # mmseg's version 1 is Vistas 1.2, with "Unlabeled" as the last name, 65.
         names = MapillaryDataset_v1.METAINFO["classes"]
         return {number: learnt.get(name, IGNORED) for number, name in enumerate(names)}

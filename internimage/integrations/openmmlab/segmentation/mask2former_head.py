@@ -21,7 +21,7 @@ IGNORED = frozenset({"in_index", "strides"})
 
 _FIELDS = frozenset(
     name
-    for base in Mask2FormerHead.__mro__[:2]
+    for base in Mask2FormerHead.__mro__[:2]  # without mmdet the second is mmengine's BaseModule
     for name in inspect.signature(base).parameters
     if name not in ("self", "kwargs")
 )
@@ -67,6 +67,8 @@ class InternImageMask2FormerHead(Mask2FormerHead):
                 "the head takes all maps, and strides are the pixel decoder's",
                 stacklevel=2,
             )
+        # mmseg makes its own cls_embed of num_classes: weights of another number would be an error
+        # of shapes in the first loss.
         class_weight = kwargs.get("loss_cls", {}).get("class_weight")
         if class_weight is not None and len(class_weight) != num_classes + 1:
             raise ValueError(
@@ -93,6 +95,7 @@ class InternImageMask2FormerHead(Mask2FormerHead):
             x: the backbone's stage maps.
         """
         class_logits, mask_logits = self(x)
+        # Of the last decoder layer. Void has no part: a query that is nothing adds little anywhere.
         classes = class_logits[-1].softmax(dim=-1)[..., :-1]  # (N, Q, C)
         masks = mask_logits[-1].sigmoid()  # (N, Q, h, w)
         return (classes.mT @ masks.flatten(2)).unflatten(2, masks.shape[2:])  # (N, C, h, w)
@@ -107,7 +110,7 @@ class InternImageMask2FormerHead(Mask2FormerHead):
             batch_img_metas: of each image, with ``pad_shape`` or ``img_shape``.
             test_cfg: of the segmentor; has no part in it.
         """
-        meta = batch_img_metas[0]
+        meta = batch_img_metas[0]  # a batch has one padded size
         return resize(
             self.score_maps(x),
             size=tuple(meta.get("pad_shape", meta["img_shape"])[:2]),

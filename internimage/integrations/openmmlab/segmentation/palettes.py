@@ -79,5 +79,6 @@ def lay_colours(
     Returns:
         (H, W, 3), uint8, blue-green-red.
     """
+    # Red-green-blue to OpenCV's order, then a colour a pixel: (K, 3)[(H, W)] is (H, W, 3).
     colours = np.array(palette, np.uint8)[:, ::-1][label_map]
     return cv2.addWeighted(image, 1 - opacity, colours, opacity, 0)

@@ -31,6 +31,8 @@ from internimage.script import nearest_hint
 MODES = ("whole", "slide")
 WINDOWS = ("crop_size", "stride")
 """Settings of mode slide."""
+# Float32 scores of eight are 32 bytes a pixel: the best score and its label, which are kept beside
+# them, take 12. Fewer would save little and resize more often.
 CLASSES_AT_ONCE = 8
 """Whose scores are resized together where only labels are wanted."""
 _FLIPPED_AXES = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
@@ -81,6 +83,7 @@ class InternImageSegmentor(EncoderDecoder):
         try:
             return super().loss(inputs, data_samples)
         except ValueError as error:
+            # PyTorch's words. UPerHead pools to one pixel, so that one image is one value.
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ValueError(
@@ -96,6 +99,8 @@ class InternImageSegmentor(EncoderDecoder):
             inputs: the images.
             batch_img_metas: of each image; its sizes in them are replaced by those of ``inputs``.
         """
+        # mmseg writes a window's size into the first image's metadata, and leaves pad_shape at the
+        # whole image's: Mask2Former would enlarge a window's scores to that.
         size = inputs.shape[2:]
         metas = [dict(meta, img_shape=size, pad_shape=size) for meta in batch_img_metas]
         return self.decode_head.predict(self.extract_feat(inputs), metas, self.test_cfg)
@@ -156,6 +161,7 @@ class InternImageSegmentor(EncoderDecoder):
             size = sample.metainfo.get("ori_shape", scores.shape[1:])[:2]
             if keep_scores:
                 scores = resize_scores(scores, size, align_corners=self.align_corners)
+                # As mmseg: logits of several classes, but of a single one its probability.
                 scores = scores.sigmoid() if len(scores) == 1 else scores
                 sample.seg_logits = PixelData(data=scores)
                 labels = find_labels(scores, self.decode_head)
@@ -173,7 +179,7 @@ class InternImageSegmentor(EncoderDecoder):
         if len(scores) == 1:
             scores = resize_scores(scores, size, align_corners=self.align_corners)
             return find_labels(scores.sigmoid(), self.decode_head)
-        best, labels = None, None
+        best, labels = None, None  # (1, Ho, Wo) each
         for first in range(0, len(scores), CLASSES_AT_ONCE):
             part = scores[first : first + CLASSES_AT_ONCE]
             part = resize_scores(part, size, align_corners=self.align_corners)
@@ -240,7 +246,9 @@ def undo_padding_and_flip(scores: Tensor, meta: Mapping[str, Any]) -> Tensor:
         ValueError: the direction of the flip is unknown.
     """
     height, width = scores.shape[1:]
+    # mmseg's data preprocessor calls it img_padding_size in a test, padding_size in a training.
     left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+    # Padding first, as it came last: after the flip, at the right and the bottom of the flipped.
     scores = scores[:, top : height - bottom, left : width - right]
     if not meta.get("flip"):
         return scores

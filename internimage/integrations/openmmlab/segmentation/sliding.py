@@ -69,11 +69,12 @@ def mean_over_windows(
     rows = window_spans(height, crop_size[0], stride[0])
     columns = window_spans(width, crop_size[1], stride[1])
     if len(rows) == len(columns) == 1:
-        return score(images)
+        return score(images)  # without a second array of the scores' size
     scores = images.new_zeros(len(images), num_classes, height, width)
     for row in rows:
         for column in columns:
             scores[:, :, row, column] += score(images[:, :, row, column])
+    # Windows are a grid: a pixel is in as many as its row is in, times those of its column.
     seen = _times_seen(rows, height)[:, None] * _times_seen(columns, width)  # (H, W)
     return scores.div_(seen.to(scores))
 

@@ -75,6 +75,7 @@ class InternImageSegTTA(SegTTAModel):
         sample.set_data(
             {"seg_logits": PixelData(data=mean), "pred_sem_seg": PixelData(data=labels)}
         )
+        # The segmentor has undone the view's flip: who draws the sample must not do so again.
         sample.set_metainfo({"flip": False, "flip_direction": None})
         return sample
 
@@ -93,10 +94,11 @@ def take_probabilities(sample: SegDataSample) -> Tensor:
             "InternImageSegTTA: expected a model whose test_cfg has keep_scores = True, got "
             "predictions without scores"
         )
-    scores = sample.seg_logits.data.float()
-    del sample.seg_logits
+    scores = sample.seg_logits.data.float()  # sums over views lose digits in half
+    del sample.seg_logits  # else the sample would hold what is overwritten below
     if len(scores) == 1:
         return scores
+    # torch.softmax would be a second array of all scores: 5 GB for 150 classes on 4096 x 2048.
     scores -= scores.amax(dim=0, keepdim=True)
     scores.exp_()
     scores /= scores.sum(dim=0, keepdim=True)

@@ -92,6 +92,7 @@ class CheckSegMap(BaseTransform):
         lowered = bool(results.get("reduce_zero_label"))
         found = np.unique(wrong) + lowered
         named = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+        # With a map the labels of a file are its keys, not the classes.
         mapped = results.get("label_map")
         last = max(mapped) if mapped else self.num_classes - 1
         ignored = f"0 and {self.ignore_index}" if lowered else str(self.ignore_index)
@@ -121,6 +122,8 @@ def _check_file(path: str) -> None:
             mode, is_lossy = file.mode, file.format in ("JPEG", "MPO")
     if mode in LABELS and not is_lossy:
         return
+    # Masks of 16 or 32 bits and of colours are decoded a second time: they are rare. The first
+    # fault is enough.
     for kind, rest in read_mask(Path(path)).faults:
         raise ValueError(
             f"CheckSegMap: expected one label of 8 bits a pixel, got a {kind}: {path}{rest}"
