@@ -86,6 +86,7 @@ def predict(config: Config, args: argparse.Namespace, model: Any) -> Iterator[tu
         ValueError: the data set is empty, or a frame has neither truth nor a checkpoint.
     """
     loader = NamingRunner.build_dataloader(config.test_dataloader)
+    # In the process of the loader's first frame it would be too late: pictures would lie there.
     if args.checkpoint is None:
         _require_truth(loader.dataset, args.limit)
     model.to(args.device).eval()
@@ -118,11 +119,13 @@ def draw(args: argparse.Namespace) -> None:
     config = read_config(args.config, args.cfg_options, configs=CONFIGS)
     check_task(config, CONFIGS)
     check_data(config, TEST)
+    # Before anything is built: the names of mmdet's parts are looked up in its scope.
     init_default_scope(config.get("default_scope", "mmdet"))
     model = build_model(config.model)
     if args.checkpoint is not None:
         load_all_weights(model, read_checkpoint(args.checkpoint), args.checkpoint)
     writer = BoardWriter(args.out, model.view.grid.range, score_threshold=args.score_thr)
+    # Without --limit islice takes all.
     for inputs, sample in islice(predict(config, args, model), args.limit):
         print(writer.add(inputs, sample), flush=True)
     for path in writer.animate(args.animate) if args.animate else ():

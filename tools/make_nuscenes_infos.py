@@ -42,6 +42,7 @@ with openmmlab_needed("make_nuscenes_infos"):
     from tools.command_line import progress, run_tool
 
 NAME = "make_nuscenes_infos"
+# Those that annotations.json lists.
 SPLITS = ("train", "val")
 Motions = Callable[[int], list[float]] | None
 
@@ -83,6 +84,7 @@ def write_infos(
                 infos += _scene(tables, name, truths, read_motions(can_bus, name), count)
                 advance(1)
         count["frames"] = len(infos)
+        # Read as training will, before anything is written: a refusal here names the frame.
         frames = order_frames(read_frame(info, root) for info in infos)
         lost = sum(not Path(frame["ann_occupancy"]).is_file() for frame in frames)
         if lost:
@@ -90,6 +92,7 @@ def write_infos(
         counts[split], contents[split] = count, infos
     if not any(contents.values()):
         raise ValueError(f"{NAME}: expected keyframes with voxels in {path}, got none of them")
+    # Only now, with both splits complete: a mistake in the second leaves no file of the first.
     folder = out or root
     folder.mkdir(parents=True, exist_ok=True)
     for split, infos in contents.items():
@@ -111,6 +114,7 @@ def _scene(
     samples = tables.samples_of(name)
     infos = []
     for index, sample in enumerate(samples):
+        # `index` counts those too that are left out: it is the keyframe's place in its scene.
         truth = truths.get(sample["token"], {}).get("gt_path")
         if truth is None:
             count["keyframes without voxels, left out"] += 1
@@ -127,6 +131,7 @@ def _frame(
     tables: NuScenesTables, sample: Row, index: int, truth: str, motions: Motions
 ) -> dict[str, Any]:
     token = sample["token"]
+    # The ego frame of the LiDAR's time is that of the voxels; cameras have poses of their own.
     row, calibration, pose = tables.recording(token, LIDAR)
     lidar2ego = _pose(calibration, f"{LIDAR} of sample {token}")
     ego2global = _pose(pose, f"ego in sample {token}")
@@ -135,6 +140,7 @@ def _frame(
     can_bus = [
         *pose["translation"],
         *pose["rotation"],
+        # The layout of `history.CAN_BUS_SIZE`; 9 zeros where the expansion lacks the scene.
         *(motions(sample["timestamp"]) if motions else [0.0] * 9),
         yaw,
         math.degrees(yaw),
@@ -166,6 +172,7 @@ def _camera(
     row, calibration, pose = tables.recording(token, channel)
     where = f"{channel} of sample {token}"
     camera2global = _pose(pose, where) @ _pose(calibration, where)
+    # By way of the world: between the two exposures the car has moved.
     camera2lidar = np.linalg.inv(lidar2global) @ camera2global
     return {
         "data_path": row["filename"],

@@ -52,6 +52,7 @@ def write_pickles(root: Path, splits: Sequence[str] | None = None) -> dict[str, 
         raise ValueError(f"{NAME}: expected splits out of {sorted(listed)}, got {unknown}")
     counts = {}
     for split in splits or listed:
+        # Each is written when it is whole: what has been read is not lost with a later split.
         frames = collect_split(root, listed[split], split)
         write_pickle(root / f"{LIST}_{split}.pkl", frames)
         counts[split] = len(frames)

@@ -13,6 +13,7 @@ Row = dict[str, Any]
 
 LIDAR = "LIDAR_TOP"
 
+# What is read of a row; `_rows` sees to it that each one has it.
 _SAMPLE = ("token", "scene_token", "timestamp", "prev", "next")
 _RECORDING = (
     *("sample_token", "is_key_frame", "filename", "timestamp", "height", "width"),
@@ -53,6 +54,7 @@ class NuScenesTables:
         self.folder = folder
         self.scenes = {row["name"]: row for row in self._rows("scene", "name", "token")}
         self.samples = {row["token"]: row for row in self._rows("sample", *_SAMPLE)}
+        # sample_data names a calibration, that a sensor, and that at last the channel.
         channels = {row["token"]: row["channel"] for row in self._rows("sensor", "channel")}
         self.calibrations = {
             row["token"]: row for row in self._rows("calibrated_sensor", "sensor_token", *_POSE)
@@ -62,8 +64,10 @@ class NuScenesTables:
             if row["is_key_frame"]:
                 calibration = self._calibration(row)
                 channel = channels.get(calibration["sensor_token"], "")
+                # Radars have keyframes too.
                 if channel == LIDAR or channel.startswith("CAM_"):
                     self.recordings.setdefault(row["sample_token"], {})[channel] = row
+        # A pose belongs to each row of sample_data, sweeps included.
         needed = {
             row["ego_pose_token"] for rows in self.recordings.values() for row in rows.values()
         }
@@ -142,6 +146,7 @@ def read_motions(folder: Path, scene: str) -> Callable[[int], list[float]] | Non
     if not path.is_file():
         return None
     messages = read_json(path)
+    # In the order of the vector, whatever that of the file's keys.
     keys = ("accel", "rotation_rate", "vel")
     try:
         times = [int(message["utime"]) for message in messages]
@@ -152,6 +157,7 @@ def read_motions(folder: Path, scene: str) -> Callable[[int], list[float]] | Non
         ) from error
     if not times or any(len(row) != 9 for row in values) or times != sorted(times):
         raise ValueError(f"expected messages of 3 x 3 numbers in the order of time in {path}")
+    # A copy each time: the caller may change it.
     return lambda time: list(values[max(bisect.bisect_right(times, time) - 1, 0)])
 
 

@@ -96,6 +96,7 @@ def score_occupancy(folder: Path, info_file: Path) -> dict[str, Any]:
     """
     dataset = Occ3DDataset(data_root=str(info_file.parent), ann_file=info_file.name)
     frames = [dataset.get_data_info(index) for index in range(len(dataset))]
+    # All of them before the first grid is scored, which takes a while.
     missing = [frame["token"] for frame in frames if not _grid_path(folder, frame).is_file()]
     if missing:
         raise ValueError(
@@ -107,14 +108,17 @@ def score_occupancy(folder: Path, info_file: Path) -> dict[str, Any]:
         path = _grid_path(folder, frame)
         try:
             with np.load(path, allow_pickle=False) as file:
+                # By place: no rule says how the one array of a file is named.
                 prediction = file[file.files[0]]
         except (ValueError, IndexError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             # NumPy would advise to load what is no archive as a pickle, that is, to run it.
             raise ValueError(f"{NAME}: expected a grid in {path}, got none") from error
         voxels = read_voxels(Path(frame["ann_occupancy"]))
         fields = {"pred_semantics": prediction, "gt_semantics": voxels["semantics"]}
+        # Frame by frame, so that one grid is in memory at a time; what stays is its counts.
         with naming_frame(NAME, frame["token"]):
             metric.process(None, [{"token": frame["token"], **fields, **voxels}])
+    # 0-1, as everywhere on the command line; the metric itself has percent.
     return to_scores(metric.evaluate(len(frames)))
 
 
@@ -134,6 +138,7 @@ def score_lanes(submission: Any, truth: Any) -> dict[str, Any]:
         ValueError: A file holds something else, or a frame is missing.
     """
     frames = truth.items() if isinstance(truth, dict) else ()
+    # A frame without annotation, as all of `test`, has nothing to be scored by.
     annotations = {
         name: _thinned(frame["annotation"], name)
         for name, frame in frames
@@ -149,6 +154,7 @@ def score_lanes(submission: Any, truth: Any) -> dict[str, Any]:
 def _thinned(annotation: dict[str, Any], name: Any) -> dict[str, Any]:
     check_frame(annotation, f"the truth of frame {name}")
     lanes = [
+        # 11 of 201 points: the distances are between points, so others give other scores.
         {**lane, "points": thinned(np.asarray(lane["points"]), SCORED_INTERVAL)}
         for lane in annotation["lane_centerline"]
     ]
@@ -178,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    # Each benchmark has its own kind of file, by which the task is known.
     if args.submission.is_dir():
         print(json.dumps(score_occupancy(args.submission, args.truth), indent=1))
         return

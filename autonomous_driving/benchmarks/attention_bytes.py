@@ -71,8 +71,10 @@ def attention_bytes(
     real = MODELS.build(view)
     visible = project(real.pillar_points, matrices_of(num_cameras, shape), shape).visible
     seen = visible.any(dim=-1)
+    # The other one, attentions[0], looks at the history.
     layer: SpatialCrossAttention = real.encoder.layers[0].attentions[1]
     chosen = gather_seen(seen)
+    # As if each camera saw every cell: all rows, (B, N, cells).
     everything = SeenQueries(torch.arange(seen.shape[-1]).expand(seen.shape), seen)
     held = [_held(layer, queries, visible.shape[-1], maps) for queries in (chosen, everything)]
     return AttentionBytes(seen.shape[-1], chosen.cells.shape[-1], *held)
@@ -83,6 +85,7 @@ def _held(
 ) -> int:
     """Returns the bytes of the tensors that autograd keeps, each storage once."""
     batch, cameras, rows = queries.cells.shape
+    # Fake tensors hold no numbers, so what depends on numbers is read before.
     cells = int(queries.cells.max()) + 1
     channels = layer.output_proj.in_features
     pixels = sum(height * width for height, width in maps)
@@ -104,6 +107,7 @@ def _held(
             torch.empty(batch, cameras, rows, dtype=torch.long),
             torch.empty(batch, cameras, rows, dtype=torch.bool),
         )
+        # Called with each tensor that an operator saves for its backward.
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             layer(query, ImageFeatures(values, maps), reference, chosen)
     return sum(kept.values())

@@ -70,6 +70,7 @@ class Clock:
 
     def _before(self, _: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         features, *others = args
+        # Backward runs the other way: it enters the part at its output and leaves it at its inputs.
         marked = [_Mark.apply(level, self._end_backward) for level in features]
         self._began = _now()
         return (marked, *others)
@@ -104,6 +105,7 @@ class _Mark(torch.autograd.Function):
 
 def _now() -> float:
     if torch.cuda.is_available():
+        # Kernels still run when Python is already elsewhere.
         torch.cuda.synchronize()
         return time.perf_counter()
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
@@ -111,9 +113,11 @@ def _now() -> float:
 
 def measure_training(name: str, data: str, device: str, steps: int) -> dict[str, Any]:
     """Returns what a step of training of a tiny model takes."""
+    # `before` stands ahead of the model: its weights are part of the peak.
     config, before = _read(name, data), _peak()
     loader = NamingRunner.build_dataloader(config.train_dataloader, seed=0)
     model = MODELS.build(config.model).to(device).train()
+    # Any rate: nothing is learnt in a few steps, but a step of AdamW takes its time and memory.
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     clock = Clock(model.view)
     seconds, shares, images = [], [], 0
@@ -141,6 +145,7 @@ def measure_forward(name: str, device: str, steps: int) -> dict[str, Any]:
     num_cameras, height, width = IMAGES[name]
     clock = Clock(model.view)
     seconds, shares = [], []
+    # Without a step to warm up: a frame of the full size may take minutes on a CPU.
     for _ in range(steps):
         batch = random_frame(num_cameras, (height, width))
         clock.total, began = 0.0, _now()
@@ -205,6 +210,7 @@ def _result(
 
 def _peak() -> int:
     """Returns the most bytes that this process has had."""
+    # Linux counts in KiB; macOS would in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -248,6 +254,7 @@ def _print_table(title: str, names: Sequence[str], args: argparse.Namespace) -> 
     for name in names:
         flags = [f"--{key}={getattr(args, key)}" for key in ("data", "device", "threads")]
         flags += [f"--steps={args.steps}", f"--forwards={args.forwards}", f"--measure={name}"]
+        # A process of its own: a peak never falls again within one.
         done = subprocess.run(
             [sys.executable, __file__, *flags], stdout=subprocess.PIPE, text=True, check=True
         )
@@ -263,8 +270,10 @@ def _print_table(title: str, names: Sequence[str], args: argparse.Namespace) -> 
 def _print_bytes() -> None:
     print("\n| spatial cross-attention of a layer | cells | rows a camera | kept, MiB | all, MiB |")
     print("|---|---|---|---|---|")
+    # The third has no attention.
     for name in FULL[:2]:
         num_cameras, height, width = IMAGES[name]
+        # As the preprocessor pads.
         shape = (height + -height % 32, width + -width % 32)
         model = _read(name, None).model
         stride = 4 * 2 ** model.backbone.out_indices[0]

@@ -17,6 +17,7 @@ SHORTEST = 2.0  # metres of a line in range that count
 
 def to_car(scene: Scene, frame: int, path: Points) -> Points:
     """Returns road coordinates (n, 2) as points (n, 3) on the car in a key frame, metres."""
+    # By way of the road's plane: into the world of `scene.base` and back would cancel.
     ego = np.linalg.inv(scene.ego_pose(scene.time(frame)))
     plane = scene.road.to_plane(path)
     points = np.concatenate([plane, np.zeros((len(plane), 1))], 1)
@@ -26,6 +27,7 @@ def to_car(scene: Scene, frame: int, path: Points) -> Points:
 def pieces_in(points: Points, limits: tuple[float, float, float, float]) -> list[Points]:
     """Returns the runs (n, 3) of points within x0, y0, x1, y1, that are long enough."""
     inside = ((points[:, :2] > limits[:2]) & (points[:, :2] < limits[2:])).all(1)
+    # np.diff of booleans is True where they change; the two False close runs at the ends.
     (changes,) = np.nonzero(np.diff(np.concatenate([[False], inside, [False]])))
     runs = [points[begin:end] for begin, end in changes.reshape(-1, 2)]
     return [run for run in runs if length(run) >= SHORTEST]
@@ -53,6 +55,7 @@ def lanes_around(scene: Scene, frame: int) -> dict[str, Points]:
     for lane in scene.road.lanes():
         pieces = pieces_in(to_car(scene, frame, lane.path), LANE_RANGE)
         if pieces:
+            # 201, as each lane of OpenLane-V2 has.
             lanes[lane.name] = resample(max(pieces, key=length), 201)
     return lanes
 
@@ -89,12 +92,15 @@ def _cut_lines(scene: Scene, frame: int, paths: Iterable[Points]) -> list[Points
 
 def _cut_outline(outline: Points) -> list[Points]:
     """Returns what is in range of a closed outline (n, 3), closed again."""
+    # A zebra at the edge of the range stays closed, as the challenge's are; lines are just cut.
     shape = shapely.Polygon(outline[:, :2]).intersection(shapely.box(*MAP_RANGE))
     if shape.is_empty or shape.geom_type != "Polygon" or shape.area < 1:
         return []
+    # Where the ring of an intersection begins is up to GEOS; files are to be the same everywhere.
     ring = np.array(shapely.normalize(shape).exterior.coords)
     return [np.concatenate([ring, np.zeros((len(ring), 1))], 1)]
 
 
 def _rounded(lines: Iterable[Points]) -> list[list[list[float]]]:
+    # Millimetres: the last bits of a float64 differ between machines.
     return [line.round(3).tolist() for line in lines]

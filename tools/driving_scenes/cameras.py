@@ -57,6 +57,7 @@ class Camera:
     @property
     def mounting(self) -> Points:
         """Its pose (4, 4) on the car."""
+        # First the pitch about the car's y axis, then the yaw about its z axis.
         yaw, pitch = np.radians(self.yaw), np.radians(self.pitch)
         cos, sin = np.cos(yaw), np.sin(yaw)
         turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
@@ -92,6 +93,7 @@ class Shot:
         view = np.linalg.inv(self.pose)
         seen = (points @ view[:3, :3].T + view[:3, 3]) @ self.camera.intrinsic.T
         depth = seen[..., 2:]
+        # Behind the camera u and v come out as 0; whoever asks looks at the depth.
         return np.concatenate([seen[..., :2] / np.where(depth > 1e-6, depth, np.inf), depth], -1)
 
     def save(self, path: Path) -> None:
@@ -122,6 +124,7 @@ def take(scene: Scene, frame: int, camera: Camera, *, paint: bool) -> Shot:
     colours, depth, owner = _see_ground(scene.road, origin, rays, paint=paint)
     for index, box in enumerate(scene.boxes(frame)):
         entry, face = _hit(box, origin, rays)
+        # A depth buffer: the order of the boxes does not matter.
         nearer = entry < depth
         depth[nearer], owner[nearer] = entry[nearer], index
         shade = np.array(FACES)[face[nearer], None]
@@ -135,6 +138,7 @@ def _see_ground(
     shape = rays.shape[:2]
     colours = np.zeros((*shape, 3), dtype=np.uint8) + np.array(SKY, dtype=np.uint8)
     depth, owner = np.full(shape, np.inf), np.full(shape, NOTHING)
+    # The ground is the plane z = 0, without an end; the rays of all other pixels meet the sky.
     down = rays[..., 2] < 0
     reach = -origin[2] / rays[down, 2]
     places = origin[:2] + reach[:, None] * rays[down, :2]
@@ -148,8 +152,11 @@ def _hit(box: Box, origin: Points, rays: Points) -> tuple[Points, NDArray[np.int
     start = box.to_box(origin)
     directions = box.to_box(rays, directions=True)
     half = np.array(box.thing.size) / 2
+    # The slab method: a ray is inside from its last entry to its first exit over the three axes.
+    # Parallel to a side it divides by 0, and infinities compare rightly.
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = (np.stack([-half, half])[:, None, None] - start) / directions
     near, far = ends.min(0), ends.max(0)
     entry, leave = near.max(-1), far.min(-1)
+    # A camera inside a box does not see it: its entry is behind.
     return np.where((entry < leave) & (entry > 0), entry, np.inf), near.argmax(-1)

@@ -15,7 +15,8 @@ from scipy.spatial.transform import Rotation
 from internimage.files import write_atomically
 from tools.driving_scenes.road import Points
 
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # a zip file holds times, which would differ from run to run
+# The least that a zip file holds; of an entry given by name `writestr` would take the clock's.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def write_plain_json(path: Path, content: object) -> None:
@@ -33,6 +34,7 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, array in arrays.items():
                 content = io.BytesIO()
+                # Always in C order, which NumPy would else take from the array's strides.
                 np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
                 entry = zipfile.ZipInfo(f"{name}.npy", date_time=_ZIP_TIME)
                 entry.compress_type = zipfile.ZIP_DEFLATED

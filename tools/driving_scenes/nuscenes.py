@@ -38,6 +38,7 @@ CATEGORIES = {
 }
 """Things that nuScenes draws boxes around."""
 LIDAR = "LIDAR_TOP"
+# As on nuScenes' cars, so that a reader who takes the LiDAR's frame for the ego's is found out.
 LIDAR_MOUNTING = pose(-np.pi / 2, (0.94, 0.0, 1.84))  # its x axis points to the car's right
 LIDAR_SHARE = 0.6  # of the voxels that it has an opinion on
 CAN_RATE = 50  # messages a second
@@ -77,14 +78,17 @@ def write_nuscenes(root: Path, *, num_frames: int, seed: int, grid: Grid) -> int
     _link_annotations(tables)
     for name, rows in tables.items():
         write_plain_json(root / VERSION / f"{name}.json", rows)
+    # nuScenes has it beside the tables; nothing here reads it.
     (root / "maps").mkdir()
     splits = {"train_split": list(TRAIN), "val_split": list(VAL)}
     write_plain_json(root / "annotations.json", {**splits, "scene_infos": infos})
+    # By the very tool that users call on the real tables, which is tested with it.
     write_infos(root, can_bus=root / "can_bus", version=VERSION)
     return count
 
 
 def _sample(scene: Scene, frame: int) -> str:
+    # Outside of the scene "", which is how nuScenes says that there is no such frame.
     return token("sample", scene.name, frame) if 0 <= frame < scene.num_frames else ""
 
 
@@ -112,6 +116,7 @@ def _common_tables() -> Tables:
     tables["sensor"].append(
         {"token": token("sensor", LIDAR), "channel": LIDAR, "modality": "lidar"}
     )
+    # nuScenes' only tokens that are no hashes.
     for level, text in enumerate(("v0-40", "v40-60", "v60-80", "v80-100"), start=1):
         tables["visibility"].append({"token": str(level), "level": text, "description": ""})
     return tables
@@ -178,7 +183,7 @@ def _add_frame(tables: Tables, scene: Scene, frame: int, shots: list[Shot]) -> N
     )
     sensors = [(s.camera.name, s.camera.delay, s.camera.size, "jpg") for s in shots]
     for sensor, delay, (width, height), form in [*sensors, (LIDAR, 0.0, (0, 0), "pcd")]:
-
+        # `sensor` as a default is this turn's; by itself it would be the loop's last one.
         def name(of: int, sensor: str = sensor) -> str:
             inside = 0 <= of < scene.num_frames
             return token("data", scene.name, of, sensor) if inside else ""
@@ -225,7 +230,7 @@ def _annotation(scene: Scene, frame: int, box: Box, seen: int) -> dict[str, Any]
         "visibility_token": "4" if seen else "1",
         "attribute_tokens": [],
         **_placed(scene.base @ local),
-        "size": [width, length, height],
+        "size": [width, length, height],  # nuScenes' order
         "prev": "",
         "next": "",
         "num_lidar_pts": min(seen, 200),
@@ -234,6 +239,7 @@ def _annotation(scene: Scene, frame: int, box: Box, seen: int) -> dict[str, Any]
 
 
 def _link_annotations(tables: Tables) -> None:
+    # Rows of an instance come in the order of time; each links back and completes the one before.
     last: dict[str, dict[str, Any]] = {}
     for row in tables["sample_annotation"]:
         before = last.get(row["instance_token"])
@@ -247,6 +253,7 @@ def _write_labels(
 ) -> dict[str, Any]:
     """Writes the voxels of a key frame; returns its entry in Occ3D's list."""
     path = f"gts/{scene.name}/{_sample(scene, frame)}/labels.npz"
+    # Its own stream of the seed, beside 1 and 2 of the worlds: another grid draws no other traffic.
     generator = np.random.default_rng([seed, 3, scene.epoch // 1_000_000, frame])
     write_arrays(
         root / path,
@@ -278,11 +285,13 @@ def _can_messages(scene: Scene) -> list[dict[str, Any]]:
     """Returns the pose messages of a drive, which begin before its first key frame."""
     end = scene.time(scene.num_frames - 1)
     messages = []
+    # A tenth of a second before and after, so that each key frame has a message before it.
     for number in range(-5, round(end * CAN_RATE) + 6):
         time = number / CAN_RATE
         placed = _placed(scene.base @ scene.ego_pose(time))
         messages.append(
             {
+                # To the centre of the arc, v times the yaw rate; gravity is measured upwards.
                 "accel": [0.0, scene.speed * scene.yaw_rate, 9.81],
                 "orientation": placed["rotation"],
                 "pos": placed["translation"],

@@ -7,6 +7,8 @@ from tools.driving_scenes.cameras import Camera
 CITY_SIZE = (160, 96)  # pixels; nuScenes has 1600 x 900
 RING_SIZE = (132, 100)  # Argoverse 2 has 2048 x 1550, and its front camera stands upright
 
+# Mountings and focal lengths near those of nuScenes' cars, where a camera is triggered when the
+# LiDAR's beam crosses the middle of its view: hence the delays.
 _CITY = (
     # name, degrees to the left, metres on the car, share of the width, seconds after the LiDAR
     ("CAM_FRONT", 0, (1.70, 0.02, 1.51), 0.79, 0.008),
@@ -16,6 +18,7 @@ _CITY = (
     ("CAM_BACK_LEFT", 108, (1.04, 0.48, 1.59), 0.79, -0.012),
     ("CAM_BACK_RIGHT", -110, (1.01, -0.48, 1.56), 0.79, 0.024),
 )
+# In the order of `lanes.layout.CAMERAS`: the front camera, which has the traffic elements, first.
 _RING = (
     ("ring_front_center", 0, (1.63, 0.00, 1.40)),
     ("ring_front_left", 45, (1.55, 0.18, 1.39)),

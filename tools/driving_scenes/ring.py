@@ -49,6 +49,7 @@ class Recording:
     @property
     def log(self) -> str:
         """The name of the drive in Argoverse 2."""
+        # Logs of Argoverse 2 are UUIDs.
         digits = token("log", self.scene.name)
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
@@ -84,6 +85,7 @@ def record(*, num_frames: int, seed: int) -> Iterator[Recording]:
 def write_openlane(root: Path, recordings: Sequence[Recording]) -> int:
     """Writes ``openlane``; returns how many images there are."""
     count = 0
+    # The real list has a test split as well.
     listing: dict[str, dict[str, list[str]]] = {"train": {}, "val": {}, "test": {}}
     for recording in recordings:
         scene, split = recording.scene, recording.split
@@ -110,6 +112,7 @@ def write_openlane(root: Path, recordings: Sequence[Recording]) -> int:
             write_plain_json(root / split / scene.name / "info" / names[-1], content)
         listing[split][scene.name] = names
     write_plain_json(root / "data_dict_subset_A.json", listing)
+    # By the tool that users call; not for the empty test split.
     write_pickles(root, list(SPLITS))
     return count
 
@@ -176,7 +179,9 @@ def _openlane_annotation(scene: Scene, frame: int, front: Shot) -> dict[str, Any
         attribute = signal.attribute(frame)
         elements.append(
             {
+                # Ids are unique within a frame, lanes and elements together.
                 "id": str(1000 + len(elements)),
+                # 0-3 are unknown, red, green, yellow.
                 "category": LIGHT if attribute <= 3 else SIGN,
                 "attribute": attribute,
                 "points": corners,
@@ -197,11 +202,14 @@ def _openlane_annotation(scene: Scene, frame: int, front: Shot) -> dict[str, Any
 def _visible_corners(shot: Shot, index: int, corners: np.ndarray) -> list[list[float]] | None:
     """Returns the box of a thing in the image, unless too little of it is seen."""
     projected = shot.project(corners)
+    # A box that reaches behind the camera has no outline in the image.
     if (projected[:, 2] < 0.5).any():
         return None
     size = np.array(shot.camera.size, dtype=float)
+    # Annotations end at the image's edge.
     low = projected[:, :2].min(0).clip(0, size)
     high = projected[:, :2].max(0).clip(0, size)
+    # Of `owner`, which knows what stands in front.
     pixels = int((shot.owner == index).sum())
     if pixels < max(LEAST_PIXELS, LEAST_SHARE * float(np.prod(high - low))):
         return None

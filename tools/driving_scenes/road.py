@@ -59,6 +59,7 @@ class Road:
     def to_plane(self, path: ArrayLike) -> Points:
         """Returns x and y, (..., 2), of road coordinates (..., 2)."""
         s, d = np.moveaxis(np.asarray(path, dtype=np.float64), -1, 0)
+        # At s = 0 the road is at the origin and leads along x; the arc's centre is (0, 1 / k).
         k, turn = self.curvature, self.curvature * s
         return np.stack([np.sin(turn) * (1 / k - d), 1 / k - np.cos(turn) * (1 / k - d)], -1)
 
@@ -66,7 +67,9 @@ class Road:
         """Returns road coordinates (..., 2) of x and y, (..., 2)."""
         x, y = np.moveaxis(np.asarray(points, dtype=np.float64), -1, 0)
         k = self.curvature
+        # From the centre of the arc, mirrored for a bend to the right.
         x, y = np.sign(k) * x, np.sign(k) * (1 / k - y)
+        # One to one up to half a turn of the arc, and short of its centre.
         return np.stack([np.arctan2(x, y) / k, (1 - abs(k) * np.hypot(x, y)) / k], -1)
 
     def heading(self, s: float) -> float:
@@ -78,6 +81,7 @@ class Road:
         s, d = np.moveaxis(self.from_plane(points), -1, 0)
         side = np.abs(s - self.junction)
         classes = np.full(s.shape, TERRAIN, dtype=np.uint8)
+        # From the outside in, each over the one before: where roads cross the asphalt wins.
         near = (d > RIGHT - SIDEWALK) & (d < LEFT + SIDEWALK)
         classes[near | (side < LANE + SIDEWALK)] = PAVEMENT
         classes[((d > RIGHT) & (d < LEFT)) | (side < LANE)] = DRIVEABLE
@@ -97,16 +101,19 @@ class Road:
         s, d = np.moveaxis(self.from_plane(points), -1, 0)
         side = s - self.junction
         road = (d > RIGHT) & (d < LEFT)
+        # No lines on the junction, nor under the zebra before it.
         open_road = ~((side > -STOP) & (side < -CROSSING[1]))
         for place in (-1.5 * LANE, -0.5 * LANE, 0.5 * LANE):
             colours[open_road & (np.abs(d - place) < LINE / 2)] = MIDDLE
         for place, colour in ((-LANE, WHITE), (0.0, YELLOW)):
             colours[open_road & (np.abs(d - place) < LINE)] = colour
         colours[~road & (np.abs(side) < LINE)] = YELLOW
+        # Kerbs are open where the roads meet.
         beside = np.abs(side) > LANE
         for place in (RIGHT, LEFT):
             colours[beside & (np.abs(d - place) < LINE)] = KERB
         colours[~road & (np.abs(np.abs(side) - LANE) < LINE)] = KERB
+        # Last, over all lines: bars of 0.75 m along the road, as wide gaps.
         zebra = road & (side > CROSSING[0]) & (side < CROSSING[1])
         colours[zebra & ((d - RIGHT) % 1.5 < 0.75)] = WHITE
         return colours
@@ -151,6 +158,7 @@ class Road:
     def boundaries(self) -> list[Points]:
         """Returns the road's edges, each (n, 2), s and d: one at each corner of the junction."""
         corners = []
+        # From the far end along the road to the corner, and out along the side road.
         for along, far in ((-LANE, ENDS[0]), (LANE, ENDS[1])):
             for edge, out in ((RIGHT, SIDE_ENDS[0]), (LEFT, SIDE_ENDS[1])):
                 s = self.junction + along
@@ -181,5 +189,6 @@ def _curve(
 
 def _sample(place: Callable[[Points], Points], extent: Points) -> Points:
     """Returns points of a curve over 0-1, some quarter of a metre apart."""
+    # By the straight distance in road coordinates: a curve has somewhat longer steps.
     steps = max(2, int(np.ceil(np.hypot(extent[0], extent[1]) / 0.25)) + 1)
     return place(np.linspace(0, 1, steps, dtype=np.float64)[:, None])

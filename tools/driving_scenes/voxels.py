@@ -42,6 +42,7 @@ class Grid:
     @property
     def ground(self) -> int:
         """The layer that the ground, z = 0, runs through or is the top of."""
+        # Not floor: where z = 0 lies between two layers the ground is the lower one.
         return int(np.ceil(-self.origin[2] / self.voxel)) - 1
 
 
@@ -55,6 +56,7 @@ def label_voxels(scene: Scene, frame: int, grid: Grid) -> NDArray[np.uint8]:
     """Returns the classes (X, Y, Z) of a key frame: what holds a voxel's middle, or the ground."""
     points = _in_plane(scene, frame, grid)
     labels = np.full(grid.shape, FREE, dtype=np.uint8)
+    # The later box wins; the ground, last, wins over what a coarse voxel holds of both.
     for box in scene.boxes(frame):
         labels[box.holds(points)] = box.thing.label
     labels[:, :, grid.ground] = scene.road.ground_class(points[:, :, grid.ground, :2])
@@ -82,6 +84,7 @@ def visible_voxels(
         inside = (depth > 0.1) & (u > 0) & (u < width) & (v > 0) & (v < height)
         # Along a plane the inverse of the depth is linear in pixels, so what lies between the
         # middles of four of them is exact for the ground, however flat the rays are.
+        # In the sky it is 0, a surface a million metres away: all before it is seen.
         inverse = _between(1 / shot.depth, u[inside], v[inside])
         surface = 1 / np.maximum(inverse, 1e-6)
         # A surface is seen when the voxel around it is: half a diagonal behind.
@@ -99,6 +102,7 @@ def _between(values: Points, u: Points, v: Points) -> Points:
     """Returns values (H, W) of pixels at image coordinates (n,), linearly between their middles."""
     height, width = values.shape
     u, v = (u - 0.5).clip(0, width - 1), (v - 0.5).clip(0, height - 1)
+    # The last pixel is the right one of a pair as well.
     left = np.minimum(u.astype(int), width - 2)
     top = np.minimum(v.astype(int), height - 2)
     x, y = u - left, v - top

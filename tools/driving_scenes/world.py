@@ -204,6 +204,7 @@ def pose(yaw: float, translation: tuple[float, float, float]) -> Points:
 
 def token(*names: object) -> str:
     """Returns 32 hexadecimal digits, the same for the same names."""
+    # As long as nuScenes' tokens; md5 protects nothing here.
     return hashlib.md5("/".join(map(str, names)).encode()).hexdigest()
 
 
@@ -218,6 +219,7 @@ def city_scene(name: str, *, index: int, num_frames: int, seed: int) -> Scene:
         num_frames: Key frames.
         seed: Another seed is another world.
     """
+    # 1 and 2 name the kind of the world: the same seed gives different draws for both.
     generator = np.random.default_rng([seed, 1, index])
     uniform = generator.uniform
     road = Road(curvature=(1 if index % 2 == 0 else -1) / uniform(45, 60), junction=uniform(27, 31))
@@ -238,6 +240,7 @@ def city_scene(name: str, *, index: int, num_frames: int, seed: int) -> Scene:
     ]
     for number, s in enumerate(range(-36, 60, 8)):
         along = s + uniform(-1.5, 1.5)
+        # The junction stays open.
         if abs(along - road.junction) < 8:
             continue
         if abs(along - 8) > 12:  # the wall's place is free of trees
@@ -250,10 +253,12 @@ def city_scene(name: str, *, index: int, num_frames: int, seed: int) -> Scene:
     return Scene(
         name,
         road,
+        # Anywhere in a town's coordinates: code that takes world axes for the ego's fails.
         base=pose(uniform(-np.pi, np.pi), (uniform(300, 900), uniform(900, 1700), 0.0)),
         speed=uniform(5, 6),
         start=0.0,
         num_frames=num_frames,
+        # The summer of 2018, nuScenes'; drives are a minute apart.
         epoch=1_533_000_000_000_000 + 60_000_000 * index,
         things=tuple(things),
     )
@@ -275,6 +280,7 @@ def lane_scene(name: str, *, index: int, num_frames: int, seed: int) -> Scene:
     )
     far = road.junction + 6.0
     forward = ("inner", "outer")
+    # By frame, numbers of OpenLane-V2's attributes: red turns green, green turns yellow and red.
     lights = (1, 1, 2, 2) if index % 2 == 0 else (2, 3, 1, 1)
     signs = (7, 8) if index % 2 == 0 else (4, 9)
     signals = (

@@ -10,6 +10,7 @@ _base_ = "vectormapnet_intern.py"
 test_pipeline = [
     dict(type="LoadDrivingImages"),
     dict(type="ResizeDrivingImages", size=(256, 455)),
+    # Behind resizing: it is 455, not 2048, that is padded.
     dict(type="ScaleMatricesByPadding", size_divisor=32),
     dict(type="LoadVectorMap"),
     dict(type="PackDrivingInputs"),

@@ -54,12 +54,14 @@ model = dict(
 
 pipeline = [
     dict(type="LoadDrivingImages"),
+    # Multiples of 32 near the drawn 100 x 132, so that nothing is padded.
     dict(type="ResizeDrivingImages", size=(96, 128)),
     dict(type="LoadVectorMap"),
     dict(type="PackDrivingInputs"),
 ]
 train_dataloader = dict(
     batch_size=2,
+    # In this process, for one thread; PyTorch refuses persistent workers where there are none.
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type="InfiniteSampler", shuffle=True),
@@ -72,6 +74,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
+# The whole list anew, for `num_steps`: configs do not merge lists.
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=20),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=20, end=num_steps, eta_min=1e-5),

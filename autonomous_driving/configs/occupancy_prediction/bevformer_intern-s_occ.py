@@ -23,16 +23,18 @@ model = dict(
     ),
     neck=dict(
         in_channels=[160, 320, 640],
+        # The fourth map, of stride 64, is made of the last of the three.
         add_extra_convs="on_output",
         relu_before_extra_convs=True,
     ),
     view=dict(
+        # Cells of 0.4 m, one for each column of 16 voxels.
         grid=dict(range=(-40.0, -40.0, -1.0, 40.0, 40.0, 5.4), shape=(200, 200)),
         num_cameras=6,
         num_layers=4,
         num_pillar_points=8,
     ),
-    head=dict(type="OccupancyHead", in_channels=256, num_heights=16),
+    head=dict(type="OccupancyHead", in_channels=256, num_heights=16),  # 16 channels a height
 )
 
 # One rate for all layers; vectors, norms and sampling offsets have no weight decay.

@@ -27,7 +27,7 @@ model = dict(
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=channels, num_outs=4),
     view=dict(
         type="BEVFormerView",
-        grid=dict(range=grid_range, shape=grid_shape[1::-1]),
+        grid=dict(range=grid_range, shape=grid_shape[1::-1]),  # (Y, X): rows are y
         embed_dims=channels,
         num_cameras=6,
         num_levels=4,
@@ -53,6 +53,7 @@ pipeline = [
 ]
 train_dataloader = dict(
     batch_size=1,
+    # In this process, for one thread; PyTorch refuses persistent workers where there are none.
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type="InfiniteSampler", shuffle=True),
@@ -76,6 +77,7 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
+# The whole list anew, for `num_steps`: configs do not merge lists.
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=20),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=20, end=num_steps, eta_min=1e-5),

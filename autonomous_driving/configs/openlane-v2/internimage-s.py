@@ -23,8 +23,8 @@ model = dict(
         grid=dict(range=bev_range, shape=(100, 200)),
         num_cameras=7,
         num_layers=3,
-        num_pillar_points=4,
-        uses_history=False,
+        num_pillar_points=4,  # two of the 8 sampling points each
+        uses_history=False,  # frames come one by one, in training as in a test
     ),
     head=dict(type="OpenLaneHead", range=bev_range),
 )

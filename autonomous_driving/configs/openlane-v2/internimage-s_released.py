@@ -12,6 +12,7 @@ model = dict(view=dict(double_value_projection=True, absolute_can_bus=True))
 test_pipeline = [
     dict(type="LoadDrivingImages"),
     dict(type="ResizeDrivingImages", size=(1550, 2048)),
+    # Behind resizing: the front image is 1550 pixels high only then.
     dict(type="ScaleMatricesByPadding", size_divisor=32),
     dict(type="LoadOpenLane"),
     dict(type="PackDrivingInputs", meta_keys=("identifier",)),

@@ -18,7 +18,7 @@ data_root = "data/driving_scenes/openlane"
 # What it has learned by heart, the frames of training.
 val_ann_file = "data_dict_subset_A_train.pkl"
 lane_range = (-51.2, -25.6, -2.3, 51.2, 25.6, 1.7)  # metres
-image_size = (96, 128)
+image_size = (96, 128)  # multiples of 32, so that nothing is padded
 channels = 64
 num_steps = 900
 
@@ -54,11 +54,12 @@ model = dict(
 pipeline = [
     dict(type="LoadDrivingImages"),
     dict(type="ResizeDrivingImages", size=image_size),
-    dict(type="LoadOpenLane", for_scoring=True),
+    dict(type="LoadOpenLane", for_scoring=True),  # a pickle of `train` has all 201 points
     dict(type="PackDrivingInputs", meta_keys=("identifier",)),
 ]
 train_dataloader = dict(
     batch_size=1,
+    # In this process, for one thread; PyTorch refuses persistent workers where there are none.
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type="InfiniteSampler", shuffle=True),
@@ -72,6 +73,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(clip_grad=dict(max_norm=35.0))
+# The whole list anew, for `num_steps`: configs do not merge lists.
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=20),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=20, end=num_steps, eta_min=1e-5),

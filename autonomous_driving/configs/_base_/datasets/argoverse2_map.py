@@ -10,8 +10,9 @@ train_pipeline = [
     dict(type="LoadVectorMap"),
     dict(type="PackDrivingInputs"),
 ]
-test_pipeline = train_pipeline
+test_pipeline = train_pipeline  # the head's noise on boxes and vertices is all the augmentation
 train_dataloader = dict(
+    # As the original has it, per GPU.
     batch_size=5,
     num_workers=4,
     persistent_workers=True,
@@ -27,6 +28,7 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=4,
     persistent_workers=True,
+    # Frame by frame: no frame needs the one before. Repeats at the end are dropped by token.
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="ArgoverseMapDataset",

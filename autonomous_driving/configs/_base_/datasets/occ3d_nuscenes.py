@@ -10,6 +10,7 @@ train_pipeline = [
     dict(type="LoadOccupancy"),
     dict(type="PackDrivingInputs"),
 ]
+# No resizing: 900 x 1600 is padded to 928 x 1600 by the preprocessor.
 test_pipeline = [
     dict(type="LoadDrivingImages"),
     dict(type="LoadOccupancy"),
@@ -24,7 +25,7 @@ train_dataloader = dict(
         type="Occ3DDataset",
         data_root=data_root,
         ann_file=train_ann_file,
-        queue_length=4,
+        queue_length=4,  # three frames of history and the one that is learnt
         pipeline=train_pipeline,
     ),
 )
@@ -44,5 +45,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
+# The benchmark scores what cameras see; the loss is over all voxels.
 val_evaluator = dict(type="OccupancyMetric", mask="camera")
 test_evaluator = val_evaluator

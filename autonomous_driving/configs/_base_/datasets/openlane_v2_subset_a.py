@@ -6,9 +6,11 @@ val_ann_file = "data_dict_subset_A_val.pkl"
 
 train_pipeline = [
     dict(type="LoadDrivingImages"),
+    # On pixels of 0-255, not behind the normalisation as in the original.
     dict(type="DrivingPhotometricDistortion"),
     dict(type="ResizeDrivingImages", size=(1550, 2048)),
     dict(type="LoadOpenLane"),
+    # The identifier names the frame in a submission.
     dict(type="PackDrivingInputs", meta_keys=("identifier",)),
 ]
 test_pipeline = [
@@ -33,6 +35,7 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=4,
     persistent_workers=True,
+    # Frame by frame: no frame needs the one before. Repeats at the end are dropped by token.
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="OpenLaneDataset",

@@ -10,8 +10,8 @@ model = dict(
         type="InternImage",
         channels=16,
         depths=(1, 1, 2, 1),
-        groups=(1, 2, 4, 8),
-        drop_path_rate=0.0,
+        groups=(1, 2, 4, 8),  # 16 channels each, as in InternImage-S
+        drop_path_rate=0.0,  # nothing that makes learning by heart harder
     ),
     neck=dict(type="FPN"),
 )

@@ -16,10 +16,12 @@ model = dict(
         in_channels=[80, 160, 320, 640],
         out_channels=128,
         num_outs=4,
+        # The original's; the other two have none in their pyramid.
         norm_cfg=dict(type="BN"),
     ),
     view=dict(
         type="IPMView",
+        # 60 x 30 m, as the canvas of the tokens; z only says where planes may be.
         grid=dict(range=(-30.0, -15.0, -1.1, 30.0, 15.0, 1.1), shape=(100, 200)),
         heights=(-1.1, 0.0, 0.5, 1.1),
         in_channels=128,

@@ -7,6 +7,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1 / 3, by_epoch=False, begin=0, end=500),
+    # By epoch: during the first, in which the warm-up ends, its factor is 1.
     dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=24, T_max=24, eta_min_ratio=1e-3),
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=24, val_interval=1)

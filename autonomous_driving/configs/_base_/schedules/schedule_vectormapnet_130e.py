@@ -10,6 +10,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=3.5, norm_type=2),
     paramwise_cfg=dict(
         custom_keys={
+            # mmengine looks for a key anywhere in a name; the dots keep it to whole parts.
             "backbone.": dict(lr_mult=0.1),
             "neck.": dict(lr_mult=0.1),
             "view.": dict(lr_mult=0.1),
@@ -20,6 +21,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=400),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=130, milestones=[100, 120], gamma=0.1),
 ]
+# Each 10th epoch: 13 evaluations, which generate their lines vertex by vertex.
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=130, val_interval=10)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

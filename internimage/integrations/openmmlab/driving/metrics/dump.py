@@ -22,6 +22,7 @@ class DumpDrivingResults(DumpResults):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Take over the predictions of a batch."""
+        # The samples as dictionaries, as mmengine's evaluator hands them to every metric.
         super().process(
             data_batch,
             [

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+# The devkit's number; any one above the largest threshold of a match would do.
 FAR = 1024.0
 """The distance in metres of two lines that have nothing to do with each other."""
 
+# The largest threshold of a lane. No distance of Chamfer is above that of Frechet, so a pair at the
+# gate could not match anyhow: it spares the dear distance of most pairs and changes no score.
 CHAMFER_GATE = 3.0
 """Two lines whose relaxed Chamfer distance in metres is this or more are ``FAR`` apart."""
 
+# As far as OpenLane-V2 annotates lanes along x. The two below are of OpenLane (arXiv 2203.11089).
 FORWARD_STEPS = np.arange(-50.0, 50.0)
 """The x in metres at which the F-score compares two lines."""
 
@@ -49,7 +53,7 @@ def lane_distances(
     # Predictions of one length, as nearly all are, are compared at once.
     for length in np.unique(lengths):
         columns = np.flatnonzero(lengths == length)
-        stacked = np.array([predictions[column] for column in columns], np.float64)
+        stacked = np.array([predictions[column] for column in columns], np.float64)  # (P, m, 3)
         for row, truth in enumerate(np.asarray(line, np.float64) for line in truths):
             relaxation = max(0.5, 1 - 0.005 * np.linalg.norm(truth, axis=1).min())
             points = np.linalg.norm(truth[:, None] - stacked[:, None], axis=3)  # (P, n, m)
@@ -62,9 +66,12 @@ def lane_distances(
 
 def _frechet(points: np.ndarray) -> np.ndarray:
     """Return the discrete Frechet distances (P,) from the distances of the points (P, n, m)."""
+    # Dynamic programming, row by row: up to the points i and j it takes the best of the three ways
+    # to them, or their own distance if that is longer. All P lines at once.
     reach = np.maximum.accumulate(points[:, 0], axis=1)
     for row in range(1, points.shape[1]):
         before = reach
+        # A new array, of which only column 0 is final: there the one way is down.
         reach = np.maximum(points[:, row], before)
         for column in range(1, points.shape[2]):
             way = np.minimum(before[:, column - 1 : column + 1].min(1), reach[:, column - 1])
@@ -107,6 +114,7 @@ def _at_steps(lines: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]
         # A lane that turns back has several points at one x: np.interp needs them in an order.
         ordered = line[np.argsort(line[:, 0], kind="stable")]
         sides = [np.interp(FORWARD_STEPS, ordered[:, 0], ordered[:, axis]) for axis in (1, 2)]
+        # Outside of a line np.interp repeats its ends: those steps are not `visible`.
         sampled.append((np.stack(sides, 1), visible))
     return sampled
 
@@ -127,8 +135,11 @@ def _assigned_hits(
             # Whole numbers, as the flow solver of the original needs them; no cost below 1 is lost.
             costs[row, column] = max(int(errors.sum()), int(errors.sum() > 0))
     found = right = 0
+    # Another solver than the original's min-cost flow, the same least sum.
     for row, column in zip(*linear_sum_assignment(costs), strict=True):
+        # The solver pairs all it can; at 1.5 m on all 100 steps a pair has nothing in common.
         if costs[row, column] < NEAR_POINT * len(FORWARD_STEPS):
+            # Of the truth's own steps for the recall, of the prediction's for the precision.
             found += bool(near[row, column] >= NEAR_SHARE * truths[row][1].sum())
             right += bool(near[row, column] >= NEAR_SHARE * predictions[column][1].sum())
     return found, right

@@ -63,6 +63,7 @@ class OccupancyMetric(SceneMetric):
             raise ValueError(f"OccupancyMetric: expected mask camera, lidar or none, got {mask}")
         super().__init__(**kwargs)
         self.mask = mask
+        # None, not the values themselves: whoever sets one without the F-score is told so below.
         settings = {"threshold": threshold, "voxel_size": voxel_size, "origin": origin}
         self.settings: dict[str, Any] = {
             name: value for name, value in settings.items() if value is not None
@@ -115,6 +116,7 @@ class OccupancyMetric(SceneMetric):
         Raises:
             ValueError: No voxel of any frame counts.
         """
+        # A frame without labelled voxels in the mask: a precision of 0 would say that it was wrong.
         scored = [result for result in results if result["confusion"].any()]
         if not scored:
             raise ValueError(
@@ -130,12 +132,15 @@ class OccupancyMetric(SceneMetric):
                 stacklevel=2,
             )
         results = scored
+        # Of all frames together, as the benchmark has it: no mean of the frames' own IoU.
         confusion = sum(result["confusion"] for result in results)
+        # Percent, as published; `to_scores` makes 0-1 of these names in metrics.json.
         scores = {"mIoU": 100 * mean_iou(confusion)}
         for name, iou in zip(OCCUPANCY_CLASSES, iou_per_class(confusion), strict=True):
             if not np.isnan(iou):  # JSON has no nan
                 scores[f"IoU_{name}"] = 100 * float(iou)
         if self.with_f_score:
+            # Of the frames, unlike the IoU.
             means = np.mean([result["f_score"] for result in results], 0)
             scores.update(zip(("precision", "recall", "F"), means.tolist(), strict=True))
         return scores
@@ -152,11 +157,13 @@ def _checked(grid: NDArray[Any], token: str) -> NDArray[np.uint8]:
             f"OccupancyMetric: expected pred_semantics (X, Y, Z) of whole numbers in frame "
             f"{token}, got {grid.dtype} {grid.shape}"
         )
+    # A cast alone would wrap 256 to 0, a class.
     if grid.size and not 0 <= grid.min() <= grid.max() <= FREE:
         raise ValueError(
             f"OccupancyMetric: expected pred_semantics of 0-{FREE} in frame {token}, got "
             f"{grid.min()}-{grid.max()}"
         )
+    # What the benchmark's server takes.
     return grid.astype(np.uint8)
 
 

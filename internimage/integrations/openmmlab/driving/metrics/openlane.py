@@ -30,12 +30,14 @@ Version = Literal["1.0", "1.0-as-released", "2.1"]
 ``2.1``: no cut-offs; a missing edge counts as one that is barely wrong.
 """
 
+# Both are OpenLane-V2's (arXiv 2304.10440); an element needs an IoU above 0.25 only.
 LANE_THRESHOLDS = (1.0, 2.0, 3.0)
 """A lane is found if its Frechet distance in metres is smaller."""
 
 ELEMENT_THRESHOLD = 0.75
 """A traffic element is found if 1 - IoU is smaller."""
 
+# Of the confidence in the topology score; of the recall in the average precision, PASCAL VOC's.
 NUM_CUT_OFFS = 10
 NUM_RECALL_LEVELS = 11
 
@@ -96,9 +98,11 @@ def evaluate_openlane(
     for version in versions:
         top_ll = topology_score(frames, "topology_lclc", lanes, None, version)
         top_lt = topology_score(frames, "topology_lcte", lanes, together, version)
+        # DET and F are of no version: they are computed once and said once.
         suffix = "" if version == versions[0] else f"_{version}"
         scores[f"TOP_ll{suffix}"] = top_ll
         scores[f"TOP_lt{suffix}"] = top_lt
+        # Roots, for scores of topology are small: .020 and .170 in the published row.
         scores[f"OLS{suffix}"] = float(np.mean([det_l, det_t, np.sqrt(top_ll), np.sqrt(top_lt)]))
     return scores
 
@@ -112,7 +116,7 @@ def match(distances: np.ndarray, confidence: np.ndarray, threshold: float) -> Fr
         threshold: the nearest truth must be nearer than this.
     """
     truth = np.full(len(confidence), -1)
-    if len(distances):
+    if len(distances):  # NumPy refuses the argmin of no truths
         # The nearest one only: a prediction whose truth is taken is not given the second nearest.
         nearest = distances.argmin(0)
         taken: set[int] = set()
@@ -151,9 +155,9 @@ def _element_matches(annotation: dict[str, Any], predictions: dict[str, Any]) ->
     boxes, attributes = [], []
     for frame in (annotation, predictions):
         entries = frame["traffic_element"]
-        boxes.append(np.array([e["points"] for e in entries], np.float64).reshape(-1, 4))
+        boxes.append(np.array([e["points"] for e in entries], np.float64).reshape(-1, 4))  # (k, 4)
         attributes.append(np.array([e["attribute"] for e in entries], int))
-    distances = element_distances(*boxes)
+    distances = element_distances(*boxes)  # (G, P)
     confidence = _confidence(predictions["traffic_element"])
     matches = []
     # DET_t never compares a light with a sign; TOP_lt does, hence the last match of all together.
@@ -165,6 +169,7 @@ def _element_matches(annotation: dict[str, Any], predictions: dict[str, Any]) ->
 
 def _average_precision(matches: Sequence[FrameMatch]) -> float:
     """Return the interpolated average precision at 11 levels of recall, over all frames."""
+    # One ranking of the predictions of all frames, while matches were made frame by frame.
     num_truths = sum(m.num_truths for m in matches)
     confidence = np.concatenate([m.confidence for m in matches])
     if not num_truths or not len(confidence):
@@ -190,6 +195,7 @@ def confidence_cut_offs(matches: FrameMatch, *, as_released: bool = False) -> np
     recall = (matches.truth[order] >= 0).cumsum() / max(matches.num_truths, 1)
     cut_offs = []
     for step in range(1, NUM_CUT_OFFS + 1):
+        # Written out: np.quantile of NumPy 2 changes TOP, by up to 0.034 in single cases.
         position = len(recall) * (step / NUM_CUT_OFFS) - 1.5
         low = int(np.floor(position))
         # The closest observation as NumPy 1 has it, halves to the even index; NumPy 2 changed it.
@@ -229,9 +235,11 @@ def topology_score(
         truth = np.asarray(annotation[key], np.float64)
         for rows in lanes[number]:
             columns = rows if elements is None else elements[number]
+            # An empty matrix may have come as [], see `check_frame`.
             scores = np.reshape(predictions[key], (len(rows.truth), len(columns.truth)))
             for kept_rows, kept_columns in _kept_predictions(rows, columns, version):
                 edges = _edge_scores(truth, scores, kept_rows, kept_columns, version)
+                # Lanes by where they lead and by what leads to them, elements by their lanes.
                 pairs = [*zip(truth, edges, strict=True), *zip(truth.T, edges.T, strict=True)]
                 precisions += [_vertex_precision(*pair) for pair in pairs]
     return float(np.mean(precisions)) if precisions else 0.0
@@ -250,6 +258,7 @@ def _kept_predictions(
             # Nothing is predicted, but each cut-off still counts with all edges missing.
             cut_offs = np.zeros(NUM_CUT_OFFS)
         kept.append([np.where(part.confidence >= c, part.truth, -1) for c in cut_offs])
+    # The i-th cut-off of the rows goes with the i-th of the columns: each has its own confidences.
     return list(zip(*kept, strict=True))
 
 
@@ -261,9 +270,11 @@ def _edge_scores(
     version: Version,
 ) -> np.ndarray:
     """Return the scores of the edges between the true vertices, shaped as ``truth``."""
+    # Edges count above 0.5: 1 ranks before all predicted ones, 0.5 and an epsilon behind them.
     missing = 0.5 + float(np.finfo(np.float32).eps) if version == "2.1" else 1.0
     # An edge that nothing was predicted for gets the opposite of the truth.
     edges = (1 - truth) * missing
+    # From the predictions' order to that of the truths, of which none occurs twice (`match`).
     row_hits, column_hits = np.flatnonzero(rows >= 0), np.flatnonzero(columns >= 0)
     edges[np.ix_(rows[row_hits], columns[column_hits])] = scores[np.ix_(row_hits, column_hits)]
     return edges
@@ -273,6 +284,7 @@ def _vertex_precision(truth: np.ndarray, scores: np.ndarray) -> float:
     """Return the average precision of one vertex's edges, those with a score above 0.5."""
     predicted = np.flatnonzero(scores > 0.5)
     num_truths = np.count_nonzero(truth)
+    # A vertex without edges is right if none was predicted, and wrong with any.
     if not num_truths or not len(predicted):
         return float(not num_truths and not len(predicted))
     hits = truth[predicted[np.argsort(-scores[predicted], kind="stable")]] > 0

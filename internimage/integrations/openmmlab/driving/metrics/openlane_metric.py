@@ -14,6 +14,7 @@ from internimage.integrations.openmmlab.driving.lanes.layout import check_frame,
 from internimage.integrations.openmmlab.driving.metrics.openlane import Version, evaluate_openlane
 from internimage.integrations.openmmlab.driving.metrics.scene_metric import SceneMetric
 
+# The keys as the challenge's server spells them, with blanks and slashes.
 SUBMISSION_FIELDS = ("method", "authors", "e-mail", "institution / company", "country / region")
 
 FrameName = tuple[str, str, str]
@@ -116,6 +117,7 @@ class OpenLaneMetric(SceneMetric):
             result = {
                 "token": sample["token"],
                 "name": tuple(sample["identifier"]),
+                # All, whatever their confidence: the score has cut-offs of its own.
                 "predictions": lanes_to_openlane(self.require(sample, "pred_lanes"), scored=True),
             }
             if not self.format_only:

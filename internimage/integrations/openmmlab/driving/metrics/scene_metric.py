@@ -40,6 +40,7 @@ class SceneMetric(BaseMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # It would run for hours and leave nothing.
         if format_only and output_dir is None:
             raise ValueError(
                 f"{type(self).__name__}: expected an output_dir with format_only, got none"
@@ -87,6 +88,7 @@ class SceneMetric(BaseMetric):
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Write the submission and return the scores, as far as they are asked for."""
+        # The submission first: it is there even if the score refuses something.
         if self.output_dir is not None:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             self.write_submission(results, self.output_dir)
@@ -101,8 +103,10 @@ class SceneMetric(BaseMetric):
         Raises:
             ValueError: There are fewer frames than ``size``.
         """
+        # First of all, so that frames of an evaluation that failed are not in the next one.
         results, self.results = self.results, []
-        # One piece a process; of frames it would cut the longer shares to the shortest.
+        # One piece a process: frames themselves mmengine would deal out by turns and cut to `size`,
+        # before anybody has seen which of them are repeats.
         pieces = collect_results(
             [results], get_world_size(), self.collect_device, tmpdir=self.collect_dir
         )
@@ -112,6 +116,7 @@ class SceneMetric(BaseMetric):
                 outcome = [self._score(pieces, size)]
             except Exception as error:  # the others wait for what this one has to say
                 outcome = [error]
+        # A collective call, which every process reaches, with scores or with an error.
         broadcast_object_list(outcome)
         if isinstance(outcome[0], Exception):
             raise outcome[0]
@@ -127,6 +132,7 @@ class SceneMetric(BaseMetric):
                 f"{type(self).__name__}: expected predictions for {size} frames, got "
                 f"{len(gathered)}"
             )
+        # What mmengine's own `evaluate`, which this one replaces, puts before every name.
         prefix = f"{self.prefix}/" if self.prefix else ""
         scores = self.compute_metrics(list(gathered.values()))
         return {f"{prefix}{name}": value for name, value in scores.items()}

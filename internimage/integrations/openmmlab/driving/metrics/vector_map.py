@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+# In the order of the challenge's labels, 0-2, which the released weights have as well.
 MAP_CLASSES = ("ped_crossing", "divider", "boundary")
 THRESHOLDS = (0.5, 1.0, 1.5)
 SPACING = 0.3  # metres between the points of a resampled polyline, the challenge's
@@ -47,6 +48,7 @@ def resample_polyline(points: Array, *, spacing: float = SPACING) -> Array:
             "resample_polyline: expected at least 2 finite points (K, 2), got an array of shape "
             f"{points.shape}"
         )
+    # By vertices alone a mean distance would say nothing of the long way between two.
     along = np.concatenate([[0.0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
     # The end is a point of its own, however near the one before it is.
     positions = np.append(np.arange(0.0, along[-1], spacing), along[-1])  # (K',)
@@ -60,7 +62,7 @@ def chamfer_distance(first: Array, second: Array) -> float:
         first: (K, 2), as resampled.
         second: (K', 2), as resampled.
     """
-    distances = cdist(first, second)
+    distances = cdist(first, second)  # (K, K')
     return float(distances.min(axis=1).mean() + distances.min(axis=0).mean()) / 2
 
 
@@ -85,6 +87,7 @@ def match_polylines(
     distances = np.array([[chamfer_distance(p, t) for t in truth] for p in predicted])
     nearest, distance = distances.argmin(axis=1), distances.min(axis=1)
     for row, threshold in enumerate(thresholds):
+        # Anew for each threshold: what is right at 1.5 m may leave its truth to another at 0.5 m.
         taken: set[int] = set()
         for index in np.argsort(-scores, kind="stable"):
             if distance[index] <= threshold and nearest[index] not in taken:
@@ -101,11 +104,13 @@ def average_precision(right: Array, scores: Array, num_truth: int) -> float:
         scores: (P,).
         num_truth: true polylines of all frames; the precision of none is 0.
     """
+    # The challenge counts a class without any truth as 0 and does not leave it out of the mean.
     if not num_truth or not len(right):
         return 0.0
     # Stable: which of two equal scores comes first is nobody's rule, but is always the same.
     hits = right[np.argsort(-scores, kind="stable")].cumsum()
     precision = hits / np.arange(1, len(hits) + 1)
+    # At each recall the best precision at that recall or beyond: the area has no dents.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float((np.diff(hits / num_truth, prepend=0.0) * envelope).sum())
 
@@ -149,6 +154,7 @@ def score_vector_maps(
 
     per_class: dict[str, dict[str, float]] = {}
     for name, count, parts in zip(classes, counts.tolist(), found, strict=True):
+        # The empty first part is for a truth of no frames, which has nothing to concatenate.
         scores, *rows = np.concatenate([np.zeros((1 + len(thresholds), 0)), *parts], axis=1)
         precisions = [average_precision(row.astype(bool), scores, count) for row in rows]
         per_class[name] = {
@@ -220,6 +226,7 @@ def elements_from_annotation(
         classes: names of the labels 0, 1, ...
     """
     lines = [
+        # Heights are dropped: the challenge compares maps in the plane.
         (label, np.asarray(line, np.float64)[:, :2])
         for label, name in enumerate(classes)
         for line in annotation.get(name, ())
@@ -238,6 +245,7 @@ def _lines_by_class(
     """Return the resampled polylines and the scores of each class."""
     check_elements(token, elements, scored=scored)
     labels = np.asarray(elements["labels"])
+    # A label beyond the classes would vanish, and a false prediction with it.
     if len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
         raise ValueError(
             f"score_vector_maps: expected labels 0 to {num_classes - 1}, got {labels.max()} or "

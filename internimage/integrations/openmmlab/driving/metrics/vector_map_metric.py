@@ -80,6 +80,7 @@ class VectorMapMetric(SceneMetric):
     def write_submission(self, results: list[dict[str, Any]], folder: Path) -> None:
         """Write ``submission.json``."""
         frames = {result["token"]: as_submitted(result["pred_polylines"]) for result in results}
+        # What a config gives wins over the defaults: another method may use LiDAR or further data.
         content = json.dumps({"meta": {**_META, **self.submission}, "results": frames})
         write_atomically(folder / "submission.json", lambda path: path.write_text(content))
 
@@ -93,6 +94,7 @@ class VectorMapMetric(SceneMetric):
             "mAP": scores["mAP"],
             **{f"AP_{name}": scores["AP"][name] for name in MAP_CLASSES},
             **{
+                # Means over the same table the other way: its mean by either way is mAP.
                 f"AP@{t}": float(np.mean([values[f"AP@{t}"] for values in per_class.values()]))
                 for t in self.thresholds
             },

@@ -44,13 +44,15 @@ def draw_board(
     content = draw_sample(sample, extent, score_threshold=score_threshold)
     # The maps are of the last frame of a queue; those before it only taught the model.
     last = inputs[-1] if inputs.dim() == 5 else inputs
+    # (N, 3, H, W) to (N, H, W, 3), BGR to RGB; distorted images leave 0-255.
     images = last.permute(0, 2, 3, 1).flip(-1).clamp(0, 255).byte().cpu().numpy()
     sides = [
         (name, drawing)
         for name, drawing in (("Truth", content.truth), ("Prediction", content.prediction))
         if drawing is not None
     ]
-    region = (extent[0], extent[1], extent[3], extent[4])
+    region = (extent[0], extent[1], extent[3], extent[4])  # a map has no heights
+    # As wide as one of two even if it is alone: pages of truth and of predictions compare.
     width = (WIDTH - MARGIN) // 2
     maps = [draw_map(drawing, region, name, width=width) for name, drawing in sides]
     row = blank(len(maps[0]), WIDTH)
@@ -71,6 +73,7 @@ def draw_board(
     return stack(
         [
             title(WIDTH, content.task, f"scene {sample.scene}, frame {sample.token}"),
+            # One picture of both, so that `stack` puts no margin between them.
             np.concatenate(
                 [heading(WIDTH, f"Cameras, with the {shown[0].lower()} drawn in", ""), views]
             ),

@@ -74,6 +74,7 @@ def draw_cameras(
         (h, width, 3), uint8, red-green-blue.
     """
     height_in, width_in = images.shape[1:3]
+    # A model's input may be squeezed: Argoverse 2's upright front camera lies in the others' size.
     aspects = [width_in / height_in * y / x for x, y in scale_factors]
     cells = arrange(cameras, aspects, width)
     page = blank(max(cell.top + cell.height for cell in cells), width)
@@ -83,6 +84,7 @@ def draw_cameras(
             (cell.width, cell.height),
             interpolation=cv2.INTER_AREA if cell.width < width_in else cv2.INTER_CUBIC,
         )
+        # The view's pixels instead of the input's: rows 0 and 1 of the matrix hold u d and v d.
         scale = np.array([cell.width / width_in, cell.height / height_in, 1, 1])
         matrix = scale[:, None] * ego2img[cell.camera]
         _draw_view(view, matrix, drawing, cell.camera, scale[:2])
@@ -104,6 +106,7 @@ def arrange(cameras: Sequence[str], aspects: Sequence[float], width: int) -> lis
     sides = [0 if "left" in name else 2 if "right" in name else 1 for name in names]
     if set(sides) == {1}:
         sides = [index % 3 for index in range(len(names))]
+    # Front, side, rear of a column from the top down; equal ones in the rig's order.
     ranks = [
         (0 if "front" in name else 2 if "back" in name or "rear" in name else 1, index)
         for index, name in enumerate(names)
@@ -118,6 +121,7 @@ def arrange(cameras: Sequence[str], aspects: Sequence[float], width: int) -> lis
     counts = [len(column) for column in columns]
     widest = [max(aspects[camera] for camera in column) for column in columns]
     free = width - GAP * (len(columns) - 1)
+    # The sum over the columns of a (h - GAP (n - 1)) / n is `free`; `total` is h of it.
     lost = sum(a * GAP * (n - 1) / n for a, n in zip(widest, counts, strict=True))
     total = (free + lost) / sum(a / n for a, n in zip(widest, counts, strict=True))
     cells, left = [], 0.0
@@ -136,6 +140,7 @@ def arrange(cameras: Sequence[str], aspects: Sequence[float], width: int) -> lis
 def _draw_view(
     view: np.ndarray, ego2img: np.ndarray, drawing: Drawing, camera: int, scale: np.ndarray
 ) -> None:
+    # From the bottom up: voxels are see-through and would tint whatever is below them.
     if drawing.faces is not None:
         _draw_faces(view, ego2img, drawing.faces)
     for line in drawing.lines:
@@ -148,6 +153,7 @@ def _draw_view(
     for box in drawing.boxes:
         if box.camera != camera:
             continue
+        # A box is in pixels of the input and knows no metres, so only its own camera shows it.
         left, top, right, bottom = np.array(box.corners) * [*scale, *scale]
         outline = np.array(
             [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
@@ -159,23 +165,29 @@ def _draw_view(
 def _draw_faces(view: np.ndarray, ego2img: np.ndarray, faces: Faces) -> None:
     """Draw voxels from far to near, half through."""
     height, width = view.shape[:2]
+    # M x + t = 0: where the camera stands.
     eye = -np.linalg.solve(ego2img[:3, :3], ego2img[:3, 3])
+    # Of a closed block half the sides look away. Any corner will do: all four are in the plane.
     towards = ((eye - faces.corners[:, 0]) * faces.normals).sum(axis=1) > 0
     places, colours = faces.corners[towards], faces.colours[towards]
-    corners = to_image(places, ego2img)
+    corners = to_image(places, ego2img)  # (F, 4, 3)
     depths = corners[..., 2]
+    # Clamped, so that corners behind the camera divide by no zero; `whole` says which are right.
     pixels = corners[..., :2] / np.maximum(depths, NEAR)[..., None]
     beside = (pixels.max(axis=1) < 0) | (pixels.min(axis=1) > (width, height))
     # Of those that the image plane cuts, the pixels are none: they are cut and drawn in any case.
     whole = np.asarray(depths.min(axis=1) >= NEAR)
     chosen = np.flatnonzero((depths.max(axis=1) >= NEAR) & ~(whole & beside.any(axis=1)))
+    # The painter's algorithm, far to near, instead of a depth buffer, which OpenCV has not.
     distances = np.linalg.norm(places[chosen].mean(axis=1) - eye, axis=1)
     order = chosen[distances.argsort()[::-1]]
     outlines = to_fixed(pixels)
     sizes = np.ptp(pixels, axis=1).max(axis=1)
+    # Opaque on a layer of its own, which is laid over the photograph once: face by face, what is
+    # behind would shine through.
     layer = view.copy()
     for index in order:
-        red, green, blue = colours[index].tolist()
+        red, green, blue = colours[index].tolist()  # OpenCV refuses NumPy's uint8
         if whole[index]:
             _fill(layer, outlines[index], (red, green, blue), edged=sizes[index] > LEAST_EDGED)
         else:

@@ -65,10 +65,13 @@ def heading(width: int, text: str, detail: str) -> np.ndarray:
 
 def legend(width: int, keys: Sequence[Key]) -> np.ndarray:
     """Return what the colours mean, in as many rows as are needed."""
+    # First where everything goes, for the height of the picture depends on it.
     font, row = _font(TEXT), TEXT + 10
     places, left, top = [], 0, 0
     for name, _, _ in keys:
+        # Up to 30 the sample of the colour, from 38 on the name, and 18 to the next entry.
         length = 40 + round(font.getlength(name)) + 18
+        # A name that is wider than the page has a row of its own.
         if left and left + length > width:
             left, top = 0, top + row
         places.append((left, top))
@@ -158,6 +161,7 @@ def write(
     # What is named at the edge of a view is to be read as well.
     move_x = max(0, -box[0]) - max(0, box[2] - (width - 1))
     move_y = max(0, -box[1]) - max(0, box[3] - (height - 1))
+    # Pillow's letters, for OpenCV has none of a font; it writes on a copy, hence the last line.
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)
     moved = (box[0] + move_x, box[1] + move_y, box[2] + move_x, box[3] + move_y)
@@ -174,7 +178,9 @@ def _pen(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return picture, ImageDraw.Draw(picture)
 
 
+# More than the sizes in use, so that no font is read twice.
 @lru_cache(maxsize=8)
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    # The font that comes with matplotlib: the same letters on every machine.
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf", name), size)

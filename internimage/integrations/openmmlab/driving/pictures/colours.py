@@ -8,9 +8,10 @@ INK = (38, 41, 46)
 FAINT = (128, 133, 140)
 PAPER = (250, 250, 248)
 GRID = (226, 228, 230)
-UNSEEN = (238, 239, 240)
+UNSEEN = (238, 239, 240)  # not free space's white: nothing is known, not nothing there
 EGO = (222, 45, 38)
 
+# The drawn worlds of tools/ are painted in these: another colour is another image to train on.
 OCCUPANCY_COLOURS: tuple[Colour, ...] = (
     (92, 92, 98),  # others
     (201, 107, 74),  # barrier

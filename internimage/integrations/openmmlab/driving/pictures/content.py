@@ -41,6 +41,7 @@ SIGNS = tuple(name.replace("_", " ") for name in ATTRIBUTES)
 
 MAP = ("pedestrian crossing", "divider", "boundary")
 
+# From here on OpenLane-V2's score counts an edge as predicted.
 RELATED = 0.5
 """Score of a relation from which it is drawn, 0-1."""
 
@@ -73,6 +74,7 @@ def draw_sample(sample: DrivingSample, extent: Range, *, score_threshold: float)
     Raises:
         ValueError: the sample has neither truth nor predictions, or these have no scores.
     """
+    # What a sample holds says its task; a sample knows no config.
     if "gt_semantics" in sample or "pred_semantics" in sample:
         return _occupancy(sample, extent)
     for name, draw in (("lanes", _lanes), ("polylines", _polylines)):
@@ -97,8 +99,10 @@ def _occupancy(sample: DrivingSample, extent: Range) -> Content:
             return None
         # What nobody has labelled, 255, is drawn as free: there is nothing to say of it.
         semantics = np.where(semantics < FREE, semantics, FREE)
+        # The truth's mask is the prediction's as well: both count the same voxels.
         seen = np.ones_like(semantics, bool) if mask is None else mask.astype(bool)
         ground = seen_from_above(semantics, colours, FREE)
+        # A column of which one voxel is seen is drawn whole; masks are of voxels, the map is flat.
         ground[~seen.any(axis=2)] = UNSEEN
         present.update(np.unique(semantics).tolist())
         kind = "" if mask is None else "seen "
@@ -124,12 +128,14 @@ def _lanes(
     prediction: Mapping[str, Any] | None,
     threshold: float,
 ) -> Content:
+    # Boxes are in pixels of the file, pictures are of the network's input: x, y, x, y.
     scale = np.tile(np.asarray(sample.scale_factors)[FRONT], 2)
     shown: set[int] = set()
 
     def side(lanes: Mapping[str, Any] | None, least: float | None) -> Drawing | None:
         if lanes is None:
             return None
+        # Indices, not the lanes: rows and columns of the matrices stay those of all of them.
         kept = _kept(lanes, "scores", "lanes", least)
         elements = _kept(lanes, "box_scores", "boxes", least)
         # From left to right, so that truth and prediction use a letter for the same element.
@@ -162,7 +168,9 @@ def _lanes(
             ),
             lines=tuple(lines),
             connections=tuple(
-                np.stack([_at(points[i], 0.8), _at(points[j], 0.2)]) for i, j in pairs
+                # From end to start an arc had no length: connected lanes meet there.
+                np.stack([_at(points[i], 0.8), _at(points[j], 0.2)])
+                for i, j in pairs
             ),
             boxes=tuple(
                 Box(

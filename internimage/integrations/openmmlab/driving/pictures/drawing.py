@@ -13,6 +13,7 @@ import numpy as np
 
 from internimage.colours import Colour
 
+# Not 0: the division by the depth makes of a point in the image plane one at infinity.
 NEAR = 0.2
 """What is nearer to a camera than this is cut off, metres."""
 
@@ -113,6 +114,8 @@ def cut_near(outline: np.ndarray, *, closed: bool) -> list[np.ndarray]:
     Returns:
         The pieces in front of the camera, each (m, 2) in pixels.
     """
+    # Sutherland and Hodgman's clipping at one plane, before the division: behind the camera
+    # that mirrors.
     ring = np.concatenate([outline, outline[:1]]) if closed else outline
     pieces: list[list[np.ndarray]] = [[]]
     for start, end in zip(ring[:-1], ring[1:], strict=True):
@@ -122,10 +125,12 @@ def cut_near(outline: np.ndarray, *, closed: bool) -> list[np.ndarray]:
             # A straight line stays one before the division, so the share is that of the depths.
             share = (NEAR - start[2]) / (end[2] - start[2])
             pieces[-1].append(start + share * (end - start))
+            # A line may come back as another piece; a convex outline stays one.
             if start[2] >= NEAR and not closed:
                 pieces.append([])
     if not closed and len(ring) and ring[-1][2] >= NEAR:
         pieces[-1].append(ring[-1])
+    # Two points are no area, one point no line.
     least = 3 if closed else 2
     found = [np.stack(piece) for piece in pieces if len(piece) >= least]
     return [piece[:, :2] / piece[:, 2:] for piece in found]
@@ -152,12 +157,14 @@ def voxel_faces(
     corners, normals, shades = [], [], []
     for axis in range(3):
         for sign in (-1, 1):
+            # The neighbour at +-1 along the axis; what np.roll brings round is the free border.
             beside = np.roll(occupied, -sign, axis)
-            index = np.argwhere((occupied & ~beside)[1:-1, 1:-1, 1:-1])
+            index = np.argwhere((occupied & ~beside)[1:-1, 1:-1, 1:-1])  # (n, 3)
             others = [other for other in range(3) if other != axis]
             square = np.zeros((4, 3))
             square[:, others] = [(0, 0), (1, 0), (1, 1), (0, 1)]
             square[:, axis] = (sign + 1) / 2
+            # (n, 1, 3) + (4, 3): the square around its place in the grid, then metres.
             corners.append(origin + (index[:, None] + square) * cell)
             normal = np.zeros(3)
             normal[axis] = sign
@@ -180,6 +187,7 @@ def seen_from_above(semantics: np.ndarray, colours: np.ndarray, free: int) -> np
     """
     height = semantics.shape[2]
     occupied = semantics != free
+    # argmax finds the first True; of a column without any it says 0, the top layer, which is free.
     top = height - 1 - occupied[:, :, ::-1].argmax(axis=2)
     classes = np.take_along_axis(semantics, top[:, :, None], axis=2)[:, :, 0]
     shade = 1 - 0.25 * top / max(1, height - 1)

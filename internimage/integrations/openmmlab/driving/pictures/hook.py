@@ -63,6 +63,7 @@ class DrivingPicturesHook(Hook):
         # Several ranks write into one folder: the names of their frames differ.
         self._writer = None
         if runner.rank == 0 or self.num_frames is None:
+            # Wrapped where several processes train it.
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             folder = Path(self.out_dir) if self.out_dir else Path(runner.work_dir) / "pictures"
             self._writer = BoardWriter(
@@ -79,6 +80,7 @@ class DrivingPicturesHook(Hook):
         """Draw the frames of a batch while there are to be more."""
         if self._writer is None or data_batch is None or outputs is None:
             return
+        # The batch as it was loaded, BGR and not normalised: the preprocessor returns another one.
         for inputs, sample in zip(data_batch["inputs"], outputs, strict=True):
             if self.num_frames is not None and self._count >= self.num_frames:
                 return
@@ -90,9 +92,11 @@ class DrivingPicturesHook(Hook):
         if self.animation is None:
             return
         pages: Pages = {}
+        # A collective call: ranks that draw nothing take part, or the others wait for ever.
         for part in all_gather_object(self._writer.pages if self._writer is not None else {}):
             for scene, frames in part.items():
                 pages.setdefault(scene, []).extend(frames)
+        # It reads the files of all ranks: on several machines the folder has to be a shared one.
         if runner.rank == 0 and self._writer is not None:
             self._writer.animate(self.animation, pages)
 

@@ -27,6 +27,7 @@ from internimage.integrations.openmmlab.driving.pictures.drawing import Drawing,
 EGO_SIZE = (4.6, 2.0)
 """Length and width of the car that marks the place of the cameras, metres."""
 
+# Steps are of 2.5 at most, which is 15 / 6.
 TICK = (1, 2, 5, 10, 20, 50)
 """Distances of the grid's lines, metres: the one of which six to fifteen fit."""
 
@@ -67,6 +68,7 @@ class View:
         """Return (..., 2) pixels of (..., 2 or 3) metres."""
         x0, _, x1, y1 = self.region
         x, y = points[..., 0], points[..., 1]
+        # Pixels count from the upper left corner, which is front left, or, turned, rear left.
         across, down = (x - x0, y1 - y) if self.is_turned else (y1 - y, x1 - x)
         return np.stack([across, down], axis=-1) * self.scale
 
@@ -92,6 +94,7 @@ def draw_map(drawing: Drawing, region: Region, name: str, *, width: int) -> np.n
             if view.is_turned
             else drawing.ground[::-1, ::-1]
         )
+        # A blend of two classes might be the colour of a third.
         picture[:] = cv2.resize(ground, (width, view.height), interpolation=cv2.INTER_NEAREST)
     else:
         picture[:] = 255
@@ -101,6 +104,7 @@ def draw_map(drawing: Drawing, region: Region, name: str, *, width: int) -> np.n
         draw_line(picture, pixels, line.colour, 2)
         if line.directed:
             _draw_direction(picture, pixels, line.colour)
+    # Above the lanes that they connect.
     for pair in drawing.connections:
         _draw_arc(picture, view.to_pixels(pair))
     _draw_ego(picture, view)
@@ -123,6 +127,7 @@ def draw_map(drawing: Drawing, region: Region, name: str, *, width: int) -> np.n
 
 def _tick(view: View) -> int:
     x0, y0, x1, y1 = view.region
+    # The last one for a region of more than 750 m.
     return next((tick for tick in TICK if max(x1 - x0, y1 - y0) / tick <= 15), TICK[-1])
 
 
@@ -130,6 +135,7 @@ def _draw_grid(picture: np.ndarray, view: View) -> None:
     """Draw lines through the multiples of a round distance from the car."""
     x0, y0, x1, y1 = view.region
     tick = _tick(view)
+    # From the first multiple inside the region, so that a line goes through the car.
     for x in np.arange(np.ceil(x0 / tick) * tick, x1, tick):
         draw_line(picture, view.to_pixels(np.array([(x, y0), (x, y1)])), GRID, 1)
     for y in np.arange(np.ceil(y0 / tick) * tick, y1, tick):
@@ -138,6 +144,7 @@ def _draw_grid(picture: np.ndarray, view: View) -> None:
 
 def _draw_direction(picture: np.ndarray, pixels: np.ndarray, colour: tuple[int, int, int]) -> None:
     """Put arrow heads on a line (n, 2): one near its middle and one at its end."""
+    # A line of two points has both at one place; one of one point leads nowhere.
     for end in {len(pixels) // 2, len(pixels) - 1} - {0}:
         draw_arrow_head(picture, pixels[end], pixels[end] - pixels[end - 1], colour, 11)
 
@@ -156,6 +163,7 @@ def _draw_arc(picture: np.ndarray, pair: np.ndarray) -> None:
 def _draw_ego(picture: np.ndarray, view: View) -> None:
     """Draw a car at the origin with an arrow head for a bonnet."""
     long, wide = EGO_SIZE
+    # Shares of the size. The origin is at the rear axle, so most of the car is ahead of it.
     body = np.array([(-0.4, -0.5), (-0.4, 0.5), (0.25, 0.5), (0.6, 0.0), (0.25, -0.5)])
     outline = to_fixed(view.to_pixels(body * (long, wide)))
     cv2.fillPoly(picture, [outline], EGO, cv2.LINE_AA, 4)

@@ -74,6 +74,7 @@ class BoardWriter:
         """
         page = draw_board(inputs, sample, self._extent, score_threshold=self._threshold)
         path = self._folder / f"{_plain(sample.scene)}_{_plain(sample.token)}.png"
+        # The temporary file has the suffix too, by which Pillow knows the format.
         write_atomically(path, Image.fromarray(page).save)
         self.pages.setdefault(sample.scene, []).append((sample.timestamp, path))
         return path
@@ -95,6 +96,7 @@ class BoardWriter:
         paths = []
         for scene, frames in (self.pages if pages is None else pages).items():
             paths.append(self._folder / f"{_plain(scene)}{suffix}")
+            # By time: frames of several ranks come one rank after the other.
             write_animation(paths[-1], [path for _, path in sorted(frames)])
         return paths
 
@@ -115,6 +117,7 @@ def write_animation(path: Path, pages: Sequence[Path]) -> None:
     scale = GIF_SCALE if path.suffix == ".gif" else 1
     images = [
         Image.fromarray(
+            # Legends differ in rows. A page's lowest row is blank, and what repeats it too.
             np.pad(array, ((0, height - len(array)), (0, 0), (0, 0)), mode="edge")
         ).resize((round(scale * width), round(scale * height)), Image.Resampling.LANCZOS)
         for array in arrays
@@ -139,9 +142,11 @@ def _with_palette(image: Image.Image) -> Image.Image:
     By itself a palette follows what covers the page: the little red car took a divider's orange.
     """
     meant = {EGO, LANE, CONNECTION, *MAP_COLOURS, *OCCUPANCY_COLOURS, *ATTRIBUTE_COLOURS}
+    # A palette has 256 places. Those of a meaning are set, the picture chooses the rest.
     others = image.quantize(256 - len(meant)).getpalette() or []
     palette = Image.new("P", (1, 1))
     palette.putpalette([*(value for colour in sorted(meant) for value in colour), *others])
+    # Dithering would mix a flat colour out of two others, differently in each frame.
     return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
