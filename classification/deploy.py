@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from classification.launch.startup import exit_on_ctrl_c
 
 if __name__ == "__main__":
+    # Before the imports below, which take seconds.
     exit_on_ctrl_c("deploy.py")
 
 from classification.config import get_config
@@ -49,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _convert(arguments: Sequence[str] | None) -> None:
     request = parse_deploy(NAME, arguments, task="classification")
+    # The parser is that of three tasks: here its other route is a script of its own.
     if isinstance(request, ExportRequest):
         raise ValueError("expected DEPLOY_CFG and no --output, got one: export.py exports exactly")
     deploy = read_classifier_deploy_config(request)
     # EVAL_MODE: nothing about training is to be checked.
     options = ["EVAL_MODE", "True", "MODEL.RESUME", request.checkpoint]
     for key, value in request.cfg_options.items():
-        options += [key, str(value)]
+        options += [key, str(value)]  # yacs reads values from their text
     config = get_config(request.model_config, options)
     saved = build_saved_model(config, use_ema=False)
     classifier = Classifier(

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from classification.launch.startup import exit_on_ctrl_c
 
 if __name__ == "__main__":
+    # Before the imports below, which take seconds.
     exit_on_ctrl_c("export.py")
 
 from yacs.config import CfgNode
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(NAME, "Writes a classifier as ONNX.")
+    # The original's flags first, whose spelling is with _; --onnx of them chooses nothing any more.
     parser.add_argument(
         "--model_name", "--model-name", metavar="NAME", help="of a file in classification/configs/"
     )
@@ -71,6 +73,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY VALUE", help="any other settings"
     )
+    # The original's command names no output.
     add_export_arguments(parser, output_needed=False)
     add_tolerance(parser)
     args = parser.parse_known(arguments)
@@ -92,6 +95,7 @@ def _export(args: argparse.Namespace) -> None:
     options = read_export_options(args)
     config = _read_config(args)
     output = args.output or Path(f"{config.MODEL.NAME}.onnx")
+    # Looked at again by the export, but that is after the weights, which may be a download.
     require_packages(NAME)
     check_output(output)
     names = () if args.class_names is None else read_class_names(args.class_names)
@@ -101,7 +105,7 @@ def _export(args: argparse.Namespace) -> None:
         output,
         name=config.MODEL.NAME,
         preprocessing=build_preprocessing(config),
-        class_names=names or saved.class_names,
+        class_names=names or saved.class_names,  # what was typed counts more than the checkpoint
         options=options,
         crop=config.TEST.CROP,
         tolerance=args.tolerance,
@@ -135,7 +139,7 @@ def _read_config(args: argparse.Namespace) -> CfgNode:
 
 
 def _find_weights(folder: Path, name: str) -> Path:
-    for suffix in (".pth", ".safetensors"):
+    for suffix in (".pth", ".safetensors"):  # the original's files first
         if (folder / f"{name}{suffix}").is_file():
             return folder / f"{name}{suffix}"
     raise FileNotFoundError(

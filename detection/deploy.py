@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
-    # Until the script works: what follows takes seconds to import.
+    # Until the script works: what follows takes seconds to import, and an exception in the midst of
+    # it may be caught there.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from internimage.openmmlab_needed import openmmlab_needed

@@ -37,6 +37,7 @@ def keep_scores(
     """
     kept = torch.full_like(scores, DROPPED)
     for group in range(len(boxes)):
+        # Before mmcv, as mmdet's multiclass_nms does it: mmcv heeds thresholds above 0 alone.
         (candidates,) = torch.where(scores[group] > score_threshold)
         if len(candidates):
             of_group = scores[group, candidates]
@@ -74,7 +75,7 @@ def roi_align(
     Returns:
         (R, C, rows, columns).
     """
-    rois = torch.cat([images[:, None].to(boxes), boxes], dim=1)
+    rois = torch.cat([images[:, None].to(boxes), boxes], dim=1)  # (R, 5), as mmcv wants them
     size = (output_size[0], output_size[1])
     return mmcv.ops.roi_align(features, rois, size, spatial_scale, sampling_ratio, "avg", aligned)
 
@@ -105,14 +106,16 @@ def translations() -> dict[Any, Callable[..., Any]]:
     ) -> Any:
         # Groups are the batch axis and there is one class: TensorRT sorts, and cuts off at 5000,
         # the boxes of all classes together.
+        # ONNX has y before x in a box: for overlaps it is the same.
         chosen = op.NonMaxSuppression(
             boxes,
-            op.Unsqueeze(scores, ints(op, 1)),
-            ints(op, scores.shape[1]),
+            op.Unsqueeze(scores, ints(op, 1)),  # (B, 1, S)
+            ints(op, scores.shape[1]),  # all may stay; without a number none would
             floats(op, iou_threshold),
             floats(op, score_threshold),
         )  # (kept, 3): group, class, box
-        where = op.Gather(chosen, ints(op, 0, 2), axis=1)
+        # How many stay is known only when the file runs: scattered, the result has a fixed shape.
+        where = op.Gather(chosen, ints(op, 0, 2), axis=1)  # (kept, 2): group, box
         nothing = op.Expand(floats(op, DROPPED), op.Shape(scores))
         return op.ScatterND(nothing, where, op.GatherND(scores, where))
 
@@ -129,6 +132,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
             features,
             boxes,
             images,
+            # output_half_pixel does not shift by half a pixel, for all its name.
             coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
             mode="avg",
             output_height=output_size[0],
@@ -137,7 +141,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
             spatial_scale=spatial_scale,
         )
 
-    operators = torch.ops.internimage
+    operators = torch.ops.internimage  # where custom_op has put both
     return {
         operators.keep_scores.default: keep_scores_in_onnx,
         operators.roi_align.default: roi_align_in_onnx,

@@ -35,10 +35,10 @@ from internimage.integrations.openmmlab.export.box_operators import (
     ints,
 )
 
-CHUNK = 64
+CHUNK = 64  # 154 MB of rows at 256 channels and a map 336 wide; 1000 boxes would be 2.4 GB
 """Boxes of each image that go through RoIAlign at once."""
 
-_LEAST_AREA = 1e-30
+_LEAST_AREA = 1e-30  # float32 has it: its least normal number is 1e-38
 """In the place of 0, so that boxes without any area overlap nothing: mmcv's 0 / 0 is no overlap."""
 
 
@@ -54,7 +54,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     from onnxscript import opset18 as op
     from onnxscript.values import Op
 
-    names = itertools.count()
+    names = itertools.count()  # a name is there once in a whole ONNX file, loops included
 
     def keep_scores_in_onnx(
         boxes: Any, scores: Any, iou_threshold: float, score_threshold: float
@@ -63,16 +63,18 @@ def translations() -> dict[Any, Callable[..., Any]]:
         is_above = op.Greater(scores, floats(op, score_threshold))
         suppresses = op.Cast(
             op.And(_overlap(op, boxes, iou_threshold), _is_before(op, scores, count)), to=_FLOAT
-        )
+        )  # (B, S, S): the better one, the worse one
         candidates: Any = op.Cast(is_above, to=_FLOAT)
         candidates = op.Unsqueeze(candidates, ints(op, 1))  # (B, 1, S)
-        half = constant(op, np.float32(0.5))
+        half = constant(op, np.float32(0.5))  # between the whole numbers that all values here are
 
+        # See Note [Suppression as a fixed point]. The first two inputs are ONNX's own for every
+        # loop, the number of the turn and whether to go on, and nothing here depends on them.
         body = _Body(f"suppression{next(names)}")
         body.input(_INT64, ())
         body.input(_BOOL, ())
         believed = body.input(_FLOAT, (groups, 1, count))
-        suppressors = body("MatMul", believed, suppresses)
+        suppressors = body("MatMul", believed, suppresses)  # (B, 1, S): how many
         stays = body("Cast", body("Less", suppressors, half), to=_FLOAT)
         kept = body("Mul", stays, candidates)
         change = body("ReduceMax", body("Abs", body("Sub", kept, believed)), keepdims=0)
@@ -80,7 +82,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
         # By name: of inputs by position PyTorch 2.13 writes the first two twice.
         stays = Op(op, "Loop")(
-            M=constant(op, np.int64(count)),
+            M=constant(op, np.int64(count)),  # the longest chain has all boxes in it
             cond=constant(op, np.bool_(True)),
             v_initial=(candidates,),
             body=graph,
@@ -97,11 +99,14 @@ def translations() -> dict[Any, Callable[..., Any]]:
         sampling_ratio: int,
         aligned: bool,
     ) -> Any:
+        # See Note [RoIAlign as products].
         del images  # they follow from the order
         num_images, channels, height, width = (int(size) for size in features.shape)
         rows, columns = output_size
         count = int(boxes.shape[0]) // num_images
         turns = -(-count // CHUNK)
+        # All chunks are of one size, for ONNX stacks what the turns of a loop give. Spread evenly
+        # they need the least padding: 1000 boxes are 16 times 63 with 8 more, not 64 with 24.
         chunk = -(-count // turns)
         num_padded = turns * chunk - count
 
@@ -113,32 +118,35 @@ def translations() -> dict[Any, Callable[..., Any]]:
             padding = constant(op, np.zeros((num_images, num_padded, 4), np.float32))
             boxes = op.Concat(boxes, padding, axis=1)
         boxes = op.Reshape(boxes, ints(op, num_images, turns, chunk, 4))
-        boxes = op.Transpose(boxes, perm=[1, 0, 2, 3])
+        boxes = op.Transpose(boxes, perm=[1, 0, 2, 3])  # (turns, N, chunk, 4)
         maps = op.Reshape(
             op.Transpose(features, perm=[0, 2, 1, 3]),
             ints(op, num_images, height, channels * width),
-        )
+        )  # (N, H, C W)
 
         body = _Body(f"alignment{next(names)}")
         turn, goes_on = body.input(_INT64, ()), body.input(_BOOL, ())
         of_chunk = body("Gather", boxes, turn, axis=0)  # (N, chunk, 4)
         grid = _Grid(op, body, of_chunk, sampling_ratio, aligned)
+        # Rows come first, for all boxes of an image at once: so the map, the largest of all, stands
+        # in a product once an image and is not repeated for each box.
         upright = body(
             "Reshape",
             grid.weights(1, rows, height),
             ints(op, num_images, chunk * rows, height),
-        )
+        )  # (N, chunk rows, H)
         level = body(
             "Reshape",
             grid.weights(0, columns, width),
             ints(op, num_images * chunk, columns, width),
-        )
+        )  # (N chunk, columns, W)
         of_rows = body(
             "Reshape",
             body("MatMul", upright, maps),
             ints(op, num_images * chunk, rows * channels, width),
-        )
+        )  # (N chunk, rows C, W)
         of_cells = body("MatMul", of_rows, body("Transpose", level, perm=[0, 2, 1]))
+        # ONNX wants the condition among the outputs; as an input handed on it needs a node.
         graph = body.graph([body("Identity", goes_on), of_cells])
 
         # A Scan would say it in fewer words, but TensorRT's parser refuses this one.
@@ -147,9 +155,9 @@ def translations() -> dict[Any, Callable[..., Any]]:
             cond=constant(op, np.bool_(True)),
             v_initial=(),
             body=graph,
-        )
+        )  # (turns, N chunk, rows C, columns)
         found = op.Reshape(found, ints(op, turns, num_images, chunk, rows, channels, columns))
-        found = op.Transpose(found, perm=[1, 0, 2, 4, 3, 5])
+        found = op.Transpose(found, perm=[1, 0, 2, 4, 3, 5])  # (N, turns, chunk, C, rows, columns)
         found = op.Reshape(found, ints(op, num_images, turns * chunk, channels, rows, columns))
         if num_padded:
             found = op.Slice(found, ints(op, 0), ints(op, count), ints(op, 1))
@@ -166,7 +174,7 @@ def _overlap(op: Any, boxes: Any, iou_threshold: float) -> Any:
     """Return whether two boxes of a group overlap by more than the threshold, (B, S, S)."""
     first = [op.Gather(boxes, ints(op, side), axis=2) for side in range(4)]  # (B, S, 1)
     second = [op.Transpose(side, perm=[0, 2, 1]) for side in first]  # (B, 1, S)
-    nothing = floats(op, 0.0)
+    nothing = floats(op, 0.0)  # what boxes apart have in common, whose difference is negative
     sides = [
         op.Max(
             op.Sub(op.Min(first[axis + 2], second[axis + 2]), op.Max(first[axis], second[axis])),
@@ -184,6 +192,7 @@ def _overlap(op: Any, boxes: Any, iou_threshold: float) -> Any:
 def _is_before(op: Any, scores: Any, count: int) -> Any:
     """Return whether the first of two boxes is better, or as good and earlier, (B, S, S)."""
     first, second = op.Unsqueeze(scores, ints(op, 2)), op.Unsqueeze(scores, ints(op, 1))
+    # Without the diagonal: a box does not suppress itself.
     is_earlier = constant(op, np.triu(np.ones((1, count, count), np.bool_), 1))
     return op.Or(op.Greater(first, second), op.And(op.Equal(first, second), is_earlier))
 
@@ -221,8 +230,8 @@ class _Grid:
         first = body("Gather", self._boxes, ints(op, axis), axis=2)  # (N, chunk, 1)
         size = body("Sub", body("Gather", self._boxes, ints(op, axis + 2), axis=2), first)
         if not self._aligned:
-            size = body("Max", size, one)
-        first, size = body("Unsqueeze", first, axes), body("Unsqueeze", size, axes)
+            size = body("Max", size, one)  # mmcv's, "for backward-compatibility only"
+        first, size = body("Unsqueeze", first, axes), body("Unsqueeze", size, axes)  # 4 axes each
         cell = body("Div", size, floats(op, cells))  # (N, chunk, 1, 1)
         # A box as large as the map has so many samples a cell; one more for its rounding.
         most = self._sampling_ratio or -(-length // cells) + 1
@@ -242,10 +251,12 @@ class _Grid:
         if not self._sampling_ratio:
             # mmcv takes no sample of a box without any size, whatever is near it.
             counts = body("And", counts, body("Greater", cell, floats(op, 0.0)))
+        # Beyond the middle of the first and last pixel mmcv takes that pixel alone.
         ends = (constant(op, np.float32(end)) for end in (0, length - 1))
         inside = body("Unsqueeze", body("Clip", position, *ends), ints(op, 4))
         pixel = constant(op, np.arange(length, dtype=np.float32))
         far = body("Abs", body("Sub", inside, pixel))
+        # Linear interpolation: 1 on the pixel itself, 0 from the next one on.
         weight = body("Relu", body("Sub", one, far))  # (N, chunk, cells, samples, length)
         counted = body("Unsqueeze", body("Cast", counts, to=_FLOAT), ints(op, 4))
         total = body("ReduceSum", body("Mul", weight, counted), ints(op, 3), keepdims=0)

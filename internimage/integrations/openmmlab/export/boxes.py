@@ -34,11 +34,12 @@ def decode_boxes(
     Returns:
         (N, S, 4).
     """
+    # In mmdet's order of operations (delta2bbox), so that boxes are the same to the last bit.
     shift, log_ratio = (
         deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
     ).split(2, dim=-1)
     limit = abs(math.log(WH_RATIO_CLIP))
-    first, last = anchors.split(2, dim=-1)
+    first, last = anchors.split(2, dim=-1)  # x and y of both corners, (N, S, 2) each
     size = last - first
     centre = (first + last) * 0.5 + size * shift
     half = size * log_ratio.clamp(-limit, limit).exp() * 0.5
@@ -70,6 +71,7 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     elif size < count:
         scores = F.pad(scores, (0, count - size), value=DROPPED)
     values, indices = scores.topk(count, dim=1)
+    # What is padding has an index beyond the boxes that are there: nothing could be picked by it.
     return values, indices.where(values > DROPPED, 0)
 
 

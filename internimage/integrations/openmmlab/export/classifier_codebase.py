@@ -26,6 +26,7 @@ TOPK = 5  # classes that mmdeploy's SDK answers
 
 TASKS = Registry("internimage_tasks")
 
+# Enlarges mmdeploy's enumeration of codebases, of which a deploy config names one.
 register_codebase(NAME)
 
 
@@ -61,6 +62,7 @@ class Classification(BaseTask):
     def build_backend_model(self, model_files: Sequence[str], *_: Any, **__: Any) -> Any:
         """Return a function from inputs (N, 3, H, W) to logits (N, classes)."""
         onnx = self.deploy_cfg.onnx_config
+        # mmdeploy's own codebases subclass BaseBackendModel and call this from there.
         wrapper = BaseBackendModel._build_wrapper(
             backend=get_backend(self.deploy_cfg),
             backend_files=list(model_files),
@@ -85,20 +87,21 @@ class Classification(BaseTask):
 
     def get_preprocess(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
         """Return the preparation of images in the words of mmdeploy's SDK."""
+        # The keys are those that mmdeploy writes for mmpretrain's classifiers.
         given = self.preprocessing
         size = given.image_size
         return [
             dict(type="LoadImageFromFile"),
             dict(
                 type="Resize",
-                size=(round(size / given.crop_ratio), -1),
+                size=(round(size / given.crop_ratio), -1),  # of the shorter side
                 keep_ratio=True,
                 interpolation=given.interpolation,
             ),
             dict(type="CenterCrop", crop_size=(size, size)),
             dict(
                 type="Normalize",
-                mean=[255 * value for value in given.mean],
+                mean=[255 * value for value in given.mean],  # the SDK's pixels are 0-255
                 std=[255 * value for value in given.std],
                 to_rgb=True,
             ),

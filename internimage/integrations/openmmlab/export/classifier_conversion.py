@@ -35,7 +35,7 @@ from internimage.integrations.openmmlab.export.mmdeploy_files import (
 from internimage.metadata import Preprocessing
 from internimage.model import InternImage
 
-SDK_MODULE = "mmcls"
+SDK_MODULE = "mmcls"  # mmpretrain's name of before, which mmdeploy writes for it too
 """Where mmdeploy's SDK keeps the last step of a classifier."""
 
 
@@ -64,7 +64,7 @@ def read_classifier_deploy_config(request: ConversionRequest) -> DeployConfig:
     """
     deploy = read_deploy_config(request.deploy_config, task="classification")
     for image in (request.image, *request.test_images):
-        load_image(image)
+        load_image(image)  # for its error, before the minutes of a conversion
     return deploy
 
 
@@ -103,23 +103,25 @@ def _convert_and_try(
     """Leave the files of a conversion in the work dir; return its pictures by their names."""
     from mmdeploy.apis import build_task_processor
 
+    # Behind import_mmdeploy: it imports mmdeploy itself, and registers with it.
     import internimage.integrations.openmmlab.export.classifier_codebase  # noqa: F401
 
     settings = Config(
         dict(
             default_scope="mmengine",
-            model=dict(type=classifier.name),
+            model=dict(type=classifier.name),  # mmdeploy looks at every model's type
             preprocessing=dataclasses.asdict(classifier.preprocessing),
         )
     )
     task = build_task_processor(settings, deploy.graph, request.device)
     model = classifier.model.to(request.device)
+    # Before the graph is written: mmdeploy changes the model for good.
     expected = [_logits(task, model, path) for path in request.test_images]
     _, inputs = task.create_input([load_image(request.image)])
     with files_for(request.work_dir) as folder:
         made = folder / deploy.file_name
         write_graph(to_half(model) if deploy.is_half else model, inputs, None, deploy, made)
-        converted = load_graph(task, made)
+        converted = load_graph(task, made)  # in here: a file that cannot be loaded is not kept
     kept = request.work_dir / deploy.file_name
     pictures = {}
     for path, before in zip(request.test_images, expected, strict=True):
@@ -138,6 +140,7 @@ def _convert_and_try(
     if request.dump_info:
         with after_conversion(kept, "--dump-info"), files_for(request.work_dir) as folder:
             write_sdk_files(folder, deploy, settings, request)
+            # mmdeploy writes the codebase's name, for which its SDK has no steps.
             file = folder / "pipeline.json"
             pipeline = json.loads(file.read_text())
             pipeline["pipeline"]["tasks"][-1]["module"] = SDK_MODULE

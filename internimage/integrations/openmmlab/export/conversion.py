@@ -46,7 +46,7 @@ from internimage.integrations.openmmlab.scripts.config_file import check_task, r
 from internimage.integrations.openmmlab.scripts.config_parts import type_name
 from internimage.integrations.openmmlab.scripts.safe_loading import find_file
 
-SCORE_THRESHOLD = 0.3  # of the boxes that are drawn
+SCORE_THRESHOLD = 0.3  # of the boxes that are drawn, as by `internimage detect`
 
 
 class Tried(NamedTuple):
@@ -70,6 +70,7 @@ def convert(request: ConversionRequest, configs: Path) -> None:
         OSError: A file is missing, or the folder cannot be written.
         ImportError: mmdeploy is not installed.
     """
+    # What can be wrong with files is known before mmdeploy is imported and a model is built.
     task = configs.parent.name
     deploy = read_deploy_config(request.deploy_config, task=task)
     with contextlib.redirect_stdout(sys.stderr):  # packages print where they start
@@ -97,10 +98,12 @@ def _convert_and_try(
     # Copies: mmdeploy changes the pipelines that it is given.
     task = _task_processor(copy.deepcopy(settings), deploy.graph, request.device)
     model, size = predictor.model, deploy.input_size
+    # Now, of the whole model: writing the graph takes it apart for good.
     expected = [_try(task, model, path, size) for path in request.test_images]
     with files_for(request.work_dir) as folder:
         made = folder / deploy.file_name
         _write_graph(task, model, request.image, deploy, made)  # which makes another model of it
+        # In here, so that a file that cannot be loaded is not kept.
         converted = load_graph(task, made, task.update_data_preprocessor)
     kept = request.work_dir / deploy.file_name
     found = []
@@ -170,7 +173,7 @@ def _build_predictor(request: ConversionRequest, configs: Path) -> _Predictor:
 def _draw(predictor: Any, tried: Tried) -> np.ndarray:
     """Return the picture (H, W, 3), uint8, blue-green-red, of what a model found."""
     if "pred_sem_seg" in tried.sample:
-        labels = tried.sample.pred_sem_seg.data.squeeze(0).numpy()
+        labels = tried.sample.pred_sem_seg.data.squeeze(0).numpy()  # (H, W)
         return predictor.draw(tried.pixels, labels.astype(np.uint8))
     found = tried.sample.pred_instances
     found = found[found.scores >= SCORE_THRESHOLD]
@@ -187,6 +190,7 @@ def _task_processor(settings: Config, deploy: Config, device: str) -> Any:
 
 def _try(task: Any, model: Any, path: Path, size: Sequence[int] | None) -> Tried:
     """Let a model predict an image."""
+    # Blue first, as OpenCV reads; a copy, for PyTorch takes no array with negative strides.
     pixels = np.array(load_image(path))[..., ::-1].copy()
     data, _ = task.create_input(pixels, size)
     with torch.no_grad():
@@ -199,6 +203,7 @@ def _write_graph(task: Any, model: Any, image: Path, deploy: DeployConfig, file:
     data, inputs = task.create_input(
         pixels, deploy.input_size, data_preprocessor=model.data_preprocessor
     )
+    # All three change the model in place, behind the predictions of the whole one.
     repeat_masks_by_class(model)
     replace_pooling(model)  # mmdeploy's own is exact where the sides divide, and fails below that
     if deploy.is_half:
@@ -219,6 +224,7 @@ def with_pipeline(settings: Config, pipeline: Sequence[Any], size: Sequence[int]
     settings = copy.deepcopy(settings)
     steps = [dict(step) for step in pipeline]
     if size is not None and not any(type_name(step) == "Resize" for step in steps):
+        # Second, where mmdeploy's SDK asserts it to be.
         steps.insert(1, {"type": "Resize", "scale": tuple(size), "keep_ratio": False})
     settings.test_pipeline = [{**steps[0], "type": "LoadImageFromFile"}, *steps[1:]]
     return settings

@@ -66,6 +66,7 @@ class TracedDeformableAttention(nn.Module):
             **unused: what mmcv's takes and does not need either.
         """
         assert reference_points is not None  # every transformer gives them
+        # Both before the positions are added, as in mmcv. Its dropout does nothing in evaluation.
         value = query if value is None else value
         identity = query if identity is None else identity
         query = query if query_pos is None else query + query_pos
@@ -73,16 +74,17 @@ class TracedDeformableAttention(nn.Module):
             query, value = query.transpose(0, 1), value.transpose(0, 1)
         N, queries = query.shape[:2]
         value = self.value_proj(value)
+        # After the projection, whose bias would otherwise be sampled from the padding.
         if key_padding_mask is not None:
             value = value.masked_fill(key_padding_mask[..., None], 0.0)
         points = (self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().view(N, queries, self.num_heads, *points, 2)
         weights = (
             self.attention_weights(query).float().view(N, queries, self.num_heads, -1).softmax(-1)
-        )
+        )  # (N, Q, M, L P): one distribution over the points of all maps
         locations = _locations(reference_points.float(), offsets, spatial_shapes)
         found = sample_maps(
-            value.unflatten(-1, (self.num_heads, -1)).float(),
+            value.unflatten(-1, (self.num_heads, -1)).float(),  # (N, V, M, D)
             spatial_shapes,
             locations,
             weights.view(N, queries, self.num_heads, *points),
@@ -111,12 +113,13 @@ def sample_maps(value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor)
     """
     N, queries, heads, _, P = weights.shape
     D = value.shape[-1]
-    grids = 2 * locations - 1
+    grids = 2 * locations - 1  # grid_sample counts from -1 to 1, edge to edge of the map
     maps = value.split([height * width for height, width in sizes], dim=1)
     sampled = []
     for level, (height, width) in enumerate(sizes):
         # (N, H W, M, D) -> (N M, D, H, W)
         image = maps[level].permute(0, 2, 3, 1).reshape(N * heads, D, height, width)
+        # (N, Q, M, P, 2) -> (N M, Q, P, 2)
         grid = grids[:, :, :, level].transpose(1, 2).reshape(N * heads, queries, P, 2)
         sampled.append(
             F.grid_sample(
@@ -138,9 +141,10 @@ def _locations(reference_points: Tensor, offsets: Tensor, sizes: Sizes) -> Tenso
             over P.
         sizes: of the L maps.
     """
-    centres = reference_points[:, :, None, :, None, :2]
+    centres = reference_points[:, :, None, :, None, :2]  # (N, Q, 1, L, 1, 2)
     if reference_points.shape[-1] == 2:
         pixels = [torch.stack([_tensor(width), _tensor(height)]) for height, width in sizes]
+        # (L, 2) -> (1, 1, 1, L, 1, 2)
         return centres + offsets / torch.stack(pixels)[None, None, None, :, None, :]
     sides = reference_points[:, :, None, :, None, 2:]
     return centres + offsets / offsets.shape[-2] * sides * 0.5

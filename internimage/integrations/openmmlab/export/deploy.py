@@ -29,6 +29,7 @@ def main(name: str, configs: Path, arguments: Sequence[str] | None = None) -> in
     """
 
     def script() -> None:
+        # The task's name is its folder's.
         request = parse_deploy(name, arguments, task=configs.parent.name)
         if isinstance(request, ExportRequest):
             export(request, configs)
@@ -45,7 +46,7 @@ def export(request: ExportRequest, configs: Path) -> None:
         ValueError: The config, the checkpoint or the options do not fit.
         OSError: A file is missing, or the output cannot be written.
     """
-    # Packages print what is no part of the report.
+    # Packages print what is no part of the report, which programs may read.
     with contextlib.redirect_stdout(sys.stderr):
         report = _export(request, configs)
     print(report)
@@ -54,7 +55,7 @@ def export(request: ExportRequest, configs: Path) -> None:
 def _export(request: ExportRequest, configs: Path) -> ExportReport:
     config = read_config(request.model_config, request.cfg_options, configs=configs)
     check_task(config, configs)
-    find_file(request.checkpoint)
+    find_file(request.checkpoint)  # for its error, before anything is built
     if configs.parent.name == SEGMENTATION:
         from internimage.integrations.openmmlab.export.segmentor import export_segmentor
 

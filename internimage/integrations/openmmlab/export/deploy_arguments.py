@@ -36,6 +36,7 @@ _REFUSED = {
     "uri": "it is for a board with SNPE, and the deploy configs here are for ONNX Runtime and "
     "TensorRT",
 }
+# One command line for two routes: flags of the other one are refused, not passed over.
 _OF_CONVERSION = ("test_img", "work_dir", "dump_info", "show", "log_level", "device")
 _OF_EXPORT = (
     "image_size", "dynamic", "half", "operator", "boxes", "opset", "batch_size", "argmax", "keep",
@@ -112,8 +113,10 @@ def parse_deploy(
     """
     parser = build_parser(name)
     typed = sys.argv[1:] if arguments is None else arguments
+    # The number of files tells the routes apart, which argparse cannot have: all but the first are
+    # what it does not know.
     args, rest = parser.parse_known_args([parser._as_registered(text) for text in typed])
-    unknown = [text for text in rest if text.startswith("-")]
+    unknown = [text for text in rest if text.startswith("-")]  # what is left of rest are files
     if unknown:
         hint = nearest_hint(unknown[0], list(parser._option_string_actions))
         raise ValueError(f"expected known flags, got {' '.join(unknown)}{hint}")
@@ -149,6 +152,8 @@ def build_parser(name: str) -> ScriptParser:
         f"{name} DEPLOY_CFG MODEL_CFG CHECKPOINT IMG [--work-dir DIR] [flags]\n"
         f"       {name} MODEL_CFG CHECKPOINT --output X.onnx [flags]"
     )
+    # Their defaults are filled in later, by _read_conversion: a flag of the wrong route is noticed
+    # even if it says the usual.
     by = parser.add_argument_group("conversion by mmdeploy")
     by.add_argument("--test-img", nargs="+", metavar="IMG", help="what to try the result on (IMG)")
     by.add_argument("--work-dir", metavar="DIR", help="folder for all files (the current one)")
@@ -156,6 +161,7 @@ def build_parser(name: str) -> ScriptParser:
     by.add_argument("--log-level", choices=LOG_LEVELS, help="of mmdeploy (INFO)")
     by.add_argument("--show", action="store_true", help="open windows with the pictures")
     by.add_argument("--dump-info", action="store_true", help="write what mmdeploy's SDK reads")
+    # Known, so that they are refused with their reason and not as misspelt.
     by.add_argument("--calib-dataset-cfg", metavar="CFG", help="refused: int8 is not offered")
     by.add_argument("--quant", action="store_true", help="refused: for ncnn")
     by.add_argument("--quant-image-dir", metavar="DIR", help="refused: for ncnn")
@@ -178,8 +184,9 @@ def _read_export(args: argparse.Namespace, files: Sequence[str]) -> ExportReques
 
 
 def _read_conversion(args: argparse.Namespace, files: Sequence[str]) -> ConversionRequest:
-    device = args.device or "cpu"
+    device = args.device or "cpu"  # as mmdeploy's own tool
     try:
+        # torch.device raises RuntimeError for words that it does not know.
         is_there = torch.device(device).type == "cpu" or torch.cuda.is_available()
     except RuntimeError as error:
         raise ValueError(f"expected --device cpu or cuda:N, got {device}") from error
@@ -190,7 +197,7 @@ def _read_conversion(args: argparse.Namespace, files: Sequence[str]) -> Conversi
         model_config=Path(files[1]),
         checkpoint=files[2],
         image=Path(files[3]),
-        test_images=tuple(map(Path, args.test_img or files[3:])),
+        test_images=tuple(map(Path, args.test_img or files[3:])),  # IMG, as mmdeploy's tool
         work_dir=Path(args.work_dir or "."),
         device=device,
         log_level=args.log_level or "INFO",

@@ -65,15 +65,17 @@ class DeployConfig:
         """What ``tensorrt/build_engine.py`` takes besides the files: sizes and memory."""
         backend = self.content.backend_config
         arguments: list[str] = []
+        # mmdeploy has a list, for models in several parts; ours are one.
         shapes: Mapping[str, Any] = (backend.get("model_inputs") or [{}])[0].get("input_shapes", {})
         for name, shape in shapes.items():
             sizes = ["x".join(map(str, shape[f"{end}_shape"])) for end in _ENDS]
             arguments += ["--profile", f"{name}={':'.join(sizes)}"]
+        # In bytes here, in MiB there; 0 is no limit.
         workspace = int((backend.get("common_config") or {}).get("max_workspace_size") or 0) >> 20
         return [*arguments, *(["--workspace", str(workspace)] if workspace else [])]
 
 
-_ENDS = ("min", "opt", "max")
+_ENDS = ("min", "opt", "max")  # TensorRT's words, in build_engine.py's order
 
 
 def is_deploy_config(config: Mapping[str, Any]) -> bool:
@@ -112,10 +114,11 @@ def read_deploy_config(path: Path, *, task: str) -> DeployConfig:
         )
     _check_codebase(content, path, task)
     backend = _backend_of(content, path)
+    # A key of ours: mmdeploy passes over it.
     operator = content.get("operator", "grid_sample")
     if operator not in OPERATORS:
         raise ValueError(f"expected operator in {OPERATORS} in {path}, got {operator!r}")
-    opset = content.onnx_config.get("opset_version", 17)
+    opset = content.onnx_config.get("opset_version", 17)  # the highest of OPSETS
     least, most = OPSETS[operator]
     if not isinstance(opset, int) or not least <= opset <= most:
         reason = (
@@ -183,11 +186,14 @@ def _backend_of(content: Config, path: Path) -> Any:
 
 def _is_half(backend: Mapping[str, Any]) -> bool:
     common = backend.get("common_config") or {}
+    # mmdeploy's words, the first for ONNX Runtime, the second for TensorRT.
     return backend.get("precision") == "fp16" or bool(common.get("fp16_mode"))
 
 
 def _graph_config(content: Config) -> Config:
     """The config for mmdeploy's exporter: the same with ONNX Runtime as the backend."""
+    # The backend's other settings are for what mmdeploy does not do here: see mmdeploy_half.py for
+    # the precision, engine_arguments for sizes and memory.
     graph = copy.deepcopy(content)
     graph.backend_config = dict(type="onnxruntime")
     return graph

@@ -12,7 +12,7 @@ from torch import Tensor
 from internimage.export.options import Precision
 from internimage.export.report import Difference
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 2.0}
+TOLERANCE = {"fp32": 1e-3, "fp16": 2.0}  # a trained Mask R-CNN is within 2e-4 in float32
 """Largest difference of a box in pixels; that of a score or mask, 0-1, is :data:`SCORE_TOLERANCE`'s
 when it is as large."""
 
@@ -52,11 +52,12 @@ class DetectionDifference:
             expected: PyTorch's.
             found: ONNX Runtime's.
         """
-        arrays = [tensor.numpy() for tensor in expected]
+        arrays = [tensor.numpy() for tensor in expected]  # (N, K, 5), (N, K), (N, K, h, w)
         if [array.shape for array in arrays] != [array.shape for array in found]:
             return Difference(math.inf, UNIT, "other shapes")
         if not all(np.isfinite(array).all() for array in found):
             return Difference(math.inf, UNIT, "NaN or infinity")
+        # Pairs may stand in any order, which runners rely on: the K best come first.
         if (np.diff(found[0][:, :, 4]) > 0).any():
             return Difference(math.inf, UNIT, "not in the order of scores")
         images = [
@@ -72,10 +73,11 @@ class DetectionDifference:
         """Return one image's difference, how many pairs there are, and of how many detections."""
         here, there = (np.flatnonzero(arrays[1] >= 0) for arrays in (expected, found))
         self.count += len(here)
-        free = there.tolist()
+        free = there.tolist()  # of the file's, those without a partner so far
         apart = [0.0]
         others = [math.inf] * (len(there) - len(here))  # what has no counterpart at all
         for index in here:
+            # The nearest, wherever it stands: equals change places.
             best, partner = min(
                 ((self._apart(expected, index, found, other), other) for other in free),
                 default=(math.inf, -1),
@@ -86,6 +88,7 @@ class DetectionDifference:
             else:
                 others.append(best)
         count = max(len(here), len(there))
+        # A share: in a list of fewer than 100 (half precision: 10) nothing may be missing.
         is_allowed = len(others) <= UNPAIRED[self.precision] * count
         return max(apart if is_allowed else [*apart, *others]), len(apart) - 1, count
 
@@ -96,6 +99,7 @@ class DetectionDifference:
         if expected[1][index] != found[1][other]:
             return math.inf
         boxes = np.abs(expected[0][index] - found[0][other])
+        # Scores and masks are written in pixels too, so that one number is compared with one limit.
         pixels_a_score = TOLERANCE[self.precision] / SCORE_TOLERANCE[self.precision]
         apart = [float(boxes[:4].max()), float(boxes[4]) * pixels_a_score]
         if len(expected) > 2:

@@ -41,7 +41,7 @@ from internimage.integrations.openmmlab.prediction.detector import COCO_COLOURS,
 from internimage.integrations.openmmlab.prediction.loading import Sources, names_of
 from internimage.runtime.inputs import round_up
 
-USUAL_SIZE = (800, 1344)
+USUAL_SIZE = (800, 1344)  # COCO's 800 x 1333, padded to multiples of 32
 """Traced where neither the options nor the config say how large images are."""
 
 
@@ -77,7 +77,7 @@ def export_detector(
         ValueError: the detector cannot be exported so; the message says why.
     """
     require_packages("export_detector")
-    check_output(Path(output))
+    check_output(Path(output))  # now: what follows takes minutes
     sources = read_export_sources("detector", config, checkpoint)
     resizing = resizing_of(sources)
     # Loops are of fixed sizes.
@@ -87,6 +87,7 @@ def export_detector(
     mean, std, blue_first = norm_of(model)
     form = exportable(model, blue_first=blue_first)
     translations = _translations(form, options)
+    # Of a preprocessor without it 1: nothing is padded.
     divisor = int(getattr(model.data_preprocessor, "pad_size_divisor", None) or 1)
     size = options.image_size or _usual_size(resizing, divisor)
     _check_size(form, size, divisor)
@@ -101,20 +102,21 @@ def export_detector(
         **_facts_of_classes(sources, count_classes(model)),
     )
     warn_of_shrinking(Path(output).name, resizing, size, options)
-    half = copy.deepcopy(form)
+    # halve() works in place, and the reference needs the form's masks in float32.
+    traced = copy.deepcopy(form)
     if options.precision == "fp16":
-        half.halve()
+        traced.halve()
     has_masks = metadata.mask_threshold is not None
     difference = DetectionDifference(options.precision)
     example, *checks = _inputs(size, divisor, options)
     report = export_onnx(
-        half.eval(),
+        traced.eval(),
         example,
         Path(output),
         output_names=["dets", "labels", "masks"] if has_masks else ["dets", "labels"],
         dynamic_axes={
             "input": {0: "batch", 2: "height", 3: "width"},
-            "image_size": {0: "batch"},
+            "image_size": {0: "batch"},  # it must be open wherever the images are
         },
         options=options,
         metadata=metadata,
@@ -165,7 +167,7 @@ def _translations(
 ) -> dict[Any, Callable[..., Any]]:
     """Return how suppression and RoIAlign are written."""
     if isinstance(form, ExportableDINO):
-        options.warn_of_boxes("export_detector", "DINO")
+        options.warn_of_boxes("export_detector", "DINO")  # which needs no suppression
         return {}
     if options.boxes == "operators":
         return box_operators.translations()
@@ -188,8 +190,9 @@ def _usual_size(resizing: Resizing, divisor: int) -> tuple[int, int]:
         return USUAL_SIZE
     width, height = resizing.scale
     if resizing.keep_ratio:
-        height, width = sorted(resizing.scale)
+        height, width = sorted(resizing.scale)  # either order means the same with keep_ratio
     multiple = resizing.multiple_of or 1
+    # First the pipeline's ResizeToMultiple, then the preprocessor's padding.
     sides = (round_up(round_up(side, multiple), divisor) for side in (height, width))
     return next(sides), next(sides)
 
@@ -202,6 +205,7 @@ def _check_size(form: nn.Module, size: tuple[int, int], divisor: int) -> None:
         )
     if not isinstance(form, ExportableDINO):
         return
+    # Without this check the choice of the best queries would fail, far inside of the trace.
     most = form.num_candidates(size)
     if most < form.num_queries:
         raise ValueError(
@@ -250,7 +254,7 @@ def _resize_fields(
 
 
 def _score_threshold(model: Any) -> float:
-    settings = model.test_cfg.get("rcnn") or {}
+    settings = model.test_cfg.get("rcnn") or {}  # a DINO has none, and gives all its K
     return float(settings.get("score_thr", 0.0))
 
 
@@ -263,6 +267,7 @@ def _mask_threshold(model: Any) -> float | None:
 def _facts_of_classes(sources: Sources, num_classes: int | None) -> dict[str, Any]:
     count = num_classes or 1
     colours: Sequence[Sequence[int]] | None = sources.saved_palette
+    # As `internimage detect`: the checkpoint's colours, else COCO's while they suffice.
     if colours is None or len(colours) < count:
         colours = get_palette("coco" if count <= COCO_COLOURS else "random", count)
     return {
@@ -277,10 +282,11 @@ def _inputs(
     """Return what is traced, and more to compare with: padded images, other sizes where open."""
     batch_size = options.batch_size
     if "batch" in options.opened:
-        batch_size = max(batch_size, 2)
+        batch_size = max(batch_size, 2)  # a trace of one would be right for one alone
     height, width = size
     inputs = [
         pictures(batch_size, size, size, seed=0),
+        # A fifth and a third are padding: at full size whole cells of every map.
         pictures(batch_size, size, (height - height // 5, width - width // 3), seed=1),
     ]
     if options.opened:
@@ -289,5 +295,6 @@ def _inputs(
             round_up(width - width // 5, divisor) if "width" in options.opened else width,
         )
         count = batch_size + 1 if "batch" in options.opened else batch_size
+        # 3: of a border that is no multiple of any stride.
         inputs.append(pictures(count, other, (other[0] - 3, other[1]), seed=2))
     return inputs

@@ -24,6 +24,7 @@ from internimage.integrations.openmmlab.export.boxes import borders, look_up, pi
 from internimage.integrations.openmmlab.export.deformable_attention import Sizes, replace_attention
 from internimage.integrations.openmmlab.export.pyramid import Pyramid
 
+# Both numbers are those of mmdet's gen_encoder_output_proposals, where they have no names.
 EDGE = 0.01
 """The encoder proposes nothing whose centre or side is nearer to 0 or 1 than this."""
 
@@ -44,6 +45,7 @@ class ExportableDINO(nn.Module):
 
     def __init__(self, model: InternImageDINO, *, blue_first: bool = False) -> None:
         super().__init__()
+        # No isinstance: a class of its own may compute something else, as may a head.
         if type(model) not in (InternImageDINO, CBDINO):
             raise ValueError(
                 "export_detector: expected a DINO of type InternImageDINO or CBDINO, got "
@@ -55,13 +57,14 @@ class ExportableDINO(nn.Module):
                 "export_detector: expected a bbox_head of type InternImageDINOHead with a sigmoid, "
                 f"got {type(head).__name__}"
             )
+        # The default is that of mmdet's DETRHead.
         self.num_detections = int(model.test_cfg.get("max_per_img", model.num_queries))
         if not 1 <= self.num_detections <= model.num_queries * head.num_classes:
             raise ValueError(
                 f"export_detector: expected test_cfg.max_per_img from 1 to "
                 f"{model.num_queries * head.num_classes}, got {self.num_detections}"
             )
-        model = copy.deepcopy(model)
+        model = copy.deepcopy(model)  # what is exported is compared with the model as it was
         replace_attention(model)
         self.pyramid: nn.Module = Pyramid(model, blue_first=blue_first)
         self.positions = model.positional_encoding
@@ -91,6 +94,8 @@ class ExportableDINO(nn.Module):
         maps = self.pyramid(images)
         sizes = [(each.shape[2], each.shape[3]) for each in maps]
         masks = [padding_mask((height, width), size, image_size) for size in sizes]
+        # mmdet leaves the masks out where no image is padded. That would be a branch, of which a
+        # trace keeps one; masks of nothing give the same.
         is_padding = torch.cat([mask.flatten(1) for mask in masks], dim=1)  # (N, T)
         ratios = torch.stack([valid_ratio(mask) for mask in masks], dim=1)  # (N, L, 2)
         memory = self._encode(maps, masks, is_padding, ratios, sizes)
@@ -99,10 +104,10 @@ class ExportableDINO(nn.Module):
             query=self.query_embedding.weight[None].expand(images.shape[0], -1, -1),
             value=memory,
             key_padding_mask=is_padding,
-            self_attn_mask=None,
+            self_attn_mask=None,  # there are no denoising queries to be hidden
             reference_points=boxes,
             spatial_shapes=sizes,
-            level_start_index=None,
+            level_start_index=None,  # for mmcv's CUDA kernel alone
             valid_ratios=ratios,
             reg_branches=self.reg_branches,
         )
@@ -138,14 +143,17 @@ class ExportableDINO(nn.Module):
         points, positions = [], []
         for level, (height, width) in enumerate(sizes):
             y, x = pixel_centres(height, width)
-            share = ratios[:, None, level]
+            share = ratios[:, None, level]  # (N, 1, 2)
+            # 0-1 of the image itself, without the padding. (N, height width, 2)
             points.append(
                 torch.stack([x / (share[:, :, 0] * width), y / (share[:, :, 1] * height)], dim=-1)
             )
             encoded = self.positions(masks[level]).flatten(2).transpose(1, 2)
             positions.append(encoded + self.level_embed[level])
+        # (N, D, height, width) -> (N, height width, D), the levels behind one another
         query = torch.cat([each.flatten(2).transpose(1, 2) for each in maps], dim=1)
         query_pos = torch.cat(positions, dim=1)
+        # Of the padded map of every level, where attention samples. (N, T, L, 2)
         reference_points = torch.cat(points, dim=1)[:, :, None] * ratios[:, None]
         for layer in self.encoder_layers:
             query = layer(
@@ -163,12 +171,15 @@ class ExportableDINO(nn.Module):
         """Return the best boxes that the encoder proposes, (N, Q, 4), centre and size, 0-1."""
         start = torch.cat([_start_boxes(mask, level) for level, mask in enumerate(masks)], dim=1)
         is_inside = ((start > EDGE) & (start < 1 - EDGE)).all(dim=2) & ~is_padding
+        # Logits, infinite where nothing is to be proposed. As in mmdet such places stay in the
+        # choice: with a memory of 0 they all score alike, and are taken where others are too few.
         start = torch.log(start / (1 - start)).masked_fill(~is_inside[..., None], float("inf"))
         memory = memory.masked_fill(~is_inside[..., None], 0.0)
         memory = self.memory_trans_norm(self.memory_trans_fc(memory))
         encoder = len(self.decoder.layers)  # its branches stand behind those of the layers
-        scores = self.cls_branches[encoder](memory).amax(dim=2)
+        scores = self.cls_branches[encoder](memory).amax(dim=2)  # (N, T), of the best class
         _, indices = scores.topk(self.num_queries, dim=1)
+        # Of the chosen alone: mmdet computes all boxes, and picks then.
         logits = self.reg_branches[encoder](pick(memory, indices)) + pick(start, indices)
         return logits.sigmoid()
 
@@ -177,8 +188,9 @@ class ExportableDINO(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the best pairs of a query and a class: (N, K, 5) and classes (N, K)."""
         scores, indices = logits.sigmoid().flatten(1).topk(self.num_detections, dim=1)
+        # Tables in the place of indices // C and indices % C, see look_up.
         numbers = torch.arange(self.num_queries, device=boxes.device)
-        queries = numbers[:, None].expand(-1, self._num_classes).flatten()
+        queries = numbers[:, None].expand(-1, self._num_classes).flatten()  # (Q C,)
         classes = torch.arange(self._num_classes, device=boxes.device).repeat(self.num_queries)
         limits = borders(image_size)[:, None]
         corners = bbox_cxcywh_to_xyxy(pick(boxes, look_up(queries, indices))) * limits
@@ -201,11 +213,12 @@ def padding_mask(
         # The nearest pixel of the input, as mmdet's interpolation takes it.
         pixels = torch.div(torch.arange(size) * full, size, rounding_mode="trunc")
         outside.append(pixels.to(image_size)[None] >= image_size[:, axis : axis + 1])
-    return outside[0][:, :, None] | outside[1][:, None, :]
+    return outside[0][:, :, None] | outside[1][:, None, :]  # (N, height, 1) | (N, 1, width)
 
 
 def valid_ratio(mask: Tensor) -> Tensor:
     """Return the share of a level's width and height that holds the image, (N, 2), 0-1."""
+    # torch.tensor(number) would be a constant of the traced size.
     return valid_size(mask) / torch.stack(
         [torch.full((), mask.shape[2]), torch.full((), mask.shape[1])]
     )
@@ -213,12 +226,14 @@ def valid_ratio(mask: Tensor) -> Tensor:
 
 def valid_size(mask: Tensor) -> Tensor:
     """Return how much of a level's width and height holds the image, (N, 2), pixels, float32."""
+    # Images stand in the upper left corner: the first column and the first row tell.
     rows, columns = (~mask[:, :, 0]).float(), (~mask[:, 0, :]).float()
     return torch.stack([columns.sum(dim=1), rows.sum(dim=1)], dim=1)
 
 
 def pixel_centres(height: int, width: int) -> tuple[Tensor, Tensor]:
     """Return y and x (1, height * width) of a map's pixels, pixels."""
+    # arange, where mmdet has linspace, which ONNX can only compute from arange.
     y = (torch.arange(height) + 0.5)[:, None].expand(-1, width)
     x = (torch.arange(width) + 0.5)[None, :].expand(height, -1)
     return y.reshape(1, -1), x.reshape(1, -1)
@@ -228,4 +243,5 @@ def _start_boxes(mask: Tensor, level: int) -> Tensor:
     """Return a box on each pixel of a level, (N, height * width, 4), centre and size, 0-1."""
     y, x = pixel_centres(mask.shape[1], mask.shape[2])
     centres = torch.stack([x, y], dim=-1) / valid_size(mask)[:, None]
+    # Width and height alike; a level has half the resolution of the one before it.
     return torch.cat([centres, torch.full_like(centres, FINEST_SIDE * 2.0**level)], dim=-1)

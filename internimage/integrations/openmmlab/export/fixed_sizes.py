@@ -9,6 +9,7 @@ from internimage.export.options import SIDES
 from internimage.integrations.openmmlab.export.sources import Resizing
 from internimage.runtime.inputs import round_up
 
+# Warnings below are stacklevel 3: the line that called export_detector or export_segmentor.
 REMEDY = "--dynamic height width gives PyTorch's answer for all"
 
 
@@ -33,7 +34,7 @@ def warn_of_squeezing(name: str, resizing: Resizing, size: tuple[int, int]) -> N
             f"{REMEDY}",
             stacklevel=3,
         )
-    elif size != resizing.scale[::-1]:
+    elif size != resizing.scale[::-1]:  # the config has (width, height)
         warnings.warn(
             f"{made}, where the config has {resizing.scale[1]}x{resizing.scale[0]}", stacklevel=3
         )
@@ -50,6 +51,7 @@ def warn_of_shrinking(
         size: (height, width) of the input, pixels.
         options: say which side is open.
     """
+    # Loops are of known sizes: the usual advice would be an error.
     remedy = REMEDY if options.boxes == "operators" else "--boxes loops takes one size alone"
     if resizing.scale is None:
         if not set(SIDES) <= options.opened:
@@ -58,6 +60,7 @@ def warn_of_shrinking(
             )
         return
     multiple = resizing.multiple_of or 1
+    # As large as images can become: one whose ratio is the scale's. Others are smaller.
     long, short = (round_up(side, multiple) for side in sorted(resizing.scale)[::-1])
     limits = [
         None if axis in options.opened else side for axis, side in zip(SIDES, size, strict=True)

@@ -35,7 +35,7 @@ class TracedEncoding(nn.Module):
         Args:
             mask: (N, H, W).
         """
-        return self.encoding(None, input=mask[:, None])
+        return self.encoding(None, input=mask[:, None])  # by arange, without a sum over the mask
 
 
 class TracedPixelDecoder(nn.Module):
@@ -49,7 +49,7 @@ class TracedPixelDecoder(nn.Module):
         super().__init__()
         self.input_convs = decoder.input_convs
         self.encoder = decoder.encoder
-        self.encoding = TracedEncoding(decoder.postional_encoding)
+        self.encoding = TracedEncoding(decoder.postional_encoding)  # mmdet's spelling
         self.level_encoding = decoder.level_encoding
         self.lateral_convs = decoder.lateral_convs
         self.output_convs = decoder.output_convs
@@ -63,16 +63,20 @@ class TracedPixelDecoder(nn.Module):
             feats: the backbone's maps (N, C, H, W), the largest first.
         """
         count = len(self.input_convs)
-        encoded = list(reversed(feats[-count:]))  # the smallest first
+        # The smallest first: so are input_convs, the levels' encodings, and what comes out.
+        encoded = list(reversed(feats[-count:]))
         sizes = [(x.shape[2], x.shape[3]) for x in encoded]
         maps = [conv(x) for conv, x in zip(self.input_convs, encoded, strict=True)]
         places = [
+            # (E, 1, 1) + (N, E, H, W)
             self.level_encoding.weight[level][:, None, None] + self.encoding(x[:, 0]).to(x.dtype)
             for level, x in enumerate(maps)
         ]
         memory = self._encode(_in_line(maps), _in_line(places), sizes)  # (N, V, E)
         parts = memory.split([height * width for height, width in sizes], dim=1)
+        # (N, H W, E) -> (N, E, H, W)
         found = [part.mT.unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
+        # What the encoder does not look at, the map of stride 4, gets its part as in an FPN.
         laterals = zip(reversed(feats[:-count]), self.lateral_convs, self.output_convs, strict=True)
         for x, lateral, output in laterals:
             x = lateral(x)
@@ -80,6 +84,7 @@ class TracedPixelDecoder(nn.Module):
                 found[-1], size=x.shape[2:], mode="bilinear", align_corners=False
             )
             found.append(output(x + larger))
+        # The decoder looks at the smallest maps in turns; masks are drawn on the largest.
         return self.mask_feature(found[-1]), found[: self.num_outs]
 
     def _encode(self, query: Tensor, places: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
@@ -90,11 +95,12 @@ class TracedPixelDecoder(nn.Module):
             places: encodings of the positions, (N, V, E).
             sizes: (H, W) of each map.
         """
+        # (V, 2) -> (N, V, L, 2): nothing is padded, so that a place is the same share of every map.
         centres = torch.cat([centres_of(height, width) for height, width in sizes])
         references = centres[None, :, None].expand(query.shape[0], -1, len(sizes), -1)
         arguments: dict[str, Any] = {
             "query_pos": places,
-            "key_padding_mask": None,
+            "key_padding_mask": None,  # mmdet's has no true entry
             "spatial_shapes": sizes,
             "reference_points": references,
         }
@@ -105,6 +111,8 @@ class TracedPixelDecoder(nn.Module):
 
 def replace_mask2former(model: nn.Module) -> None:
     """Put traced parts in the place of mmdet's in a model with a Mask2Former, in place."""
+    # The whole decoder first: it takes its encoding along, wrapped, and what is left of mmdet's
+    # encodings after that is the head's own.
     replace_attention(model)
     for kind, traced in (
         (MSDeformAttnPixelDecoder, TracedPixelDecoder),

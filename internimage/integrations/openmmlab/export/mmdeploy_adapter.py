@@ -51,6 +51,7 @@ def import_mmdeploy() -> ModuleType:
     Raises:
         ImportError: It, or what it needs, is not installed; the message has the command.
     """
+    # First: mmdeploy takes what it needs of these modules while it is imported.
     _restore_moved_modules()
     _restore_cast()
     try:
@@ -95,14 +96,17 @@ def own_operators(form: Form, opset: int) -> Iterator[None]:
         form: What DCNv3 becomes, as in :mod:`ops_dcnv3.onnx_torchscript`.
         opset: The version of ONNX's operators.
     """
+    # There is no public way to take back what mmdeploy has registered.
     symbolics = importlib.import_module("mmdeploy.core").SYMBOLIC_REWRITER._registry
     records = symbolics._rewrite_records
     not_needed = [name for name, least in _STANDARD_SINCE.items() if opset >= least]
     before = {name: records.pop(name) for name in not_needed if name in records}
     register_torchscript_symbolics(form, opset)
-    torch.onnx.register_custom_op_symbolic("aten::mT", _swap_last_axes, 9)  # Mask2Former's
+    # Mask2Former's; from opset 9, the exporter's first, on.
+    torch.onnx.register_custom_op_symbolic("aten::mT", _swap_last_axes, 9)
     wrapper = vars(importlib.import_module("mmdeploy.backend.onnxruntime.wrapper"))
     find_library = wrapper["get_ops_path"]
+    # mmdeploy's wrapper loads one library of operators: ours in the place of its own.
     if form == "node":
         wrapper["get_ops_path"] = lambda: str(library_path())
     try:
@@ -115,6 +119,7 @@ def own_operators(form: Form, opset: int) -> Iterator[None]:
 def _restore_moved_modules() -> None:
     for name in MOVED:  # adaptation 2
         module = importlib.import_module(f"{NEW_PLACE}.{name}")
+        # For `from torch.onnx.X import ...`, then for `torch.onnx.X`: mmdeploy has both.
         sys.modules[f"torch.onnx.{name}"] = module
         setattr(torch.onnx, name, module)
 
@@ -145,6 +150,7 @@ def repeat_masks_by_class(model: nn.Module) -> None:
     """
     for module in model.modules():
         head: Any = module
+        # FCNMaskHead and its kind, without an import of mmdet, which segmentors do without.
         if not getattr(head, "class_agnostic", False) or not hasattr(head, "conv_logits"):
             continue
         one: nn.Conv2d = head.conv_logits

@@ -51,12 +51,12 @@ def _pairs(
     """The indices of the same objects, the best score first; each is in one pair."""
     if not len(ours[0]) or not len(theirs[0]):
         return []
-    overlaps = bbox_overlaps(ours[0], theirs[0])
+    overlaps = bbox_overlaps(ours[0], theirs[0])  # (ours, theirs), 0-1
     overlaps[ours[1][:, None] != theirs[1][None]] = 0.0
     pairs = []
     for index in ours[2].argsort(descending=True).tolist():
         best = int(overlaps[index].argmax())
         if overlaps[index, best] >= LEAST_IOU:
             pairs.append((index, best))
-            overlaps[:, best] = 0.0
+            overlaps[:, best] = 0.0  # taken
     return pairs

@@ -34,7 +34,7 @@ from internimage.integrations.openmmlab.export.mmdeploy_adapter import (
 from internimage.processes import StoppedError
 from internimage.script import MISTAKES
 
-DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")  # X11 and Wayland say here where windows go
 
 MOST_CHARACTERS = 500  # of what a library says, in a line
 
@@ -59,9 +59,11 @@ def files_for(work_dir: Path) -> Iterator[Path]:
         ValueError: A folder there has a file's name; nothing was moved.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
+    # Within the work dir, so that the files move without a copy and a full disk is noticed before.
     with tempfile.TemporaryDirectory(prefix=".deploy_", dir=work_dir) as folder:
         yield Path(folder)
         files = sorted(Path(folder).iterdir())
+        # All are looked at before the first one moves.
         for path in files:
             if (work_dir / path.name).is_dir():
                 raise ValueError(
@@ -91,7 +93,7 @@ def after_conversion(file: Path, step: str) -> Iterator[None]:
         hint = (
             "; the file takes inputs of IMG's shape alone, one of a deploy config with dynamic "
             "axes any"
-            if "invalid dimensions" in reason
+            if "invalid dimensions" in reason  # ONNX Runtime's words for another shape
             else ""
         )
         raise ValueError(
@@ -152,7 +154,7 @@ def write_graph(
             export(
                 model,
                 inputs,
-                str(file.with_suffix("")),
+                str(file.with_suffix("")),  # mmdeploy adds .onnx by itself
                 backend=deploy.graph.backend_config.type,
                 input_metas=metas,
                 context_info={"deploy_cfg": copy.deepcopy(deploy.graph)},
@@ -214,6 +216,8 @@ def write_sdk_files(
     """Write deploy.json, pipeline.json and detail.json, which mmdeploy's SDK reads."""
     from mmdeploy.backend.sdk.export_info import export2SDK
 
+    # Copies: mmdeploy takes pipelines apart while it writes them down. The deploy config as it was
+    # read, not the one for the graph: the SDK is to find an engine where one was asked for.
     export2SDK(
         copy.deepcopy(deploy.content),
         copy.deepcopy(settings),
@@ -222,6 +226,7 @@ def write_sdk_files(
         # mmdeploy refuses TensorRT's files on a CPU, though nothing is run.
         device=request.device if deploy.backend == "onnxruntime" else "cuda",
     )
+    # mmdeploy writes the file that the settings are from, and a classifier's were made in memory.
     detail = json.loads((folder / "detail.json").read_text())
     detail["codebase"]["config"] = str(request.model_config)
     (folder / "detail.json").write_text(json.dumps(detail, indent=4))
@@ -245,7 +250,7 @@ def finish(
         ValueError: The engine is not built.
     """
     file = request.work_dir / deploy.file_name
-    print(f"{file} is written", flush=True)
+    print(f"{file} is written", flush=True)  # before what the builder prints
     if request.show:
         _show(pictures)
     if deploy.backend == "tensorrt":
@@ -256,6 +261,7 @@ def _build_engine(file: Path, root: Path, deploy: DeployConfig) -> None:
     try:
         build_engine(file, root, deploy.engine_arguments)
     except ValueError as error:
+        # Only of detectors it is known that another route helps.
         if not (deploy.content.codebase_config.type == "mmdet" and _RTX_REFUSES.search(str(error))):
             raise
         raise ValueError(

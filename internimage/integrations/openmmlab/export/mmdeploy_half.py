@@ -12,7 +12,7 @@ from torch import nn
 
 from internimage.export.half import to_half
 
-PARTS = ("backbone", "neck")
+PARTS = ("backbone", "neck")  # a detector's heads are not: they calculate coordinates
 
 
 def halve_network(model: nn.Module) -> None:
@@ -30,4 +30,5 @@ def halve_network(model: nn.Module) -> None:
         # Its other methods, which resize scores, are called as well, and stay.
         in_half = to_half(head)
         head.forward = in_half.forward
+        # As a part of the head, so that it moves to other devices with it.
         head.add_module("in_half", in_half)

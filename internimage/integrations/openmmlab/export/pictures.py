@@ -30,13 +30,14 @@ def pictures(
     """
     generator = torch.Generator().manual_seed(seed)
     height, width = size
-    coarse = torch.randn(count, 3, 4, 4, generator=generator)
+    coarse = torch.randn(count, 3, 4, 4, generator=generator)  # enlarged: a soft background
     images = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
     y = torch.arange(height)[:, None] / height
     x = torch.arange(width)[None, :] / width
     for image in images:
         for thing in range(NUM_THINGS):
             centre_y, centre_x = torch.rand(2, generator=generator)
+            # Sides from 4 to 40 % of the input: something for every level of a pyramid.
             half_y, half_x = 0.02 + 0.18 * torch.rand(2, generator=generator)
             colour = SPREAD * torch.randn(3, generator=generator)
             across, along = (x - centre_x) / half_x, (y - centre_y) / half_y
@@ -46,6 +47,7 @@ def pictures(
             )
             image[:, inside] = colour[:, None]
     images += 0.05 * torch.randn(images.shape, generator=generator)
+    # One padded image beside whole ones: in a batch each is to be cut off at its own border.
     sizes = torch.tensor([list(size)] * count)
     sizes[0] = torch.tensor(image_size)
     images[0, :, image_size[0] :] = 0.0

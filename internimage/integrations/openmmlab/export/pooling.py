@@ -28,8 +28,9 @@ class MatrixPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled maps (N, C, S, S) of maps (N, C, H, W), computed in float32."""
         height, width = x.shape[2:]
-        rows = pooling_matrix(height, self.size[0])
-        columns = pooling_matrix(width, self.size[1])
+        rows = pooling_matrix(height, self.size[0])  # (S, H)
+        columns = pooling_matrix(width, self.size[1])  # (S, W)
+        # A mean over a rectangle is a mean over its columns, then over its rows. (N, C, H, S) first
         return (rows @ (x.float() @ columns.transpose(0, 1))).to(x.dtype)
 
 
@@ -48,7 +49,7 @@ def pooling_matrix(length: int, size: int) -> Tensor:
     first = torch.floor((index * length + 0.5) / size)
     end = torch.floor(((index + 1) * length + (size - 0.5)) / size)
     values = torch.arange(length, dtype=torch.float32)[None]
-    inside = (values >= first) & (values < end)
+    inside = (values >= first) & (values < end)  # (S, H); neighbours may overlap
     return inside.float() / (end - first)
 
 
@@ -65,6 +66,7 @@ def replace_pooling(model: nn.Module) -> None:
         if not isinstance(module, nn.AdaptiveAvgPool2d):
             continue
         size: Any = module.output_size
+        # PyTorch takes one number, two, or None for a side that stays as it is.
         pair = (size, size) if isinstance(size, int) else tuple(size)
         if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
             raise ValueError(

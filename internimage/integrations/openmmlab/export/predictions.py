@@ -45,12 +45,15 @@ class Predictions(nn.Module):
         """
         form = self.form
         has_masks = isinstance(form, ExportableRCNN) and len(form.mask_stages) > 0
+        # With masks the form's pyramid is asked, which turns the colours round by itself.
         if self._blue_first and not has_masks:
             images = images.flip(1)
         samples = [_sample(images, size) for size in image_size.tolist()]
         if not has_masks:
+            # False: boxes stay in pixels of the input.
             results = [one.pred_instances for one in self.model.predict(images, samples, False)]
             return self._padded(results)
+        # The steps of mmdet's predict up to its masks, on one set of features for both.
         assert isinstance(form, ExportableRCNN)
         head = self.model.roi_head
         features = form.pyramid(images)
@@ -65,7 +68,7 @@ class Predictions(nn.Module):
         labels = torch.full((len(results), self._num_detections), -1)
         for index, result in enumerate(results):
             count = len(result.scores)
-            found[index, :count, :4] = result.bboxes
+            found[index, :count, :4] = result.bboxes  # already the best first
             found[index, :count, 4] = result.scores
             labels[index, :count] = result.labels
         return found, labels

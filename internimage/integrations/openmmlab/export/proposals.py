@@ -37,6 +37,7 @@ class LevelMaps(nn.Module):
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
         """Return the levels' scores as logits (N, A, h, w), then their deltas (N, 4 * A, h, w)."""
+        # Apart from what follows, so that it alone can be made half.
         logits, deltas = self.head(features)
         return (*logits, *deltas)
 
@@ -73,6 +74,7 @@ class Proposals(nn.Module):
         self._num_after = num_after
         self._iou_threshold = iou_threshold
         self._min_size = min_size
+        # Those of the map's first cell; the others are shifted, to maps of any size.
         for level, anchors in enumerate(head.prior_generator.base_anchors):
             self.register_buffer(f"anchors{level}", anchors.float().clone(), persistent=False)
 
@@ -89,14 +91,16 @@ class Proposals(nn.Module):
             self._best_of_level(level, maps[level], maps[num_levels + level], image_size)
             for level in range(num_levels)
         ]
+        # A small map has fewer anchors than S: best() pads, so that levels can be stacked.
         boxes = torch.stack([level[0] for level in levels], dim=1)  # (N, L, S, 4)
-        scores = torch.stack([level[1] for level in levels], dim=1)
+        scores = torch.stack([level[1] for level in levels], dim=1)  # (N, L, S)
         # One group a level of an image.
         kept = keep_scores(
             boxes.flatten(0, 1), scores.flatten(0, 1), self._iou_threshold, ANY_SCORE
         )
         kept, indices = best(kept.view_as(scores).flatten(1), self._num_after)
         boxes = pick(boxes.flatten(1, 2), indices)
+        # Padding becomes boxes of 0, which the heads see as any others and rcnn.py drops.
         return boxes * (kept > ANY_SCORE)[:, :, None], kept
 
     def _best_of_level(
@@ -104,11 +108,13 @@ class Proposals(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return a level's best boxes (N, S, 4) and their scores (N, S)."""
         num_images, _, height, width = logits.shape
+        # (N, A, h, w) -> (N, h w A): the order of the anchors, which that of equals follows.
         scores = logits.permute(0, 2, 3, 1).reshape(num_images, -1).sigmoid()
         scores, indices = best(scores, self._num_before)
-        deltas = deltas.permute(0, 2, 3, 1).reshape(num_images, -1, 4)
+        deltas = deltas.permute(0, 2, 3, 1).reshape(num_images, -1, 4)  # (N, h w A, 4)
         anchors = look_up(self._anchors(level, height, width), indices)
         boxes = decode_boxes(self.coder, anchors, pick(deltas, indices), image_size)
+        # Behind the choice of the best, as in mmdet: what is too small is not made up for.
         if self._min_size >= 0:
             is_long = boxes[:, :, 2:] - boxes[:, :, :2] > self._min_size
             scores = scores.where(is_long[:, :, 0] & is_long[:, :, 1], DROPPED)
@@ -120,5 +126,6 @@ class Proposals(nn.Module):
         stride_x, stride_y = self._strides[level]
         x = torch.arange(width, device=shapes.device)[None, :] * stride_x
         y = torch.arange(height, device=shapes.device)[:, None] * stride_y
-        shift = torch.stack([x.expand(height, -1), y.expand(-1, width)], dim=-1)
+        shift = torch.stack([x.expand(height, -1), y.expand(-1, width)], dim=-1)  # (h, w, 2)
+        # (A, 4) + (h, w, 1, 4) -> (h w A, 4)
         return (shapes + shift.repeat(1, 1, 2)[:, :, None]).flatten(0, 2)

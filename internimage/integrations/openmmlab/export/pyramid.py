@@ -24,5 +24,5 @@ class Pyramid(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the pyramid's maps (N, C, h, w) of images (N, 3, H, W), finest first."""
         if self._blue_first:
-            images = images.flip(1)
+            images = images.flip(1)  # in the graph, so that all files take red, green, blue
         return tuple(self.neck(self.backbone(images)))

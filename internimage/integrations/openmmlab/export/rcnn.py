@@ -41,7 +41,7 @@ class ExportableRCNN(nn.Module):
             num_before=rpn.nms_pre,
             num_after=rpn.max_per_img,
             iou_threshold=rpn.nms.iou_threshold,
-            min_size=rpn.get("min_bbox_size", -1),
+            min_size=rpn.get("min_bbox_size", -1),  # mmdet's default: any box
         )
         self.stages = nn.ModuleList(
             BoxStage(extractor, box_head)
@@ -72,16 +72,18 @@ class ExportableRCNN(nn.Module):
         features = self.pyramid(images)
         boxes, objectness = self.proposals(features, image_size)
         of_stages: list[Tensor] = []
-        deltas = boxes
+        deltas = boxes  # for the type checker: there is a stage
         stages = cast(list[BoxStage], list(self.stages))
         for index, stage in enumerate(stages):
             logits, deltas = stage(features, boxes)
             of_stages.append(logits)
+            # The last stage moves boxes after the scores are known, for each class by itself.
             if index < len(stages) - 1:
                 boxes = stage.refine(boxes, logits, deltas, image_size)
-        # mmdet averages the logits of a cascade's stages.
+        # mmdet averages the logits of a cascade's stages; the boxes are the last one's.
         logits = sum(of_stages[1:], of_stages[0]) / len(of_stages)
-        scores = logits.softmax(dim=2)[:, :, :-1]
+        scores = logits.softmax(dim=2)[:, :, :-1]  # (N, P, C), without the background
+        # What pads the proposals must not become a detection, whatever the heads say of it.
         scores = scores.where((objectness > ANY_SCORE)[:, :, None], DROPPED)
         found, labels = detect(
             stages[-1].boxes_of_classes(boxes, deltas, image_size),
@@ -97,7 +99,7 @@ class ExportableRCNN(nn.Module):
     def masks(self, features: Sequence[Tensor], found: Tensor, labels: Tensor) -> Tensor:
         """Return the masks (N, K, rows, columns) of detections (N, K, 5) with classes (N, K)."""
         masks = [stage(features, found[:, :, :4], labels) for stage in self.mask_stages]
-        return sum(masks[1:], masks[0]) / len(masks)
+        return sum(masks[1:], masks[0]) / len(masks)  # of probabilities, unlike those of scores
 
     @property
     def cuts_boxes_off(self) -> bool:
@@ -109,6 +111,7 @@ class ExportableRCNN(nn.Module):
         """Calculate maps and the heads' features in float16, coordinates and scores in float32."""
         self.pyramid = to_half(self.pyramid)
         self.proposals.maps = to_half(self.proposals.maps)
+        # The heads without RoIAlign before them: it reads coordinates.
         for stage in (*self.stages, *self.mask_stages):
             stage.head = to_half(stage.head)
 

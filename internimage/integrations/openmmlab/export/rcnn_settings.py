@@ -24,7 +24,8 @@ BOX_HEADS = (ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
 MOST_CANDIDATES = 3840
 """TensorRT sorts out no more than so many best values at once."""
 
-_NMS_FIELDS = frozenset({"type", "iou_threshold", "split_thr"})  # the last changes no result
+# The last says from how many boxes on mmcv takes groups one by one, and changes no result.
+_NMS_FIELDS = frozenset({"type", "iou_threshold", "split_thr"})
 
 
 def check_rcnn(model: TwoStageDetector) -> None:
@@ -48,6 +49,7 @@ def check_rcnn(model: TwoStageDetector) -> None:
     _require_types("bbox_head", _all(head.bbox_head), BOX_HEADS)
     for box_head in _all(head.bbox_head):
         _check_coder(box_head.bbox_coder)
+        # Losses such as Seesaw have activations of their own.
         _require(
             "a bbox_head with a softmax",
             not box_head.custom_cls_channels and not box_head.custom_activation,
@@ -75,6 +77,7 @@ def _layers(head: Any) -> Iterator[nn.Module]:
 
 def _check_coder(coder: Any) -> None:
     _require_types("bbox_coder", [coder], (DeltaXYWHBBoxCoder,))
+    # YOLOF's limit of how far a box moves; decode_boxes has none.
     _require("a bbox_coder without add_ctr_clamp", not coder.add_ctr_clamp, "one with it")
 
 
@@ -82,7 +85,7 @@ def _check_test_settings(settings: Mapping[str, Any]) -> None:
     for name, fields in (("rpn", ("nms_pre", "max_per_img")), ("rcnn", ("max_per_img",))):
         part = settings[name]
         for field in fields:
-            count = part.get(field)
+            count = part.get(field)  # mmdet takes -1 for all, of which no graph knows the number
             _require(
                 f"test_cfg.{name}.{field} from 1 to {MOST_CANDIDATES}",
                 isinstance(count, int) and 1 <= count <= MOST_CANDIDATES,

@@ -57,16 +57,18 @@ class RoIFeatures(nn.Module):
         """Return (N * P, channels, rows, columns) of boxes (N, P, 4)."""
         num_images, num_boxes, _ = boxes.shape
         images = torch.arange(num_images, device=boxes.device)[:, None].expand(-1, num_boxes)
-        images, boxes = images.reshape(-1), boxes.flatten(0, 1)
+        images, boxes = images.reshape(-1), boxes.flatten(0, 1)  # (N P,), (N P, 4)
         level_of = self._levels(boxes)
         elsewhere = boxes.new_tensor(ELSEWHERE)
         found: Tensor | None = None
         for level, (output_size, scale, sampling_ratio, aligned) in enumerate(self._layers):
             is_asked = level_of == level
+            # Without aligned a box has sides of a pixel at least, with a ratio samples in any case.
             if aligned and sampling_ratio == 0:
                 scaled = boxes * scale - 0.5  # as RoIAlign does, to the same last digit
                 is_asked = is_asked & (scaled[:, 2] > scaled[:, 0])
                 is_asked = is_asked & (scaled[:, 3] > scaled[:, 1])
+            # mmdet asks a level for its own boxes alone, but how many these are hangs on the image.
             answer = roi_align(
                 features[level].float(),
                 boxes.where(is_asked[:, None], elsewhere),
@@ -76,6 +78,7 @@ class RoIFeatures(nn.Module):
                 sampling_ratio,
                 aligned,
             )
+            # where, not a product: it would keep a NaN.
             answer = answer.where(is_asked[:, None, None, None], 0.0)
             found = answer if found is None else found + answer
         assert found is not None
@@ -84,10 +87,12 @@ class RoIFeatures(nn.Module):
     def _levels(self, boxes: Tensor) -> Tensor:
         """Return the level of each of R boxes, (R,), from 0."""
         size = boxes[:, 2:] - boxes[:, :2]
+        # The 1e-6 is mmdet's, and moves the border between levels with it.
         ratio = (size[:, 0] * size[:, 1]).sqrt() / self._finest_scale + 1e-6
         level = torch.zeros_like(ratio, dtype=torch.int64)
         for coarser in range(1, len(self._layers)):
-            # mmdet takes the logarithm of base 2 and rounds down.
+            # mmdet takes the logarithm of base 2 and rounds down. ONNX has the natural one alone,
+            # and a quotient of two may be rounded to below a whole number.
             level = level + (ratio >= 2**coarser)
         return level
 
@@ -120,8 +125,9 @@ class BoxStage(nn.Module):
     def refine(self, boxes: Tensor, logits: Tensor, deltas: Tensor, image_size: Tensor) -> Tensor:
         """Return boxes (N, P, 4) moved as their best class wants."""
         if not self.is_class_agnostic:
+            # The last logit is the background's, which has no deltas.
             label = logits[:, :, :-1].argmax(dim=2)[:, :, None, None]
-            of_classes = deltas.unflatten(2, (self.num_classes, 4))
+            of_classes = deltas.unflatten(2, (self.num_classes, 4))  # (N, P, C, 4)
             deltas = of_classes.gather(2, label.expand(-1, -1, 1, 4)).squeeze(2)
         return decode_boxes(self.coder, boxes, deltas, image_size)
 
@@ -131,7 +137,7 @@ class BoxStage(nn.Module):
         shape = (num_images, num_boxes, self.num_classes, 4)
         if self.is_class_agnostic:
             return decode_boxes(self.coder, boxes, deltas, image_size)[:, :, None].expand(shape)
-        repeated = boxes[:, :, None].expand(shape).flatten(1, 2)
+        repeated = boxes[:, :, None].expand(shape).flatten(1, 2)  # (N, P C, 4)
         decoded = decode_boxes(self.coder, repeated, deltas.reshape_as(repeated), image_size)
         return decoded.view(shape)
 
@@ -158,18 +164,20 @@ def detect(
         there is no detection.
     """
     num_images, _, num_classes, _ = boxes.shape
+    # One group a class of an image. mmcv has one group an image, and moves classes apart by adding
+    # to their boxes.
     kept = keep_scores(
-        boxes.transpose(1, 2).flatten(0, 1),
-        scores.transpose(1, 2).flatten(0, 1),
+        boxes.transpose(1, 2).flatten(0, 1),  # (N C, P, 4)
+        scores.transpose(1, 2).flatten(0, 1),  # (N C, P)
         iou_threshold,
         score_threshold,
     )
     # Back in mmdet's order, in which the first of equal scores wins.
-    kept = kept.view(num_images, num_classes, -1).transpose(1, 2).flatten(1)
+    kept = kept.view(num_images, num_classes, -1).transpose(1, 2).flatten(1)  # (N, P C)
     kept, indices = best(kept, num_detections)
     is_there = kept > DROPPED
     found = torch.cat([pick(boxes.flatten(1, 2), indices), kept[:, :, None]], dim=2)
-    classes = torch.arange(num_classes, device=boxes.device).repeat(boxes.shape[1])
+    classes = torch.arange(num_classes, device=boxes.device).repeat(boxes.shape[1])  # (P C,)
     return found * is_there[:, :, None], look_up(classes, indices).where(is_there, -1)
 
 
@@ -192,6 +200,7 @@ class MaskStage(nn.Module):
         num_images, num_boxes, _ = boxes.shape
         logits = self.head(self.features(features, boxes))  # (N * K, C or 1, rows, columns)
         if not self.is_class_agnostic:
+            # -1, of what is no detection, would be an index out of range.
             index = labels.clamp(min=0).view(-1, 1, 1, 1)
             logits = logits.gather(1, index.expand(-1, 1, *logits.shape[2:]))
         masks = logits.sigmoid().view(num_images, num_boxes, *logits.shape[2:])

@@ -48,7 +48,7 @@ from internimage.integrations.openmmlab.segmentation.sliding import check_slidin
 Window = tuple[tuple[int, int], tuple[int, int]]
 """Size and stride, each (height, width) in pixels."""
 
-TOLERANCE = {"fp32": 1e-5, "fp16": 2e-3}
+TOLERANCE = {"fp32": 1e-5, "fp16": 2e-3}  # those of classifiers
 """Largest difference to PyTorch's scores in float32, over the largest of these."""
 
 LABEL_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
@@ -60,10 +60,10 @@ KNOWN_HEADS = (UPerHead, SegformerHead, Mask2FormerHead)
 USUAL_THRESHOLD = 0.5
 """Of the probability of a single class, where a head says nothing."""
 
-SMALLEST_TRACE = 64
+SMALLEST_TRACE = 64  # two pixels of the smallest map: see _example
 """Pixels along an open axis."""
 
-USUAL_SIZE = (512, 512)
+USUAL_SIZE = (512, 512)  # the crop of the smaller models on ADE20K
 """Traced where neither the options nor the config say how large images are."""
 
 
@@ -100,7 +100,7 @@ def export_segmentor(
     """
     require_packages("export_segmentor")
     options.warn_of_boxes("export_segmentor", "a segmentor")
-    check_output(Path(output))
+    check_output(Path(output))  # now: what follows takes minutes
     sources = read_export_sources("segmentor", config, checkpoint)
     segmentor: Any = build_for_export(sources, BaseSegmentor, scope="mmseg")
     window = _window_of(segmentor)
@@ -113,6 +113,7 @@ def export_segmentor(
     options = options.decided(keeps_ratio=window is None and resizing.keep_ratio)
     size = options.image_size or _usual_size(sources, resizing, window)
     mean, std, blue_first = norm_of(segmentor)
+    # mmseg's heads have it for a single class alone; Mask2Former's have no such field.
     found = getattr(segmentor.decode_head, "threshold", None)
     threshold = USUAL_THRESHOLD if found is None else float(found)
     metadata = ModelMetadata(
@@ -127,6 +128,7 @@ def export_segmentor(
     )
     if window is None and not set(SIDES) <= options.opened:
         warn_of_squeezing(Path(output).name, resizing, size)
+    # What is compared with is mmseg's own computation, in float32.
     model: nn.Module = traceable_scores(segmentor, options, blue_first=blue_first)
     reference: nn.Module = Scores(segmentor, blue_first=blue_first)
     if argmax:
@@ -153,9 +155,10 @@ def _other_route(segmentor: Any, sources: Sources) -> Iterator[None]:
     """Name mmdeploy in the error about a head that is none of this repository's configs."""
     try:
         with warnings.catch_warnings():
-            # mmdet's own, of every Mask2Former.
+            # mmdet's own, of every Mask2Former, whose point generator still calls it the old way.
             warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)
             yield
+    # What a head raises that nobody has tried is of no certain type.
     except (ValueError, RuntimeError, TypeError, AssertionError, AttributeError) as error:
         if isinstance(segmentor.decode_head, KNOWN_HEADS):
             raise
@@ -207,10 +210,13 @@ def resize_fields(
             )
         width, height = resizing.scale
         return {"mode": "exact", "size": [height, width], "filter": "cv2_bilinear"}
+    # mmseg pads images of a test by this alone; its size and size_divisor are for training.
     padding = getattr(segmentor.data_preprocessor, "test_cfg", None) or {}
+    # Smaller images than a window are padded to one, the only size that the file then takes.
     pad_to = padding.get("size") or (window[0] if window is not None and is_fixed else None)
     return {
         "mode": "keep_ratio",
+        # mmcv keeps an image within both, whichever of the two stands first.
         "scale": None if resizing.scale is None else sorted(resizing.scale, reverse=True),
         "filter": "cv2_bilinear",
         "multiple_of": resizing.multiple_of,
@@ -230,11 +236,13 @@ def _usual_size(sources: Sources, resizing: Resizing, window: Window | None) -> 
         return window[0]
     if resizing.scale is not None and not resizing.keep_ratio:
         return resizing.scale[::-1]
+    # What it was trained on: an open size has to be traced at some size.
     crop = sources.settings.model.get("data_preprocessor", {}).get("size")
     return USUAL_SIZE if crop is None else (int(crop[0]), int(crop[1]))
 
 
 def _facts_of_classes(sources: Sources, num_labels: int) -> dict[str, Any]:
+    # Fewer: heads of the original have 150 outputs for Cityscapes' 19 classes too.
     names = names_of(sources, num_labels, fewer=True)
     colours = palette_of(sources, len(names) or num_labels)
     # The same as `internimage segment` gives to outputs without a name.
@@ -255,6 +263,7 @@ def _example(size: tuple[int, int], options: ExportOptions) -> Tensor:
 
 
 def _traced_batch(options: ExportOptions) -> int:
+    # Of one image a trace would be right for one alone, as of any open axis.
     return max(options.batch_size, 2) if "batch" in options.opened else options.batch_size
 
 
@@ -268,11 +277,13 @@ def _checks(size: tuple[int, int], options: ExportOptions) -> list[dict[str, Ten
     height, width = size
     tried = [size]
     if options.opened:
+        # One side smaller, one larger, neither a multiple of the network's 32.
         odd = (
             height - height // 8 + 5 if "height" in options.opened else height,
             width + width // 8 + 3 if "width" in options.opened else width,
         )
         tried.append(odd)
+    # An open batch is tried with other numbers than the traced one.
     batches = [options.batch_size, _traced_batch(options) + ("batch" in options.opened)]
     return [
         {"input": _images(each, batch, seed=seed)}

@@ -42,6 +42,7 @@ class Scores(nn.Module):
         """Return scores (N, C, H, W), float32, of images (N, 3, H, W), red-green-blue."""
         size = images.shape[2:]
         images = images.flip(1) if self.blue_first else images
+        # One for all images: mmseg's heads look at the first alone, for the size to enlarge to.
         metas = [dict(img_shape=size, pad_shape=size, ori_shape=size)]
         return self.segmentor.encode_decode(images, metas).float()
 
@@ -69,6 +70,8 @@ class TracedScores(nn.Module):
         """Return scores (N, C, H, W), float32, of images (N, 3, H, W), red-green-blue."""
         size = images.shape[2:]
         maps = self.features(images.flip(1) if self.blue_first else images)
+        # The function that mmseg's heads enlarge by. Its warning takes sizes as plain integers,
+        # which would fix those that are open.
         return resize(
             self.head(maps).float(),
             size=size,
@@ -130,6 +133,7 @@ class Labels(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return labels (N, H, W) of images (N, 3, H, W): uint8, int32 of more than 256 classes."""
         scores = self.scores(images)
+        # Small types, since labels of a large image are copied to whoever asks.
         if scores.shape[1] == 1:
             return (scores[:, 0].sigmoid() > self.threshold).to(torch.uint8)
         dtype = torch.uint8 if scores.shape[1] <= MAX_INDEXED else torch.int32
@@ -145,12 +149,13 @@ def traceable_scores(segmentor: Any, options: ExportOptions, *, blue_first: bool
         blue_first: whether the model takes blue-green-red.
     """
     segmentor = copy.deepcopy(segmentor)
-    segmentor.auxiliary_head = None
+    segmentor.auxiliary_head = None  # for training alone
     replace_pooling(segmentor)
     head = segmentor.decode_head
     if isinstance(head, Mask2FormerHead):
         replace_mask2former(segmentor)
     if isinstance(head, InternImageMask2FormerHead):
+        # Its head stays whole and in float32, see ScoreMaps.
         return TracedScores(
             _in_precision(Features(segmentor), options),
             ScoreMaps(head),
@@ -158,6 +163,7 @@ def traceable_scores(segmentor: Any, options: ExportOptions, *, blue_first: bool
             blue_first=blue_first,
         )
     if not _has_two_parts(segmentor):
+        # Somebody's own head or segmentor: as one piece, resizing in half included.
         return _in_precision(Scores(segmentor, blue_first=blue_first), options)
     return TracedScores(
         _in_precision(Features(segmentor), options),
@@ -183,4 +189,4 @@ def _in_precision(module: nn.Module, options: ExportOptions) -> nn.Module:
         return module
     from internimage.export.half import to_half
 
-    return to_half(module)
+    return to_half(module)  # float32 comes in and goes out

@@ -57,6 +57,7 @@ def read_export_sources(
         ValueError: the weights are of another kind of model, or the config cannot be read.
     """
     path = None if isinstance(config, Config) else config
+    # The common case has the reader of `internimage detect` and `segment`, which always have both.
     if checkpoint is not None and path is not None:
         return read_sources(kind, checkpoint, path)
     if isinstance(config, Config):
@@ -104,6 +105,7 @@ def resizing_of(sources: Sources) -> Resizing:
         if name == "Resize":
             resizing = dataclasses.replace(resizing, **_resize(step, sources.origin))
         elif name == "ResizeToMultiple" and step.get("interpolation") in (None, "bilinear"):
+            # mmseg's default is 32.
             resizing = dataclasses.replace(resizing, multiple_of=step.get("size_divisor", 32))
         elif name not in PASSIVE:
             raise ValueError(
@@ -115,6 +117,7 @@ def resizing_of(sources: Sources) -> Resizing:
 
 def _resize(step: Mapping[str, Any], origin: str) -> dict[str, Any]:
     scale = step.get("scale")
+    # mmcv's defaults. The runner's filter is that of cv2; Pillow's also smooths where it shrinks.
     plain = step.get("backend", "cv2") == "cv2" and step.get("interpolation", "bilinear")
     if plain != "bilinear":
         raise ValueError(
@@ -125,7 +128,7 @@ def _resize(step: Mapping[str, Any], origin: str) -> dict[str, Any]:
         raise ValueError(f"expected a Resize with scale = (w, h), got {dict(step)} in {origin}")
     return {
         "scale": (int(sides[0]), int(sides[1])),
-        "keep_ratio": bool(step.get("keep_ratio", False)),
+        "keep_ratio": bool(step.get("keep_ratio", False)),  # mmcv's default
     }
 
 
@@ -138,6 +141,7 @@ def norm_of(model: Any) -> tuple[list[float], list[float], bool]:
     Raises:
         ValueError: the preprocessor's numbers are of another number of channels.
     """
+    # mmengine keeps what it has made of its arguments in these private fields alone.
     preprocessor = model.data_preprocessor
     if not getattr(preprocessor, "_enable_normalize", False):
         mean, std = [0.0] * 3, [1.0] * 3
@@ -148,5 +152,6 @@ def norm_of(model: Any) -> tuple[list[float], list[float], bool]:
         raise ValueError(
             f"expected a data preprocessor with mean and std of three channels, got {mean}, {std}"
         )
+    # Pictures are read blue first: a model sees red first where its preprocessor turns them round.
     is_rgb = bool(getattr(preprocessor, "_channel_conversion", False))
     return (mean, std, False) if is_rgb else (mean[::-1], std[::-1], True)

@@ -11,6 +11,7 @@ backend_config = dict(
             input_shapes=dict(
                 input=dict(
                     min_shape=[1, 3, 320, 320],
+                    # COCO's 800 x 1333, padded to multiples of 32; the largest is that upright too.
                     opt_shape=[1, 3, 800, 1344],
                     max_shape=[1, 3, 1344, 1344],
                 )

@@ -4,7 +4,7 @@ Opset 17: the operator as GridSample needs 16, and mmdeploy's nodes are those of
 original had 11, whose only form of the operator is a node for a plugin (``operator = "node"``).
 """
 
-operator = "grid_sample"
+operator = "grid_sample"  # a key of ours, which mmdeploy does not look at
 onnx_config = dict(
     type="onnx",
     export_params=True,
@@ -13,6 +13,6 @@ onnx_config = dict(
     save_file="end2end.onnx",
     input_names=["input"],
     output_names=["output"],
-    input_shape=None,
-    optimize=True,
+    input_shape=None,  # (width, height) in leaves of one size
+    optimize=True,  # as the original; it is for mmdeploy's own tool, and nothing here reads it
 )
