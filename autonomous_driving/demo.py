@@ -86,7 +86,6 @@ def predict(config: Config, args: argparse.Namespace, model: Any) -> Iterator[tu
         ValueError: the data set is empty, or a frame has neither truth nor a checkpoint.
     """
     loader = NamingRunner.build_dataloader(config.test_dataloader)
-    # In the process of the loader's first frame it would be too late: pictures would lie there.
     if args.checkpoint is None:
         _require_truth(loader.dataset, args.limit)
     model.to(args.device).eval()

@@ -116,7 +116,7 @@ def _common_tables() -> Tables:
     tables["sensor"].append(
         {"token": token("sensor", LIDAR), "channel": LIDAR, "modality": "lidar"}
     )
-    # nuScenes' only tokens that are no hashes.
+    # Tokens of visibility are numbers in nuScenes.
     for level, text in enumerate(("v0-40", "v40-60", "v60-80", "v80-100"), start=1):
         tables["visibility"].append({"token": str(level), "level": text, "description": ""})
     return tables

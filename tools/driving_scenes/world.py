@@ -153,7 +153,7 @@ class Scene:
     start: float
     num_frames: int
     epoch: int
-    rate: float = 2.0
+    rate: float = 2.0  # as the key frames of all three data sets
     things: tuple[Thing, ...] = ()
     signals: tuple[Signal, ...] = field(default=())
 
@@ -238,6 +238,7 @@ def city_scene(name: str, *, index: int, num_frames: int, seed: int) -> Scene:
         Thing("hidden", CAR, (uniform(-5, -3), LEFT + 7.5), (4.8, 2.4, 1.8), (6.0, 0.0)),
         Thing("fence", BARRIER, (uniform(-9, -7), LEFT + 1.5), (9.0, 2.0, 2.0)),
     ]
+    # Every 8 m and not quite, a tree on the left; on the right a house at each second place.
     for number, s in enumerate(range(-36, 60, 8)):
         along = s + uniform(-1.5, 1.5)
         # The junction stays open.
@@ -282,6 +283,7 @@ def lane_scene(name: str, *, index: int, num_frames: int, seed: int) -> Scene:
     forward = ("inner", "outer")
     # By frame, numbers of OpenLane-V2's attributes: red turns green, green turns yellow and red.
     lights = (1, 1, 2, 2) if index % 2 == 0 else (2, 3, 1, 1)
+    # no_left_turn and no_right_turn, or go_straight and u_turn.
     signs = (7, 8) if index % 2 == 0 else (4, 9)
     signals = (
         Signal("light inner", (far, -0.5 * LANE), 4.2, 2.4, lights, ("inner",)),

@@ -18,7 +18,7 @@ data_root = "data/driving_scenes/argoverse2"
 train_ann_file = "train_annotations.json"
 val_ann_file = train_ann_file  # what it has learned by heart
 channels = 64
-num_steps = 400
+num_steps = 400  # a good minute of one core
 
 model = dict(
     backbone=dict(out_indices=(0, 1, 2, 3)),

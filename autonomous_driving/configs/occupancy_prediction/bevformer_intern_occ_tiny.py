@@ -20,7 +20,7 @@ val_ann_file = train_ann_file  # what it has learned by heart
 grid_shape = (20, 20, 4)  # voxels of 1.6 m
 grid_range = (-16.0, -16.0, -1.6, 16.0, 16.0, 4.8)  # the road is the top of a layer
 channels = 64
-num_steps = 900
+num_steps = 900  # two minutes of one core
 
 model = dict(
     backbone=dict(out_indices=(0, 1, 2, 3)),

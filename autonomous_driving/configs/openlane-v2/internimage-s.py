@@ -20,7 +20,7 @@ model = dict(
     ),
     neck=dict(in_channels=[80, 160, 320, 640]),
     view=dict(
-        grid=dict(range=bev_range, shape=(100, 200)),
+        grid=dict(range=bev_range, shape=(100, 200)),  # 0.512 m a cell
         num_cameras=7,
         num_layers=3,
         num_pillar_points=4,  # two of the 8 sampling points each

@@ -20,7 +20,7 @@ val_ann_file = "data_dict_subset_A_train.pkl"
 lane_range = (-51.2, -25.6, -2.3, 51.2, 25.6, 1.7)  # metres
 image_size = (96, 128)  # multiples of 32, so that nothing is padded
 channels = 64
-num_steps = 900
+num_steps = 900  # two minutes of one core
 
 decoder = dict(num_layers=2, num_heads=4, num_points=4, feedforward_channels=128, dropout=0.0)
 model = dict(

@@ -25,7 +25,7 @@ model = dict(
         grid=dict(range=(-30.0, -15.0, -1.1, 30.0, 15.0, 1.1), shape=(100, 200)),
         heights=(-1.1, 0.0, 0.5, 1.1),
         in_channels=128,
-        trunk_channels=64,
+        trunk_channels=64,  # ResNet-18's first stage
         out_channels=128,
     ),
     head=dict(type="VectorMapHead", in_channels=128),

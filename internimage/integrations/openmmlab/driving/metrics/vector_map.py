@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 
 # In the order of the challenge's labels, 0-2, which the released weights have as well.
 MAP_CLASSES = ("ped_crossing", "divider", "boundary")
-THRESHOLDS = (0.5, 1.0, 1.5)
+THRESHOLDS = (0.5, 1.0, 1.5)  # metres, VectorMapNet's and the challenge's; HDMapNet has others
 SPACING = 0.3  # metres between the points of a resampled polyline, the challenge's
 
 Array = NDArray[Any]

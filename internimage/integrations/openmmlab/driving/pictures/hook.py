@@ -35,9 +35,9 @@ class DrivingPicturesHook(Hook):
 
     def __init__(
         self,
-        num_frames: int | None = 4,
+        num_frames: int | None = 4,  # a page of the full size takes a second
         out_dir: str | None = None,
-        score_threshold: float = 0.3,
+        score_threshold: float = 0.3,  # mmdet's, where it draws boxes
         animation: AnimationKind | None = None,
     ) -> None:
         if num_frames is not None and num_frames < 1:
