@@ -105,7 +105,7 @@ def _counts_for_all_ranks(ann_file: str) -> list[int]:
         try:
             answer = [read_image_counts(ann_file)]
         except (OSError, ValueError) as error:
-            answer = [error]  # without it the other ranks would wait
+            answer = [error]  # without it the other ranks would wait for the broadcast
     broadcast_object_list(answer)
     if isinstance(answer[0], Exception):
         raise answer[0]

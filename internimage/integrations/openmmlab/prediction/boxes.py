@@ -56,21 +56,24 @@ class Painter:
         if len(instances) == 0:
             return image.copy()
         height, width = image.shape[:2]
+        # 21 pixels at 1920x1080: as large on a screen whatever the image's size.
         text_size = max(LEAST_TEXT, round(math.sqrt(height * width) / 70))
         line = max(1, round(text_size / 8))
         order = instances.scores.argsort().tolist()
         labels = instances.labels.tolist()
+        # As many colours as are needed: of mmdet's random ones the first are always the same.
         palette = get_palette(self._palette, max(labels) + 1)
         colours = [tuple(int(value) for value in palette[label]) for label in labels]
-        rgb = np.ascontiguousarray(image[..., ::-1])
+        rgb = np.ascontiguousarray(image[..., ::-1])  # OpenCV draws on no view that runs backwards
         if "masks" in instances:
-            masks = instances.masks.numpy().astype(np.uint8)
+            masks = instances.masks.numpy().astype(np.uint8)  # (n, H, W)
             for index in order:
                 _blend(rgb, masks[index], colours[index], line)
         picture = Image.fromarray(rgb)
         pen = ImageDraw.Draw(picture)
         for index in order:
             pen.rectangle(_corners(instances.bboxes[index]), outline=colours[index], width=line)
+        # Names last, so that no box's line goes through one.
         for index in order:
             text = f"{self._name(labels[index])} {100 * float(instances.scores[index]):.0f}"
             left, top, _, _ = _corners(instances.bboxes[index])
@@ -91,6 +94,7 @@ def _blend(rgb: np.ndarray, mask: np.ndarray, colour: tuple[int, ...], line: int
     left, top, width, height = cv2.boundingRect(mask)
     if width == 0:
         return
+    # A view of the mask's own rectangle, where mmdet's blends the whole image for each mask.
     part = np.s_[top : top + height, left : left + width]
     inside = mask[part].astype(bool)
     region = rgb[part]
@@ -114,6 +118,7 @@ def _write(
     left = max(0, min(corner[0], picture[0] - width))
     top = corner[1] - height if corner[1] >= height else corner[1]
     pen.rectangle((left, top, left + width, top + height), fill=colour)
+    # About the luma of ITU-R BT.601, 0-255.
     bright = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2] > 140
     ink = (0, 0, 0) if bright else (255, 255, 255)
     pen.text((left + size // 8, top + size // 8), text, fill=ink, font=font)

@@ -83,12 +83,14 @@ class Detector:
             ValueError: the image is of no use to the model, or an answer is not finite.
         """
         found = self._step(image).pred_instances.cpu()
+        # Before the threshold, which NaN never passes: there would be an answer, without objects.
         if not (found.scores.isfinite().all() and found.bboxes.isfinite().all()):
             raise ValueError(
                 "Detector.detect: expected finite boxes and scores, got NaN or infinity: the "
                 "weights hold it, or overflow in their dtype"
             )
         found = found[found.scores >= score_threshold]
+        # Stable: equal scores keep the head's order.
         return found[found.scores.argsort(descending=True, stable=True)[:topk]]
 
     def describe(self, instances: InstanceData) -> list[Detection]:
@@ -111,6 +113,7 @@ class Detector:
                 score=score,
                 mask=None
                 if mask is None
+                # pycocotools packs into bytes, which JSON does not know.
                 else {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")},
             )
             for bbox, label, score, mask in rows
@@ -170,6 +173,7 @@ def build_detector(
 
 def count_classes(model: nn.Module) -> int | None:
     """Return how many classes a detector of mmdet tells apart, None where it does not say."""
+    # Of two stages the head is in roi_head; a cascade has one for each stage, all of one number.
     heads = getattr(getattr(model, "roi_head", model), "bbox_head", None)
     head = heads[0] if isinstance(heads, nn.ModuleList) else heads
     return getattr(head, "num_classes", None)
@@ -187,7 +191,7 @@ def _palette(name: PaletteName | None, sources: Sources, num_classes: int | None
     if name is not None:
         try:
             get_palette(name, num_classes or 1)
-        except AssertionError as error:
+        except AssertionError as error:  # mmdet's, of too few colours
             raise ValueError(
                 f"build_detector: expected a palette with a colour for each of {num_classes} "
                 f"classes, got {name}; random has as many as are needed"

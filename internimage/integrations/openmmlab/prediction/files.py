@@ -73,6 +73,7 @@ def predict_video(predictor: Predictor, task: Task) -> dict[str, Any]:
             for index, frame in enumerate(read_frames(task.source)):
                 answer = predictor.answer(frame)
                 writer.write(answer.picture)
+                # Of a constant rate, as the film that is written here has it.
                 row = {"frame": index, "time": index / facts.fps, **answer.found}
                 lines.write(json.dumps(row, allow_nan=False) + "\n")
                 frames = index + 1
@@ -82,6 +83,7 @@ def predict_video(predictor: Predictor, task: Task) -> dict[str, Any]:
                 f"predict_video: expected a video with frames, got none: {task.source}"
             )
 
+    # The film is named first, the answers last: where they are, both are whole.
     write_atomically(task.answers, write_lines)
     # The count in a header is off by a few frames in some formats, not by a tenth.
     if frames < 0.9 * facts.num_frames - 2:

@@ -44,7 +44,8 @@ LOADERS = ("LoadImageFromFile", "LoadImageFromNDArray", "LoadImageFromWebcam", "
 ANNOTATIONS = ("LoadAnnotations", "CheckSegMap")
 """Transforms (or the ends of their names) that read or check what is to be predicted."""
 
-# The first parts of the keys that a model of a kind has and one of another kind has not.
+# The first parts of the keys that a model of a kind has and one of another kind has not. The last
+# two are of detectors that no config here has.
 _HEADS: dict[Kind, tuple[str, ...]] = {
     "segmentor": ("decode_head.",),
     "detector": ("roi_head.", "rpn_head.", "bbox_head.", "query_head.", "mask_head."),
@@ -77,7 +78,7 @@ class Sources:
         meta = _meta(self.saved)
         of_data_set = meta.get("dataset_meta")
         found = of_data_set.get("palette") if isinstance(of_data_set, Mapping) else None
-        found = meta.get("PALETTE") if found is None else found
+        found = meta.get("PALETTE") if found is None else found  # mmdet 2.x and mmseg 0.x
         if not isinstance(found, (list, tuple)) or not found:
             return None
         return [(int(colour[0]), int(colour[1]), int(colour[2])) for colour in found]
@@ -175,7 +176,9 @@ def make_model(sources: Sources, base: type[nn.Module], *, scope: str) -> nn.Mod
     with warnings.catch_warnings(record=True):
         init_default_scope(settings.get("default_scope") or scope)
         try:
+            # One process has nothing to synchronise, and CPUs have no such layer.
             model = revert_sync_batchnorm(MODELS.build(config))
+        # What a registry, and the parts that it builds, raise about names and values.
         except (KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
@@ -215,6 +218,7 @@ class ModelStep:
             ValueError: the image cannot be resized, or needs more memory than there is.
         """
         try:
+            # A batch of one as a loader would make it, with an img_id as mmdet's own inference.
             batch = pseudo_collate([self._pipeline({"img": image, "img_id": 0})])
             return self._predict(batch)[0]
         except (cv2.error, RuntimeError) as error:
@@ -266,6 +270,7 @@ def names_of(sources: Sources, num_classes: int | None, *, fewer: bool = False) 
     def fits(names: Sequence[str]) -> bool:
         return num_classes in (None, len(names)) or (fewer and len(names) < (num_classes or 0))
 
+    # The checkpoint's before the config's, which may be of other data.
     names = class_names(sources.saved)
     if names is not None:
         if not fits(names):
@@ -298,9 +303,10 @@ def _require_kind(kind: Kind, saved: Mapping[str, Any], origin: str) -> None:
     """Refuse the weights of another kind of model, before its config is even looked for."""
     weights = saved.get("state_dict", saved)
     keys = [str(key).removeprefix("module.") for key in weights] if weights else []
+    # A model of neither kind, or one whose head has other names, is left to the comparison of keys.
     found = {other for other, heads in _HEADS.items() if any(k.startswith(heads) for k in keys)}
     if found and kind not in found:
-        (other,) = found
+        (other,) = found  # there are two kinds
         raise ValueError(
             f"expected the checkpoint of a {kind}, got that of a {other} in {origin}; "
             f"`{COMMANDS[other]}` takes it"
@@ -341,6 +347,7 @@ def _in_memory(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "expected a pipeline that starts with LoadImageFromFile, got "
             f"{[step.get('type') for step in pipeline]}"
         )
+    # Other arguments of the loader are about reading files.
     loader: dict[str, Any] = {"type": "LoadImageFromNDArray"}
     if "to_float32" in pipeline[0]:
         loader["to_float32"] = pipeline[0]["to_float32"]

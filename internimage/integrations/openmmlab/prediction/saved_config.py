@@ -54,6 +54,7 @@ def read_saved_config(text: str, *, origin: str, parts: Collection[str] = PARTS)
             f"read_saved_config: expected in {origin} a config of literals as mmengine writes it, "
             f"got one that cannot be read without running it ({error}); give --config FILE"
         ) from error
+    # Literals may still name what is called: mmengine imports a type with dots in it, and calls it.
     for path, value in _leaves(settings):
         is_type = path.endswith(".type")
         if is_type and not (isinstance(value, str) and _REGISTERED_NAME.fullmatch(value)):
@@ -82,7 +83,7 @@ def _value(node: ast.expr) -> Any:
         return tuple(_value(item) for item in node.elts)
     if isinstance(node, ast.Set):
         return {_value(item) for item in node.elts}
-    if isinstance(node, ast.Dict) and None not in node.keys:
+    if isinstance(node, ast.Dict) and None not in node.keys:  # None is that of {**other}
         keys = [_value(key) for key in node.keys if key is not None]
         return dict(zip(keys, map(_value, node.values), strict=True))
     if isinstance(node, ast.Name) and node.id in _NAMED_FLOATS:

@@ -163,6 +163,7 @@ def build_segmentor(
     # The released heads of Cityscapes have 150 outputs, of which 19 have ever been trained.
     names = names_of(sources, num_labels, fewer=True)
     colours = palette_of(sources, len(names) or num_labels, name=palette)
+    # Augmentation averages scores: they are kept for it.
     if tta:
         model = with_augmentation(model, sources)
     elif isinstance(model, InternImageSegmentor):
@@ -182,6 +183,7 @@ def build_segmentor(
 def count_labels(model: nn.Module) -> int:
     """Return how many labels a segmentor of mmseg may give to a pixel."""
     heads = model.decode_head
+    # Of mmseg's cascades the last head predicts.
     head: Any = heads[-1] if isinstance(heads, nn.ModuleList) else heads
     # A single output is compared with a threshold: what it is not is a label as well.
     return head.out_channels if head.out_channels > 1 else 2

@@ -51,6 +51,7 @@ def read_facts(path: Path) -> VideoFacts:
             width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
             fps=fps,
+            # FFmpeg has a huge negative number where it does not know.
             num_frames=max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))),
         )
     finally:

@@ -39,7 +39,7 @@ __all__ = [
 
 Purpose = Literal["test", "resume", "load_from"]
 
-BACKBONES = ("backbone.", "img_backbone.")  # the second in models of driving
+BACKBONES = ("backbone.", "img_backbone.")  # the second is mmdet3d's
 
 # How many outputs a layer has for k classes, as (a, b) of a * k + b: scores; scores with one for
 # "no object"; boxes of four numbers.

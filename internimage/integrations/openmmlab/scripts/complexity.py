@@ -32,6 +32,7 @@ from internimage.integrations.openmmlab.scripts.model_building import build_mode
 from internimage.integrations.openmmlab.scripts.ranks import replace_sync_batch_norm
 from ops_dcnv3.modules import DCNv3
 
+# Those of forward_dummy in mmdet 2, by which the counts were made.
 NUM_BOXES = 1000
 NUM_MASKS = 100
 """Regions that the heads of an R-CNN look at, in the counts that papers print."""
@@ -214,6 +215,7 @@ def _parts(head: nn.Module, kind: str) -> Iterator[tuple[nn.Module, Callable[...
 
 
 def _regions(extractor: Any, count: int, image: Tensor) -> Tensor:
+    # Pooled already: mmcv's RoIAlign is no layer, and cannot run on tensors without storage.
     size = extractor.roi_layers[0].output_size
     return torch.zeros(count, extractor.out_channels, *size, device=image.device)
 

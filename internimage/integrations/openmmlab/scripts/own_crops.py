@@ -62,6 +62,7 @@ def apply_crop_size(config: Config, given: Collection[str]) -> None:
         )
         if touched or padded == size or cuts not in ({size}, {padded}):
             return
+        # Batches of a size that a base has under this key were forgotten, not meant.
         if padded not in [_pair(value) for value in inherited(Path(config.filename), CROP_SIZE)]:
             return  # of the config's own: a contradiction is told, if it is one
     if size is None:

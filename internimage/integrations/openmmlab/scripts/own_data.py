@@ -117,6 +117,7 @@ def _spread(config: Config, key: str, part: str, write: Any, *, is_given: bool) 
         return  # the data sets were written with it, and the test's may differ on purpose
     for loader in loaders:
         leaves = [leaf for _, leaf in leaf_datasets(config, loader)]
+        # Another key has left one set of several, and the files of the base's are not the user's.
         if len(values) > len(leaves) > 0 and not is_given:
             raise ValueError(
                 f"expected {key} beside the keys for own data that are given, which leave "

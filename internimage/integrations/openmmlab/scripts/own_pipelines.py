@@ -50,6 +50,7 @@ def apply_own_pipelines(
         datasets = [node for loader in loaders for node in _with_pipeline(config.get(loader))]
         # Bases are programs to read and run: only where some data set differs.
         others = [node for node in datasets if _plain(node["pipeline"]) != _plain(own)]
+        # Of an option such as train_pipeline.2.scale=... the data sets have the whole as it was.
         older = [_plain(before[name]), *inherited(path, name)] if others else []
         for node in others:
             if _plain(node["pipeline"]) in older:

@@ -86,6 +86,7 @@ def name_launcher(
     if local_rank is not None:
         environment.setdefault("LOCAL_RANK", str(local_rank))
     if "RANK" in environment and "WORLD_SIZE" in environment:
+        # One rank under torchrun may be told that it is alone.
         if launcher == "none" and environment["WORLD_SIZE"] != "1":
             raise ValueError(
                 f"expected no --launcher none under one that started {environment['WORLD_SIZE']} "

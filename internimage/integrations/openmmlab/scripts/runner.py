@@ -59,6 +59,7 @@ class NamingRunner(Runner):
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         require_images(loader.dataset)
         for dataset in _leaves(loader.dataset):
+            # Once: a loader that is built already comes here a second time.
             if not isinstance(getattr(dataset, "pipeline", None), (NamingPipeline, type(None))):
                 dataset.pipeline = NamingPipeline(dataset.pipeline)
         return loader
@@ -89,7 +90,7 @@ class NamingPipeline:
             return self._transform_frame(data)
         paths = [str(data[name]) for name in PATHS if data.get(name)]
         if paths:
-            _require_whole(paths[0])
+            _require_whole(paths[0])  # masks are no JPEGs: CheckSegMap refuses those
         try:
             return self.pipeline(data)
         except ABOUT_DATA as error:
