@@ -69,7 +69,7 @@ class Runtime:
         Args:
             strongly_typed: take the model's own types; later versions know nothing else.
         """
-        # EXPLICIT_BATCH is not asked for: since 10 there is nothing else.
+        # 11 ignores the flag. EXPLICIT_BATCH is not asked for: since 10 there is nothing else.
         flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return 1 << int(flag) if strongly_typed and flag is not None else 0
 

@@ -22,10 +22,11 @@ from internimage.metadata import Preprocessing
 from internimage.metaformer import SPATIAL_DIM, TEMPORAL_DIM, InternImageMetaFormer
 from internimage.model import InternImage
 
+# Measured: InternImage-T 5e-7, in half 8e-4; InternImage-H with random weights in half 1.9e-3.
 TOLERANCES = {"fp32": 1e-5, "fp16": 2e-3}
 """Largest difference to PyTorch in float32, over the largest logit."""
 
-_SMALLEST_TRACE = 64
+_SMALLEST_TRACE = 64  # twice the stride of the last map
 """Pixels along an open axis: with fewer the last map is one pixel, and a trace takes that for 1."""
 
 _ODD_STEP = 13
@@ -142,7 +143,7 @@ def _input_shapes(
         wanted = batch if "batch" in opened else options.batch_size
         return wanted, chosen["height"], chosen["width"]
 
-    # Sides that differ and that no stride divides: maps are rounded up, height is not width. The
+    # Sides that differ and, but for the projector, that no stride divides: maps are rounded up. The
     # smaller ones may leave a last map of one pixel, which the trace had to avoid.
     larger = {word: side + step * (1 + (word == "width")) for word, side in traced.items()}
     smaller = {word: max(side // 2 // step, 1) * step for word, side in traced.items()}

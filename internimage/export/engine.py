@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_PREFIXES = ("build_engine.py: ", "error: ")
+_PREFIXES = ("build_engine.py: ", "error: ")  # what the script puts before its lines
 
 
 def build_engine(file: Path, root: Path, arguments: Sequence[str] = ()) -> None:

@@ -39,7 +39,7 @@ def simplify(model: Any) -> None:
     from onnxscript import optimizer
 
     with quiet():
-        _share_shapes(model)
+        _share_shapes(model)  # before the optimizer, which merges what has the same inputs alone
         # The usual limits would leave the joint weights of offsets and logits to every run: a
         # Concat and a Transpose in each block.
         optimizer.optimize(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
@@ -68,6 +68,7 @@ def convert(model: Any, opset: int) -> None:
         _slice_instead_of_split(model.graph)
     with quiet():
         version_converter.convert_version(model, opset, fallback=True)
+    # Where the converter gives up, it logs a line, which quiet() drops, and leaves the graph alone.
     got = model.opset_imports.get("")
     if got != opset:
         raise ValueError(

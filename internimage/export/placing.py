@@ -17,7 +17,7 @@ MOST_BYTES_IN_ONE_FILE = 2**31 - 2**24
 _SMALLEST_EXTERNAL = 1024
 """Bytes of a tensor that moves out of the model when the weights do."""
 
-_HASH_BLOCK = 2**24
+_HASH_BLOCK = 2**24  # bytes: the weights are gigabytes
 
 
 def check_output(path: Path) -> None:

@@ -68,7 +68,7 @@ def export_onnx(
         OSError: the file cannot be written.
         ValueError: the model cannot be exported so, or differs by more than ``tolerance``.
     """
-    require_packages("export_onnx")
+    require_packages("export_onnx")  # first: a trace takes minutes
     path = Path(path)
     started = time.monotonic()
     if model.training or (reference is not None and reference.training):
@@ -84,6 +84,7 @@ def export_onnx(
             options=options,
             translations=translations or {},
         )
+        # The metadata would say fp16 of it, and TensorRT build a float32 engine without a word.
         if options.precision == "fp16" and not is_half(graph):
             raise ValueError(
                 "export_onnx: expected a model with weights in half precision (to_half makes one) "

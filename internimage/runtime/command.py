@@ -182,7 +182,7 @@ def _answers(model: AnyModel, options: argparse.Namespace) -> Iterator[dict[str,
     """Yield what the JSON file about each image holds, or why there is none."""
     output: Path | None = options.output
     tasks: Iterable[Task | Path | Failure]
-    if output is None:
+    if output is None:  # nothing is written, and no names can clash
         tasks = find_files(options.images)
     else:
         output.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _answers(model: AnyModel, options: argparse.Namespace) -> Iterator[dict[str,
         source = task.source if isinstance(task, Task) else task
         try:
             _refuse_video(source)
-            if isinstance(model, Classifier):
+            if isinstance(model, Classifier):  # which has nothing to draw
                 yield _classify(model, options.topk or TOPK, task)
             elif isinstance(task, Task):
                 yield predict_image(model, task)

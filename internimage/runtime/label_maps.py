@@ -14,7 +14,7 @@ from internimage.runtime.metadata import Metadata
 from internimage.runtime.resizing import resize_maps
 from internimage.windows import window_spans
 
-VALUES_AT_ONCE = 2**21
+VALUES_AT_ONCE = 2**21  # 8 MiB of float32
 """Scores that are resized together: those of 150 classes of a photo would be gigabytes."""
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from internimage.answers import Detection
 from internimage.colours import Colour
 
+# Both as in the pictures of `internimage detect`.
 OPACITY = 0.45
 """Of a mask over the image, 0-1."""
 

@@ -52,6 +52,7 @@ class Segmentor(Model):
         self.colour_all(int(labels.max()) + 1)
         # Labels have no values between them.
         enlarged = Image.fromarray(labels).resize(prepared.original[::-1], Image.Resampling.NEAREST)
+        # Of over 256 classes a file has int32; 16 bits are what a PNG can hold.
         kind = np.uint8 if labels.dtype == np.uint8 else np.uint16
         return np.asarray(enlarged).astype(kind)
 
