@@ -117,6 +117,8 @@ def can_bus_shift(can_bus: Tensor, grid: BEVGrid) -> Tensor:
     The formula is the original's: L the way in metres, a the yaw less the direction of the way;
     x moves by L sin a and y by L cos a.
     """
+    # Right in a LiDAR's frame, wrong in this one: kept for as long as released models are
+    # evaluated.
     dx, dy = can_bus[:, 0], can_bus[:, 1]
     # Index -2 is the absolute yaw, which the way, in axes of the world, is compared with.
     angle = can_bus[:, -2] - torch.atan2(dy, dx)

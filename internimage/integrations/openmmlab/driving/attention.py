@@ -48,7 +48,8 @@ def gather_seen(seen: Tensor) -> SeenQueries:
     Args:
         seen: (B, N, Q) bool.
     """
-    # At least one row, so that the parameters are used whatever the cameras see.
+    # Rows for the camera that sees most, 9858 of 40000 cells with nuScenes' six: that saves most of
+    # the memory. At least one, so that the parameters are used whatever the cameras see.
     rows = max(int(seen.sum(dim=-1).max()), 1)
     index = torch.argsort((~seen).to(torch.uint8), dim=-1, stable=True)[..., :rows]
     return SeenQueries(index, seen.gather(-1, index))
@@ -129,6 +130,7 @@ class TemporalSelfAttention(nn.Module):
         offsets = self.sampling_offsets(context).view(batch, count, heads, 2, points, 2)
         weights = self.attention_weights(context).view(batch, count, heads, 2, points).softmax(-1)
         value = self.value_proj(slots)
+        # For as long as the released OpenLane-V2 weights are to be evaluated.
         if self.double_value_projection:
             value = self.value_proj(value)
         # Offsets are learned in cells; locations are fractions of the view.
@@ -210,7 +212,8 @@ class PillarAttention(nn.Module):
         # Point p is (group, pillar point) with the pillar point the faster index: the released
         # weights are laid out so.
         offsets = offsets.view(rows, count, heads, levels, points // anchors, anchors, 2)
-        # One softmax over all levels: a pillar far away may live on the coarse one alone.
+        # One softmax over all levels: how large a pillar is in an image decides which level says
+        # most.
         weights = self.attention_weights(query).view(rows, count, heads, levels * points)
         weights = weights.softmax(-1).view(rows, count, heads, levels, points)
         # (L, 2), x before y as in a location.
@@ -356,7 +359,8 @@ def _attend_by_level(
     The reference holds what is sampled at all levels together. For the cells of a full view that
     is gigabytes, and the time goes into getting them.
     """
-    # Weights come behind their softmax, which was over all levels: their parts can be summed.
+    # Weights come behind their softmax, which was over all levels: their parts can be summed. This
+    # can go once mmcv's own reference samples one level at a time.
     levels = zip(
         value.split([height * width for height, width in shapes], dim=1),
         locations.split(1, dim=3),

@@ -81,6 +81,7 @@ class BEVModel(BaseModel):
         # No buffer: it is of the drive that is being tested, not of the weights.
         self._kept: KeptFrame | None = None
         self._has_warned = False
+        # Our own files have none of the names that it looks for, and pass unchanged.
         self.register_load_state_dict_pre_hook(convert_on_load)
 
     def train(self, mode: bool = True) -> BEVModel:
@@ -122,7 +123,7 @@ class BEVModel(BaseModel):
             features = self.extract_features(inputs[:, -1])
             if not self.view.uses_history:
                 bev = self._build_view(features, data_samples, -1, None)
-            elif inputs.shape[1] > 1:
+            elif inputs.shape[1] > 1:  # not of our data sets, whose tests have T = 1
                 history = self._encode_queue(inputs, data_samples)
                 bev = self._build_view(features, data_samples, -1, history)
             else:

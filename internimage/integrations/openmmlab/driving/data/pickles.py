@@ -28,7 +28,8 @@ def _allowed() -> dict[tuple[str, str], Any]:
     for kind in (set, frozenset, bytes, bytearray, complex):
         # The second name is Python 2's, which pickles up to protocol 2 keep.
         allowed["builtins", kind.__name__] = allowed["__builtin__", kind.__name__] = kind
-    # The module got its new name in NumPy 2; a file may come from either.
+    # The module got its new name in NumPy 2; a file may come from either. The first can go with the
+    # last info files that NumPy 1 wrote.
     for module in ("numpy.core", "numpy._core"):
         # Asked of NumPy's own pickling: where the functions lie depends on its version.
         allowed[f"{module}.multiarray", "_reconstruct"] = np.zeros(1).__reduce__()[0]

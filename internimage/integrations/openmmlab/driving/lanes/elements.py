@@ -43,7 +43,7 @@ class _FiniteAssigner(HungarianAssigner):
     def assign(
         self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs: Any
     ) -> AssignResult:
-        # SciPy refuses a cost that is no number.
+        # SciPy refuses a cost that is no number. This can go once mmdet's assigner sees to it.
         finite = {key: value.nan_to_num(1e6) for key, value in pred_instances.items()}
         return super().assign(InstanceData(**finite), gt_instances, **kwargs)
 

@@ -75,7 +75,7 @@ class UpsampleBlock(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        # 32 groups for the original's 128 channels; as many as divide a smaller number.
+        # 32 groups, the original's, or fewer where 32 does not divide the channels.
         self.gn = nn.GroupNorm(math.gcd(32, channels), channels)
         self.relu = nn.ReLU(inplace=True)
         # align_corners as the original was trained, unlike the look-up of the planes.
