@@ -86,7 +86,7 @@ class TemporalSelfAttention(nn.Module):
         _check_heads("TemporalSelfAttention", embed_dims, num_heads)
         self.num_heads, self.num_points = num_heads, num_points
         self.double_value_projection = double_value_projection
-        samples = 2 * num_heads * num_points  # of each of the two slots
+        samples = 2 * num_heads * num_points  # 2: history and the current view
         # 2 C in: history and query beside each other, section 3.4. 2 out a sample: x and y.
         self.sampling_offsets = nn.Linear(2 * embed_dims, 2 * samples)
         self.attention_weights = nn.Linear(2 * embed_dims, samples)

@@ -161,7 +161,7 @@ class BEVFormerView(BaseModule):
         *,
         num_cameras: int = 6,
         num_levels: int = 4,
-        num_layers: int = 6,  # this one, 4 pillar points: section 4.2
+        num_layers: int = 6,  # 6 layers, 4 points: section 4.2
         num_pillar_points: int = 4,
         # For all points of a pillar together, as in BEVFormer's code: two each of four, where the
         # paper says four each.

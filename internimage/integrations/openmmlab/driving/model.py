@@ -116,7 +116,7 @@ class BEVModel(BaseModel):
         """
         if mode == "loss":
             history = self._encode_queue(inputs, data_samples)
-            features = self.extract_features(inputs[:, -1])  # the key frame's, (B, N, C, h, w) each
+            features = self.extract_features(inputs[:, -1])  # the keyframe's, (B, N, C, h, w) each
             bev = self._build_view(features, data_samples, -1, history)
             return self.head.loss(bev, features, data_samples)
         if mode == "predict":

@@ -111,7 +111,7 @@ def encode_elements(
         canvas: the canvas of the model.
         labels_by_length: the classes whose tokens are weighed by the length of edges: boundaries.
     """
-    # (4,): boxes are shares of 200 x 100 cells here, and of 199 x 99 as tokens.
+    # (4,): boxes are in cells, shares times 200 x 100; tokens are indices, times 199 x 99.
     edge = np.tile(np.array(canvas.cells, np.float64), 2)
     targets = []
     for points, label in zip(polylines, labels, strict=True):
