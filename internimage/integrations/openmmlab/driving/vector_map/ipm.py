@@ -112,8 +112,8 @@ class IPMView(BaseModule):
         self,
         grid: BEVGrid | dict[str, Any],
         *,
-        # The released model's; the paper (appendix C.3) has -1, 0, 1 and 2 m. Several, because nobody
-        # says how high the ground is.
+        # The released model's; the paper (appendix C.3) has -1, 0, 1 and 2 m. Several, because
+        # nobody says how high the ground is.
         heights: Sequence[float] = (-1.1, 0.0, 0.5, 1.1),
         in_channels: int = 128,
         num_levels: int = 4,
