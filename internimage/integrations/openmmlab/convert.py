@@ -192,6 +192,7 @@ def _join_ffn(prefix: str, parts: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         "layers.0.0.weight": torch.cat([parts[f"fc1_{i}.weight"] for i in range(count)]),  # (F, D)
         "layers.0.0.bias": torch.cat([parts[f"fc1_{i}.bias"] for i in range(count)]),
+        # (D, F): each part takes its own share of the hidden numbers, and the output is their sum.
         "layers.1.weight": torch.cat([parts[f"fc2_{i}.weight"] for i in range(count)], dim=1),
         "layers.1.bias": parts["fc2_bias"],
     }

@@ -153,6 +153,7 @@ class CBInternImage(BaseModule):
             total = channels_first(maps[i])  # conv_ii, the identity; (N, C * 2^i, ...)
             for j, connection in enumerate(cast(nn.ModuleList, connections)):
                 if j:
+                    # (N, C * 2^i, ...) at the size of stage i + j
                     found = connection(channels_first(maps[i + j]))
                     # The real size: rounding up at each stage, it is no fixed fraction of the stem.
                     total = total + F.interpolate(found, size=total.shape[2:], mode="nearest")

@@ -104,7 +104,7 @@ class ReleasedDinoDecoder(DinoTransformerDecoder):
             # "look forward twice" (section 3.5 of the paper).
             all_boxes.append(logits.sigmoid())
             boxes = all_boxes[-1].detach()
-            states.append(self.norm(query))
+            states.append(self.norm(query))  # one norm for all layers
         return torch.stack(states), torch.stack(all_boxes)
 
 
@@ -122,6 +122,7 @@ class DenoisingQueries(CdnQueryGenerator):
         """Return the noised boxes (2 * groups * targets, 4) as logits."""
         if self.box_noise_scale > 0:
             return super().generate_dn_bbox_query(gt_bboxes, num_groups)
+        # (2 * groups * targets, 4), x1 y1 x2 y2 in 0-1.
         boxes = gt_bboxes.repeat(2 * num_groups, 1).clamp(min=0.0, max=1.0)
         return inverse_sigmoid(bbox_xyxy_to_cxcywh(boxes), eps=INVERSE_SIGMOID_EPS)
 

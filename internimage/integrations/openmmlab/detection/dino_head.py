@@ -91,4 +91,4 @@ def _weigh_classes(targets: tuple, img_meta: dict[str, Any]) -> tuple:
         return targets
     labels, label_weights, *others = targets
     # mmdet's focal loss takes weights of its own shape as they are.
-    return (labels, label_weights[:, None] * img_meta[_CLASS_WEIGHTS], *others)
+    return (labels, label_weights[:, None] * img_meta[_CLASS_WEIGHTS], *others)  # (queries, K)

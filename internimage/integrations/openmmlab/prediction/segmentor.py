@@ -65,6 +65,7 @@ class Segmentor:
         self.model = model
         self.num_labels = num_labels
         self.class_names = tuple(class_names)
+        # The random ones from the place on where the given end: a class keeps its colour.
         self.palette = [*palette, *random_palette(num_labels)[len(palette) :]][:num_labels]
         self.checkpoint = checkpoint
         self.config = config
@@ -92,7 +93,7 @@ class Segmentor:
                 "Segmentor.segment: expected finite scores, got NaN or infinity: the weights hold "
                 "it, or overflow in their dtype"
             )
-        labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
+        labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()  # (H, W), int64
         return labels.astype(np.uint8 if self.num_labels <= MAX_INDEXED else np.uint16)
 
     def describe(self, label_map: np.ndarray) -> list[ClassShare]:

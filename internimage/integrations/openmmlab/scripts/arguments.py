@@ -91,7 +91,7 @@ class _WithDicts(ast.NodeTransformer):
         self.generic_visit(node)
         is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
         if not is_dict or any(keyword.arg is None for keyword in node.keywords):
-            return node
+            return node  # dict(**other) among them: literal_eval refuses what is no literal
         keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
         return ast.Dict(keys, [keyword.value for keyword in node.keywords])
 

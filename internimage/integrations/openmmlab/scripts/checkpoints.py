@@ -71,6 +71,7 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None
     names = meta.get("CLASSES")
     if names is None and isinstance(meta.get("dataset_meta"), Mapping):
+        # As mmdet reads it: early releases of its version 3 wrote the keys in capitals.
         stored = {str(key).lower(): value for key, value in meta["dataset_meta"].items()}
         names = stored.get("classes")
     if isinstance(names, str):

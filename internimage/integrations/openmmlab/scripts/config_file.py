@@ -22,6 +22,7 @@ from internimage.integrations.openmmlab.scripts.own_pipelines import (
 from internimage.script import nearest_hint
 
 RUNNER_KEYS = (
+    # Of Runner.from_cfg.
     "model",
     "work_dir",
     "train_dataloader",
@@ -48,12 +49,14 @@ RUNNER_KEYS = (
     "default_scope",
     "randomness",
     "experiment_name",
+    # What the runner asks its config for besides.
     "model_wrapper_cfg",
     "find_unused_parameters",
     "compile",
     "sync_bn",
     "activation_checkpointing",
     "efficient_conv_bn_eval",
+    # Of these scripts, and of Config itself.
     "tta",
     "tta_model",
     "tta_pipeline",

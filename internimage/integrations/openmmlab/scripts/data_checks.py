@@ -202,6 +202,7 @@ def _is_known(config: Config, leaf: dict[str, Any]) -> bool:
     """
     kind = data_set_class(config, leaf)
     base = data_set_class(config, {"type": own_masks.BASE})
+    # The same function: the type inherits it.
     lists = getattr(kind, "load_data_list", None) is getattr(base, "load_data_list", None)
     steps = [type_name(step) for step in transforms(leaf.get("pipeline"))]
     root = os.path.normpath(leaf.get("data_root") or "")

@@ -56,7 +56,7 @@ class DivergenceHook(Hook):
             self._count = 0
             return
         self._count += 1
-        # The terms say more than their sum.
+        # The terms say more than their sum, which mmengine calls "loss".
         terms = [name for name in bad if name != "loss"] or bad
         if self._count == 1:
             self._text = f"first in iteration {runner.iter + 1} in {', '.join(terms)}"

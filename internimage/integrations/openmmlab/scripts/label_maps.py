@@ -65,6 +65,7 @@ class OverlayHook(Hook):
 
 def _write(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In memory: cv2.imwrite tells of a full disk by a return value at best.
     content = cv2.imencode(".png", picture)[1].tobytes()
     write_atomically(path, lambda file: file.write_bytes(content))
 
@@ -82,7 +83,7 @@ class DumpLabelMaps(DumpResults):
         # int64, as the model has them, would be eight times the file.
         kind = np.uint8 if len(self.dataset_meta["classes"]) <= NUM_LABELS else np.uint16
         for sample in data_samples:
-            labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()
+            labels = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()  # (H, W)
             self.results.append({"img_path": sample["img_path"], "labels": labels.astype(kind)})
 
 

@@ -128,6 +128,7 @@ def release_types(
 def fields_of(config: Config, leaf: dict[str, Any]) -> dict[str, Any]:
     """Return suffixes and ``reduce_zero_label`` of a data set: its own, else those of its type."""
     kind = data_set_class(config, leaf)
+    # mmseg's types have them as defaults of their constructors, and nowhere else.
     parameters = {} if kind is None else inspect.signature(kind).parameters
     defaults = {name: parameters[name].default for name in FIELDS if name in parameters}
     return {**defaults, **{name: leaf[name] for name in FIELDS if name in leaf}}

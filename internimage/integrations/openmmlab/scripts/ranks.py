@@ -75,6 +75,7 @@ def name_launcher(
                     f"expected mpirun's variable {theirs} beside --launcher mpi, got none"
                 )
             environment[name] = environment[theirs]
+        # Some ranks are elsewhere: mpirun does not say where the first one is.
         if environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") != environment["WORLD_SIZE"]:
             if "MASTER_ADDR" not in environment:
                 raise ValueError(

@@ -52,7 +52,7 @@ def _allowed() -> dict[str, Any]:
     allowed: dict[str, Any] = {
         "mmengine.logging.history_buffer.HistoryBuffer": HistoryBuffer,
         "builtins.getattr": _statistic,
-        "__builtin__.getattr": _statistic,
+        "__builtin__.getattr": _statistic,  # torch.save's protocol 2 has the names of Python 2
         "numpy.dtype": np.dtype,
         "numpy.ndarray": np.ndarray,
     }

@@ -89,6 +89,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
     if args.format_only:
         _write_only(config)
     _check_options(config, args.eval_options)
+    # Before --out, whose metric takes no such options.
     for metric in _metrics(config):
         metric.update(args.eval_options)
         if args.gpu_collect:
@@ -222,7 +223,7 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
         hooks["visualization"] = hook
     if scope == "mmseg":
         config.setdefault("visualizer", {}).setdefault("type", "SegLocalVisualizer")
-        config.visualizer.alpha = opacity
+        config.visualizer.alpha = opacity  # mmseg's hook has no such argument
         if folder is not None:
             _register_label_maps()
             hooks["overlay"] = {"type": "OverlayHook", "out_dir": folder, "opacity": opacity}

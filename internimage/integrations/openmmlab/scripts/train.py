@@ -200,7 +200,8 @@ def _choose_start(config: Config, from_work_dir: bool) -> None:
     config.load_from = start
     if seed is None:
         return
-    # The runner takes it up as well, but only once the samplers are made with another one.
+    # The runner takes it up as well, but only once the samplers are made with another one: the rest
+    # of the epoch would have other images.
     given = config.randomness.seed
     if given is not None and given != seed:
         warnings.warn(f"the seed {given} has no effect: {start} goes on with {seed}", stacklevel=2)

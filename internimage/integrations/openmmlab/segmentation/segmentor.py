@@ -183,7 +183,7 @@ class InternImageSegmentor(EncoderDecoder):
         for first in range(0, len(scores), CLASSES_AT_ONCE):
             part = scores[first : first + CLASSES_AT_ONCE]
             part = resize_scores(part, size, align_corners=self.align_corners)
-            value, label = part.max(dim=0, keepdim=True)
+            value, label = part.max(dim=0, keepdim=True)  # (1, Ho, Wo); label within the part
             if best is None or labels is None:
                 best, labels = value, label
                 continue

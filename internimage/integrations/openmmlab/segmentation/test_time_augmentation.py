@@ -51,6 +51,7 @@ class InternImageSegTTA(SegTTAModel):
             for sample, total in zip(merged, sums, strict=True)
         ]
 
+    # mmengine's interface, for whoever has the views' predictions already.
     @torch.no_grad()
     def merge_preds(
         self, data_samples_list: Sequence[Sequence[SegDataSample]]
