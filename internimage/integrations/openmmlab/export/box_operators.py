@@ -141,7 +141,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
             spatial_scale=spatial_scale,
         )
 
-    operators = torch.ops.internimage  # where custom_op has put both
+    operators = torch.ops.internimage
     return {
         operators.keep_scores.default: keep_scores_in_onnx,
         operators.roi_align.default: roi_align_in_onnx,

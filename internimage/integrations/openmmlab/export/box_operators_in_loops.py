@@ -38,7 +38,7 @@ from internimage.integrations.openmmlab.export.box_operators import (
 CHUNK = 64  # 154 MB of rows at 256 channels and a map 336 wide; 1000 boxes would be 2.4 GB
 """Boxes of each image that go through RoIAlign at once."""
 
-_LEAST_AREA = 1e-30  # float32 has it: its least normal number is 1e-38
+_LEAST_AREA = 1e-30
 """In the place of 0, so that boxes without any area overlap nothing: mmcv's 0 / 0 is no overlap."""
 
 
@@ -174,7 +174,7 @@ def _overlap(op: Any, boxes: Any, iou_threshold: float) -> Any:
     """Return whether two boxes of a group overlap by more than the threshold, (B, S, S)."""
     first = [op.Gather(boxes, ints(op, side), axis=2) for side in range(4)]  # (B, S, 1)
     second = [op.Transpose(side, perm=[0, 2, 1]) for side in first]  # (B, 1, S)
-    nothing = floats(op, 0.0)  # what boxes apart have in common, whose difference is negative
+    nothing = floats(op, 0.0)  # the difference is negative where boxes are apart
     sides = [
         op.Max(
             op.Sub(op.Min(first[axis + 2], second[axis + 2]), op.Max(first[axis], second[axis])),

@@ -51,7 +51,7 @@ def decode_boxes(
 
 def borders(image_size: Tensor) -> Tensor:
     """Return each image's largest right, bottom, right and bottom (N, 4), pixels, float32."""
-    return image_size.flip(1).repeat(1, 2).float()
+    return image_size.flip(1).repeat(1, 2).float()  # from height and width
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

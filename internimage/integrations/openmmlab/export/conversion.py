@@ -173,7 +173,7 @@ def _build_predictor(request: ConversionRequest, configs: Path) -> _Predictor:
 def _draw(predictor: Any, tried: Tried) -> np.ndarray:
     """Return the picture (H, W, 3), uint8, blue-green-red, of what a model found."""
     if "pred_sem_seg" in tried.sample:
-        labels = tried.sample.pred_sem_seg.data.squeeze(0).numpy()  # (H, W)
+        labels = tried.sample.pred_sem_seg.data.squeeze(0).numpy()
         return predictor.draw(tried.pixels, labels.astype(np.uint8))
     found = tried.sample.pred_instances
     found = found[found.scores >= SCORE_THRESHOLD]
@@ -203,7 +203,7 @@ def _write_graph(task: Any, model: Any, image: Path, deploy: DeployConfig, file:
     data, inputs = task.create_input(
         pixels, deploy.input_size, data_preprocessor=model.data_preprocessor
     )
-    # All three change the model in place, behind the predictions of the whole one.
+    # All three change the model in place: PyTorch's answers have been taken before.
     repeat_masks_by_class(model)
     replace_pooling(model)  # mmdeploy's own is exact where the sides divide, and fails below that
     if deploy.is_half:

@@ -106,7 +106,8 @@ def own_operators(form: Form, opset: int) -> Iterator[None]:
     torch.onnx.register_custom_op_symbolic("aten::mT", _swap_last_axes, 9)
     wrapper = vars(importlib.import_module("mmdeploy.backend.onnxruntime.wrapper"))
     find_library = wrapper["get_ops_path"]
-    # mmdeploy's wrapper loads one library of operators: ours in the place of its own.
+    # mmdeploy's wrapper loads one library of operators: ours in the place of its own. Below opset
+    # 16 DINO and Mask2Former would need both: their attention is mmdeploy::grid_sampler there.
     if form == "node":
         wrapper["get_ops_path"] = lambda: str(library_path())
     try:

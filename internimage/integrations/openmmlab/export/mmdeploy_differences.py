@@ -58,5 +58,5 @@ def _pairs(
         best = int(overlaps[index].argmax())
         if overlaps[index, best] >= LEAST_IOU:
             pairs.append((index, best))
-            overlaps[:, best] = 0.0  # taken
+            overlaps[:, best] = 0.0
     return pairs

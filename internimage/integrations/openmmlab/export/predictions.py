@@ -76,6 +76,7 @@ class Predictions(nn.Module):
 
 def _sample(images: Tensor, size: list[int]) -> DetDataSample:
     padded = tuple(images.shape[2:])
+    # As if the image had been given at this size: whatever mmdet undoes, it undoes nothing.
     return DetDataSample(
         metainfo={
             "img_shape": tuple(size),

@@ -72,7 +72,7 @@ class ExportableRCNN(nn.Module):
         features = self.pyramid(images)
         boxes, objectness = self.proposals(features, image_size)
         of_stages: list[Tensor] = []
-        deltas = boxes  # for the type checker: there is a stage
+        deltas = boxes  # for the type checker: there is at least one stage
         stages = cast(list[BoxStage], list(self.stages))
         for index, stage in enumerate(stages):
             logits, deltas = stage(features, boxes)

@@ -152,6 +152,7 @@ def traceable_scores(segmentor: Any, options: ExportOptions, *, blue_first: bool
     segmentor.auxiliary_head = None  # for training alone
     replace_pooling(segmentor)
     head = segmentor.decode_head
+    # mmseg's own Mask2Former as well, which then goes on as a head that is not known.
     if isinstance(head, Mask2FormerHead):
         replace_mask2former(segmentor)
     if isinstance(head, InternImageMask2FormerHead):

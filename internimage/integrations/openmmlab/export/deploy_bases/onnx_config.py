@@ -7,6 +7,8 @@ original had 11, whose only form of the operator is a node for a plugin (``opera
 operator = "grid_sample"  # a key of ours, which mmdeploy does not look at
 onnx_config = dict(
     type="onnx",
+    # The next two and optimize are as the original has them, for mmdeploy's own tool; nothing here
+    # reads them.
     export_params=True,
     keep_initializers_as_inputs=False,
     opset_version=17,
@@ -14,5 +16,5 @@ onnx_config = dict(
     input_names=["input"],
     output_names=["output"],
     input_shape=None,  # (width, height) in leaves of one size
-    optimize=True,  # as the original; it is for mmdeploy's own tool, and nothing here reads it
+    optimize=True,
 )
