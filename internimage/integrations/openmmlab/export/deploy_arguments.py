@@ -113,7 +113,7 @@ def parse_deploy(
     """
     parser = build_parser(name)
     typed = sys.argv[1:] if arguments is None else arguments
-    # The number of files tells the routes apart, which argparse cannot have: all but the first are
+    # Two files or four, as the route has it, which argparse cannot say: all but the first are among
     # what it does not know.
     args, rest = parser.parse_known_args([parser._as_registered(text) for text in typed])
     unknown = [text for text in rest if text.startswith("-")]  # what is left of rest are files

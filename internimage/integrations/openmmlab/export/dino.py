@@ -172,7 +172,7 @@ class ExportableDINO(nn.Module):
         start = torch.cat([_start_boxes(mask, level) for level, mask in enumerate(masks)], dim=1)
         is_inside = ((start > EDGE) & (start < 1 - EDGE)).all(dim=2) & ~is_padding
         # Logits, infinite where nothing is to be proposed. As in mmdet such places stay in the
-        # choice: with a memory of 0 they all score alike, and are taken where others are too few.
+        # choice: with a memory of 0 they all score alike, and may be among the best.
         start = torch.log(start / (1 - start)).masked_fill(~is_inside[..., None], float("inf"))
         memory = memory.masked_fill(~is_inside[..., None], 0.0)
         memory = self.memory_trans_norm(self.memory_trans_fc(memory))

@@ -105,7 +105,7 @@ def resizing_of(sources: Sources) -> Resizing:
         if name == "Resize":
             resizing = dataclasses.replace(resizing, **_resize(step, sources.origin))
         elif name == "ResizeToMultiple" and step.get("interpolation") in (None, "bilinear"):
-            # mmseg's default is 32.
+            # 32 is mmseg's default; without an interpolation it takes the bilinear one too.
             resizing = dataclasses.replace(resizing, multiple_of=step.get("size_divisor", 32))
         elif name not in PASSIVE:
             raise ValueError(
