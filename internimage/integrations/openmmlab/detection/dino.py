@@ -41,7 +41,8 @@ class ReleasedDinoDecoder(DinoTransformerDecoder):
     def _init_layers(self) -> None:
         super()._init_layers()
         # Each of the four coordinates is encoded in D / 2 numbers. Takes the place of the parent's,
-        # which has 4D inputs in the distribution of today and 2D in mmdet 3.3.
+        # which has 4D inputs in today's distribution and 2D in mmdet 3.3; this can go when all
+        # versions in use have 2D.
         self.ref_point_head = MLP(2 * self.embed_dims, self.embed_dims, self.embed_dims, 2)
 
     def forward(

@@ -31,6 +31,7 @@ LEAST_TEXT = 11
 """Height of the letters in a small image, pixels."""
 
 
+# mmdet's own can take its place when it draws on arrays, without a figure a frame.
 class Painter:
     """Draws boxes, masks, names and scores.
 

@@ -53,6 +53,7 @@ def run_script(
         script: All of its work. What it builds is out of use when it returns.
         hint: What follows the line about a mistake or a stop.
     """
+    # Each line can go when its library no longer says it.
     # mmdet says so at every start: its metric of this name is one of several, and not used here.
     warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
     # mmseg advises at every start against its own default of a loss.

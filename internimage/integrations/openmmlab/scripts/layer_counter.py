@@ -77,6 +77,7 @@ class SizesAreNumbers(TorchDispatchMode):
     goes along where it meets those without storage.
     """
 
+    # It can go when that decoder takes the sizes as numbers.
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

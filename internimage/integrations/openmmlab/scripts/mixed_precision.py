@@ -32,7 +32,8 @@ class HostAmpOptimWrapper(OptimWrapper):
         def compute(*args: Any, **kwargs: Any) -> Any:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 maps = forward(*args, **kwargs)
-            # Outside of autocast, so that the heads' own layers compute in float32 as well.
+            # Outside of autocast, so that the heads' own layers compute in float32 as well. Once
+            # mmcv's operators take bfloat16 on CPUs, autocast can surround the whole model.
             return tree_map(torch.Tensor.float, maps)
 
         # On the object, where a call of the module looks before its class; deleting uncovers that.

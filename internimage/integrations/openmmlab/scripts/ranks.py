@@ -43,6 +43,7 @@ class HostDistributedDataParallel(MMDistributedDataParallel):
     def __init__(
         self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any
     ) -> None:
+        # The class can go when the runner gives device_ids to ranks with a GPU alone.
         super().__init__(module=module, **kwargs)
 
 

@@ -35,7 +35,8 @@ class WholeFileBackend(LocalBackend):
     be left.
     """
 
-    # Of all instances: mmengine makes one for every call.
+    # Of all instances: mmengine makes one for every call. The list can go when CheckpointHook
+    # removes what is too much after it has written.
     _to_remove: ClassVar[list[Path]] = []
 
     def put(self, obj: bytes, filepath: str | Path) -> None:

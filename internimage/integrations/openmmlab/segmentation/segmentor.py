@@ -100,7 +100,7 @@ class InternImageSegmentor(EncoderDecoder):
             batch_img_metas: of each image; its sizes in them are replaced by those of ``inputs``.
         """
         # mmseg writes a window's size into the first image's metadata, and leaves pad_shape at the
-        # whole image's: Mask2Former would enlarge a window's scores to that.
+        # whole image's (1.4): Mask2Former would enlarge a window's scores to that.
         size = inputs.shape[2:]
         metas = [dict(meta, img_shape=size, pad_shape=size) for meta in batch_img_metas]
         return self.decode_head.predict(self.extract_feat(inputs), metas, self.test_cfg)

@@ -66,7 +66,7 @@ class CheckSegMap(BaseTransform):
         labels = results["gt_seg_map"]
         height, width = results["ori_shape"][:2]
         if labels.ndim < 2 and labels.size == height * width and 1 in (height, width):
-            # mmseg's loader drops sides of one pixel.
+            # mmseg's loader (1.4) drops sides of one pixel, by squeeze().
             labels = results["gt_seg_map"] = labels.reshape(height, width)
         if labels.ndim != 2:
             shape = " x ".join(map(str, labels.shape))
