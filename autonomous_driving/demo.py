@@ -120,6 +120,7 @@ def draw(args: argparse.Namespace) -> None:
     check_data(config, TEST)
     # Before anything is built: the names of mmdet's parts are looked up in its scope.
     init_default_scope(config.get("default_scope", "mmdet"))
+    # Without a checkpoint it is there for the range of its view alone.
     model = build_model(config.model)
     if args.checkpoint is not None:
         load_all_weights(model, read_checkpoint(args.checkpoint), args.checkpoint)

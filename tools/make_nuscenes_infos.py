@@ -96,6 +96,7 @@ def write_infos(
     folder = out or root
     folder.mkdir(parents=True, exist_ok=True)
     for split, infos in contents.items():
+        # As BEVFormer's files have it; the reader here looks at `infos` alone.
         metadata = {"version": version}
         write_pickle(
             folder / f"occ_infos_temporal_{split}.pkl", {"infos": infos, "metadata": metadata}

@@ -155,6 +155,7 @@ def read_motions(folder: Path, scene: str) -> Callable[[int], list[float]] | Non
         raise ValueError(
             f"expected messages with utime, {', '.join(keys)} in {path}, got {error!r}"
         ) from error
+    # Looked up by bisection, which out of order finds anything.
     if not times or any(len(row) != 9 for row in values) or times != sorted(times):
         raise ValueError(f"expected messages of 3 x 3 numbers in the order of time in {path}")
     # A copy each time: the caller may change it.

@@ -213,6 +213,7 @@ def _polylines(
         words = [_count(number, name) for number, name in counts if number]
         return Drawing(summary=", ".join(words) or "nothing", lines=tuple(lines))
 
+    # All three, present or not: legends of an animation stay the same.
     keys: tuple[Key, ...] = tuple(
         (name, colour, "line") for name, colour in zip(MAP, MAP_COLOURS, strict=True)
     )

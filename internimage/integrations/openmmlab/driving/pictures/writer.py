@@ -114,7 +114,7 @@ def write_animation(path: Path, pages: Sequence[Path]) -> None:
     # Read back from the files: the pages of a whole evaluation would be gigabytes.
     arrays = [np.asarray(Image.open(page).convert("RGB")) for page in pages]
     height, width = max(len(array) for array in arrays), arrays[0].shape[1]
-    scale = GIF_SCALE if path.suffix == ".gif" else 1
+    scale = GIF_SCALE if path.suffix == ".gif" else 1  # a PNG holds the very pages
     images = [
         Image.fromarray(
             # Legends differ in rows. A page's lowest row is blank, and what repeats it too.
@@ -131,7 +131,7 @@ def write_animation(path: Path, pages: Sequence[Path]) -> None:
             save_all=True,
             append_images=images[1:],
             duration=round(1000 * SECONDS),
-            loop=0,
+            loop=0,  # for ever
         ),
     )
 
