@@ -55,9 +55,9 @@ def convert(tmp_path_factory: pytest.TempPathFactory, photo: Path) -> Callable[.
     The checkpoint does not say what its classes are called.
     """
 
-    def run(kind: str, deploy_config: Path, *flags: str, capture: Any) -> Converted:
+    def run(kind: str, deploy_config: Path, *flags: str, capture: Any, **changes: Any) -> Converted:
         folder = tmp_path_factory.mktemp(kind)
-        config, checkpoint = save_detector(folder, kind)
+        config, checkpoint = save_detector(folder, kind, **changes)
         saved = torch.load(checkpoint, weights_only=True)
         torch.save({"state_dict": saved["state_dict"]}, checkpoint)
         arguments = [str(path) for path in (deploy_config, config, checkpoint, photo)]
@@ -73,7 +73,10 @@ def convert(tmp_path_factory: pytest.TempPathFactory, photo: Path) -> Callable[.
 def test_a_dino_is_converted_exactly_and_all_files_are_there(
     convert: Any, photo: Path, capsys: pytest.CaptureFixture[str]
 ):
-    config, checkpoint, folder, said = convert("dino", BOXES, "--dump-info", capture=capsys)
+    # More queries than detections: mmdeploy itself takes the one for the other.
+    config, checkpoint, folder, said = convert(
+        "dino", BOXES, "--dump-info", capture=capsys, model__num_queries=30
+    )
     names = {"end2end.onnx", "deploy.json", "pipeline.json", "detail.json"}
     pictures = {"output_onnxruntime.jpg", "output_pytorch.jpg"}
     assert {path.name for path in folder.iterdir()} == names | pictures
@@ -85,16 +88,23 @@ def test_a_dino_is_converted_exactly_and_all_files_are_there(
     graph = onnx.load(str(folder / "end2end.onnx")).graph
     assert {node.domain for node in graph.node} == {""}
     image = cv2.imread(str(photo))
+    # A batch, of which every image has boxes of its own.
+    images = [image, image[::-1].copy(), image[:, ::-1].copy()]
     detector = build_detector(checkpoint, config)
-    expected = detector.detect(image, score_threshold=0.0)
     given = detector.model.data_preprocessor(
-        {"inputs": [torch.from_numpy(image).permute(2, 0, 1)], "data_samples": [DetDataSample()]}
+        {
+            "inputs": [torch.from_numpy(each).permute(2, 0, 1) for each in images],
+            "data_samples": [DetDataSample() for _ in images],
+        }
     )
     session = onnxruntime.InferenceSession(folder / "end2end.onnx")
     dets, labels = session.run(None, {"input": given["inputs"].numpy()})
-    np.testing.assert_allclose(dets[0, :, 4], expected.scores, atol=1e-5)
-    np.testing.assert_allclose(dets[0, :, :4], expected.bboxes, atol=1e-2)
-    np.testing.assert_array_equal(labels[0], expected.labels)
+    for index, each in enumerate(images):
+        expected = detector.detect(each, score_threshold=0.0)
+        assert len(expected) == 10
+        np.testing.assert_allclose(dets[index, :, 4], expected.scores, atol=1e-5)
+        np.testing.assert_allclose(dets[index, :, :4], expected.bboxes, atol=1e-2)
+        np.testing.assert_array_equal(labels[index], expected.labels)
     assert "are the same; their boxes differ by up to" in said
 
 

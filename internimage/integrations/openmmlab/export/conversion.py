@@ -83,6 +83,9 @@ def convert(request: ConversionRequest, configs: Path) -> None:
     request.work_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(sys.stderr):
         import_mmdeploy()
+        if task == "detection":
+            # Behind import_mmdeploy: it imports mmdeploy itself, and registers with it.
+            import internimage.integrations.openmmlab.export.mmdeploy_dino  # noqa: F401
     with converting(deploy, request.log_level):
         pictures = _convert_and_try(request, deploy, settings, configs)
     finish(request, deploy, pictures, configs.parent.parent)
