@@ -94,8 +94,17 @@ def build_engine(runtime: Runtime, options: BuildOptions) -> BuildReport:
     # the process.
     text = read_property(options.model, KEY)
     metadata = None if text is None else parse_metadata(text, origin=str(options.model))
-    if options.plugin is not None:
-        runtime.load_plugin(options.plugin)
+    plugin = options.plugin
+    # Of our own exports the metadata say which nodes there are; others are taken at their word.
+    if plugin is not None and metadata is not None and metadata.operator != "node":
+        warnings.warn(
+            f"--plugin has no effect on {options.model}, which was exported with --operator "
+            f"{metadata.operator}: the engine needs no plugin",
+            stacklevel=2,
+        )
+        plugin = None
+    if plugin is not None:
+        runtime.load_plugin(plugin)
     logger = runtime.make_logger()
     builder = make_builder(runtime, logger)
     network, parser = parse_model(runtime, builder, logger, options, metadata)
@@ -120,7 +129,7 @@ def build_engine(runtime: Runtime, options: BuildOptions) -> BuildReport:
         typing="fp16" if options.fp16 else "strong",
         tf32=options.tf32,
         profiles=tuple(map(str, profiles)),
-        needs_plugin=options.plugin is not None,
+        needs_plugin=plugin is not None,
         metadata=text,
     )
     write_engine(options.output, plan, facts)

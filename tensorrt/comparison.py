@@ -3,7 +3,7 @@
 Maps and logits are compared number by number. Detections are not: two of nearly equal scores may
 stand in another order, and one at the edge of a threshold may be missing. They are paired.
 
-Shape legend: N images, K detections of an image.
+Shape legend: N images, K detections of an image, h w pixels of a mask within its box.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ class Comparison:
 
     Args:
         tolerance: largest difference, over the largest value of the output; of boxes over the
-            longest side of the input, of scores as they are.
-        longest_side: of the input, pixels.
+            longest side of the input, of scores as they are, of masks the mean of their pixels.
     """
 
     tolerance: float
-    longest_side: int
     largest: dict[str, float] = field(default_factory=dict)
     detections: int = 0
     others: int = 0
 
-    def add(self, actual: Arrays, expected: Arrays) -> None:
+    def add(self, actual: Arrays, expected: Arrays, *, longest_side: int) -> None:
         """Take the outputs of one run.
+
+        Args:
+            actual: of the engine, by name.
+            expected: of the other runtime.
+            longest_side: of the run's input, pixels.
 
         Raises:
             ValueError: they have other names or shapes.
@@ -55,6 +58,7 @@ class Comparison:
                 self._add_detections(
                     {name: array[image] for name, array in actual.items()},
                     {name: array[image] for name, array in expected.items()},
+                    longest_side,
                 )
             return
         for name, array in expected.items():
@@ -64,30 +68,27 @@ class Comparison:
             difference = float(np.abs(ours - theirs).max(initial=0.0)) / largest
             self._note(name, difference)
 
-    def _add_detections(self, actual: Arrays, expected: Arrays) -> None:
-        """Pair the detections (K, 5) of one image: of one class, nearest boxes and scores."""
+    def _add_detections(self, actual: Arrays, expected: Arrays, longest_side: int) -> None:
+        """Pair the detections of one image: of one class, nearest boxes, scores and masks."""
         free = np.flatnonzero(actual["labels"] >= 0).tolist()
         wanted = np.flatnonzero(expected["labels"] >= 0).tolist()
         self.detections += max(len(free), len(wanted))
         self.others += max(len(free) - len(wanted), 0)
         # The best first, as the file has them: each takes the nearest that is left.
         for index in wanted:
-            box, score = np.split(expected["dets"][index].astype(np.float64), [4])
             candidates = []
             for other in free:
                 if actual["labels"][other] == expected["labels"][index]:
-                    their_box, their_score = np.split(actual["dets"][other].astype(np.float64), [4])
-                    in_box = float(np.abs(their_box - box).max()) / self.longest_side
-                    in_score = float(np.abs(their_score - score).max())
-                    candidates.append((max(in_box, in_score), in_box, in_score, other))
+                    apart = _apart(actual, other, expected, index, longest_side)
+                    candidates.append((max(apart.values()), other, apart))
+            nearest, other, apart = min(candidates, default=(float("inf"), -1, {}))
             # Not `>`, which NaN would pass.
-            if not candidates or not min(candidates)[0] <= self.tolerance:
+            if not nearest <= self.tolerance:
                 self.others += 1
                 continue
-            _, in_box, in_score, other = min(candidates)
             free.remove(other)
-            self._note("boxes", in_box)
-            self._note("scores", in_score)
+            for name, difference in apart.items():
+                self._note(name, difference)
 
     def _note(self, name: str, difference: float) -> None:
         """Keep the larger one; NaN is larger than all."""
@@ -124,3 +125,29 @@ class Comparison:
                 f"expected {1 - SHARE_OF_OTHERS:.0%} of the detections to be the same, got "
                 f"{self.detections - self.others} of {self.detections}"
             )
+
+
+def _apart(
+    actual: Arrays, other: int, expected: Arrays, index: int, longest_side: int
+) -> dict[str, float]:
+    """Return how far two detections of one image are apart: box, score, and mask if there is one.
+
+    Args:
+        actual: ``dets`` (K, 5), ``labels`` (K,), perhaps ``masks`` (K, h, w).
+        other: which of these.
+        expected: the same of the other runtime.
+        index: which of those.
+        longest_side: of the input, pixels.
+    """
+    differences = {
+        name: np.abs(actual[name][other].astype(np.float64) - expected[name][index])
+        for name in ("dets", "masks")
+        if name in expected
+    }
+    box, score = np.split(differences["dets"], [4])
+    apart = {"boxes": float(box.max()) / longest_side, "scores": float(score.max())}
+    # The mean: a box that is moved within the tolerance moves an edge in the mask, where a single
+    # pixel changes by much more.
+    if "masks" in differences:
+        apart["masks"] = float(differences["masks"].mean())
+    return apart

@@ -14,8 +14,10 @@ engine; no PyTorch. A mistake is one line and exit code 2.
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -49,9 +51,7 @@ def build_parser() -> Parser:
     add_answer_arguments(parser)
     parser.add_argument("--plugin", type=Path, metavar="LIB.so", help="as it was built with")
     parser.add_argument("--benchmark", action="store_true", help="print a row of the FPS table")
-    parser.add_argument(
-        "--iterations", type=positive, default=ITERATIONS, help=f"default {ITERATIONS}"
-    )
+    parser.add_argument("--iterations", type=positive, help=f"of --benchmark, default {ITERATIONS}")
     parser.add_argument(
         "--check",
         type=Path,
@@ -64,6 +64,20 @@ def build_parser() -> Parser:
         help=f"of --check, over the largest value (default {WHOLE:g}, TF32 and half {SHORT:g})",
     )
     return parser
+
+
+def warn_of_idle_flags(parsed: argparse.Namespace) -> None:
+    """Say which flags have no effect, for want of the one that they belong to."""
+    answers = {"output": None, "json": False, "topk": None, "score_threshold": None}
+    for owner, has_owner, defaults in (
+        ("IMAGE...", parsed.images, answers),
+        ("--benchmark", parsed.benchmark, {"iterations": None}),
+        ("--check", parsed.check, {"tolerance": None}),
+    ):
+        idle = [name for name, default in defaults.items() if getattr(parsed, name) != default]
+        if idle and not has_owner:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+            warnings.warn(f"{flags} has no effect without {owner}", stacklevel=2)
 
 
 def load(path: Path, facts: EngineFacts, plugin: Path | None) -> Engine:
@@ -83,16 +97,19 @@ def load(path: Path, facts: EngineFacts, plugin: Path | None) -> Engine:
             f"expected {facts.runtime} {facts.version}, which has built {path}, got "
             f"{runtime.module.__version__}: build it again here"
         )
+    if plugin is not None and not facts.needs_plugin:
+        warnings.warn(f"--plugin has no effect on {path}, which needs none", stacklevel=2)
+        plugin = None
     cuda = open_cuda()
     if plugin is not None:
         runtime.load_plugin(plugin)
     return Engine(runtime, path, cuda)
 
 
-def print_benchmark(
+def benchmark(
     engine: Engine, facts: EngineFacts, metadata: Metadata | None, iterations: int
-) -> None:
-    """Print a table with one row: the usual size of the engine's profile."""
+) -> str:
+    """Return a table with one row: the usual size of the engine's profile."""
     shapes = {name: engine.profile(name).usual for name in engine.inputs}
     inputs = random_inputs(shapes, engine.dtypes)
     precision = metadata.precision if metadata is not None else "?"
@@ -109,7 +126,7 @@ def print_benchmark(
         types=types,
         device=engine.cuda.device_name(),
     )
-    print(table([cells]))
+    return table([cells])
 
 
 def compared(run: Run, model: Path, metadata: Metadata, comparison: Comparison) -> Run:
@@ -125,7 +142,7 @@ def compared(run: Run, model: Path, metadata: Metadata, comparison: Comparison) 
 
     def both(inputs: Arrays) -> Arrays:
         found = run(inputs)
-        comparison.add(found, reference(inputs))
+        comparison.add(found, reference(inputs), longest_side=max(inputs["input"].shape[2:]))
         return found
 
     return both
@@ -149,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError("expected IMAGE..., --benchmark or --check X.onnx, got none of them")
         if parsed.tolerance is not None and not parsed.tolerance > 0:
             raise ValueError(f"expected --tolerance > 0, got {parsed.tolerance:g}")
+        warn_of_idle_flags(parsed)
         facts = read_facts(parsed.engine)
         metadata = (
             None
@@ -162,14 +180,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         engine = load(parsed.engine, facts, parsed.plugin)
         shapes = {name: engine.profile(name).usual for name in engine.inputs}
+        # With --json standard output is one JSON text.
+        notes = sys.stderr if parsed.json else sys.stdout
         if parsed.benchmark:
-            print_benchmark(engine, facts, metadata, parsed.iterations)
+            print(benchmark(engine, facts, metadata, parsed.iterations or ITERATIONS), file=notes)
         if metadata is None or not (parsed.images or parsed.check):
             return
         run: Run = lambda inputs: engine.run(with_unknown(inputs, shapes))  # noqa: E731
         comparison = Comparison(
-            tolerance_of(facts, metadata) if parsed.tolerance is None else parsed.tolerance,
-            max(shapes[engine.inputs[0]][2:]),
+            tolerance_of(facts, metadata) if parsed.tolerance is None else parsed.tolerance
         )
         if parsed.check:
             run = compared(run, parsed.check, metadata, comparison)
@@ -179,8 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             run(random_inputs(shapes, engine.dtypes))
         if parsed.check:
-            # Standard output is one JSON text with --json.
-            print("\n".join(comparison.lines), file=sys.stderr if parsed.json else sys.stdout)
+            print("\n".join(comparison.lines), file=notes)
             comparison.check()
 
     advice = "an engine with a smaller profile needs less"

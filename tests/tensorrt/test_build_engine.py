@@ -272,6 +272,24 @@ def test_a_model_with_plugin_nodes_names_the_way_to_build_the_plugin(tmp_path: P
         building.build_engine(Runtime("tensorrt", module_of()), options)
 
 
+def test_only_an_engine_of_plugin_nodes_asks_for_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    loaded: list[Path] = []
+    monkeypatch.setattr(Runtime, "load_plugin", lambda self, path: loaded.append(path))
+    runtime, library = Runtime("tensorrt", module_of()), tmp_path / "plugin.so"
+    options = options_of(tmp_path, plugin=library)
+    with pytest.warns(UserWarning, match="--plugin has no effect on .*--operator grid_sample"):
+        building.build_engine(runtime, options)
+    assert not loaded
+    assert not read_facts(options.output).needs_plugin
+    for metadata in (metadata_text(operator="node"), None):
+        save_classifier(options.model, batch=1, metadata=metadata)
+        building.build_engine(runtime, options)
+        assert loaded.pop() == library
+        assert read_facts(options.output).needs_plugin
+
+
 def test_without_a_driver_the_library_says_why(tmp_path: Path):
     with pytest.raises(OSError, match="TensorRT 11.1.0 cannot start on this machine: CUDA init"):
         building.build_engine(Runtime("tensorrt", module_of(starts=False)), options_of(tmp_path))

@@ -19,8 +19,8 @@ def detections(*rows: tuple[float, float, float, float, float, int], slots: int 
 
 
 def compare(actual: Arrays, expected: Arrays, tolerance: float = 0.01) -> Comparison:
-    comparison = Comparison(tolerance, longest_side=100)
-    comparison.add(actual, expected)
+    comparison = Comparison(tolerance)
+    comparison.add(actual, expected, longest_side=100)
     return comparison
 
 
@@ -38,9 +38,9 @@ def test_numbers_are_compared_over_the_largest_of_their_output():
 
 
 def test_the_worst_of_several_runs_counts():
-    comparison = Comparison(0.1, longest_side=1)
+    comparison = Comparison(0.1)
     for value in (1.05, 1.2, 1.0):
-        comparison.add({"a": np.array([value])}, {"a": np.array([1.0])})
+        comparison.add({"a": np.array([value])}, {"a": np.array([1.0])}, longest_side=1)
     assert comparison.largest["a"] == pytest.approx(0.2)
 
 
@@ -68,6 +68,50 @@ def test_differences_of_pairs_are_those_of_their_boxes_and_scores():
     assert found.largest["boxes"] == pytest.approx(0.005)
     assert found.largest["scores"] == pytest.approx(0.003, rel=1e-3)
     found.check()
+
+
+def with_masks(found: Arrays, values: list[float]) -> Arrays:
+    """Give each detection a mask of one value."""
+    masks = np.zeros((1, found["labels"].shape[1], 4, 4), np.float32)
+    masks[0, : len(values)] = np.array(values, np.float32)[:, None, None]
+    return {**found, "masks": masks}
+
+
+def test_equal_boxes_with_other_masks_are_other_detections():
+    ones, zeros = (with_masks(detections(*ROWS), [value] * 10) for value in (1.0, 0.0))
+    found = compare(zeros, ones)
+    assert found.lines == ["detections: 0 of 10 the same"]
+    with pytest.raises(ValueError, match="expected 90% of the detections to be the same, got 0 of"):
+        found.check()
+    same = compare(ones, ones)
+    assert "masks: 0.00e+00" in same.lines
+    same.check()
+
+
+def test_the_difference_of_masks_is_the_mean_of_their_pixels():
+    expected = with_masks(detections(ROWS[0]), [1.0])
+    actual = with_masks(detections(ROWS[0]), [1.0])
+    actual["masks"][0, 0, 0, 0] = 0.92  # one pixel of 16
+    assert compare(actual, expected).largest["masks"] == pytest.approx(0.005)
+    actual["masks"][0, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="expected a difference of masks <= 0.01, got nan"):
+        compare(actual, expected).check()
+
+
+def test_equal_boxes_are_paired_by_their_masks():
+    twins = detections(ROWS[0], ROWS[0])
+    found = compare(with_masks(twins, [0.2, 0.9]), with_masks(twins, [0.9, 0.2]))
+    assert found.lines[-1] == "detections: 2 of 2 the same"
+
+
+def test_boxes_are_measured_by_the_input_of_their_run():
+    """Not by that of another: images are of many sizes."""
+    moved = detections((0, 0, 10.0, 12.0, 0.9, 0))
+    comparison = Comparison(0.1)
+    comparison.add(moved, detections((0, 0, 10.0, 10.0, 0.9, 0)), longest_side=50)
+    assert comparison.largest["boxes"] == pytest.approx(0.04)
+    comparison.add(moved, detections((0, 0, 10.0, 10.0, 0.9, 0)), longest_side=25)
+    assert comparison.largest["boxes"] == pytest.approx(0.08)
 
 
 def test_one_detection_in_ten_may_be_another_and_no_more():

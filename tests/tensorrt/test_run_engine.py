@@ -287,6 +287,49 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return printed.err
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--benchmark", "--tolerance", "0.1"], "--tolerance has no effect without --check"),
+        (["--check", "MODEL", "--iterations", "3"], "--iterations has no effect without --bench"),
+        (
+            ["--check", "MODEL", "--output", "x", "--json", "--topk", "2", "--score-threshold=0"],
+            "--output, --json, --topk, --score-threshold has no effect without IMAGE...",
+        ),
+        (["--check", "MODEL", "--plugin", "x.so"], "--plugin has no effect on"),
+    ],
+)
+def test_a_flag_without_effect_warns(
+    model: Path,
+    write: Callable[..., Path],
+    device: StandInCudart,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    words: str,
+):
+    flags = [str(model) if flag == "MODEL" else flag for flag in flags]
+    assert run_engine.main([str(write()), *flags]) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warned) == 1
+    assert f"run_engine.py: warning: {words}" in warned[0]
+
+
+def test_with_json_standard_output_is_json_alone(
+    model: Path,
+    write: Callable[..., Path],
+    device: StandInCudart,
+    photo: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    flags = ["--json", "--benchmark", "--check", str(model)]
+    assert run_engine.main([str(write()), str(photo), *flags]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["answers"][0]["labels"]
+    assert "| model " in printed.err
+    assert printed.err.endswith("logits: 0.00e+00\n")
+    assert "warning" not in printed.err
+
+
 def test_nothing_to_do_is_a_mistake(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]):
     assert "expected IMAGE..., --benchmark or --check" in fails([str(write())], capsys)
 
