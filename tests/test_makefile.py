@@ -292,9 +292,46 @@ def test_a_test_run_says_why_it_compiles_no_cuda_kernels(checkout: Path, toolkit
     assert note not in make(checkout, "--dry-run", target, CUDA_HOME=toolkit).stdout
 
 
+def pytest_commands(plan: str) -> list[str]:
+    """Returns the calls of pytest that ``make --dry-run`` prints, each without what follows it."""
+    return [
+        line.partition(" || ")[0].removesuffix(" \\")
+        for line in plan.splitlines()
+        if "-m pytest" in line
+    ]
+
+
 def test_tests_narrows_both_test_targets(checkout: Path):
-    for target in ("test", "test-fast"):
-        plan = make(checkout, "--dry-run", target, "TESTS=tests/test_one.py").stdout
-        (command,) = [line for line in plan.splitlines() if "-m pytest" in line]
-        assert command.endswith(" tests/test_one.py")
-        assert ("not slow" in command) == (target == "test-fast")
+    narrowed = "TESTS=tests/test_one.py"
+    (fast,) = pytest_commands(make(checkout, "--dry-run", "test-fast", narrowed).stdout)
+    first, second = pytest_commands(make(checkout, "--dry-run", "test", narrowed).stdout)
+    assert all(command.endswith(" tests/test_one.py") for command in (fast, first, second))
+    assert [" -m slow " in command for command in (fast, first, second)] == [False, False, True]
+    assert ['-m "not slow"' in command for command in (fast, first)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("fast", "slow", "num_parts", "is_right"),
+    [
+        *((0, 0, 2, True), (0, 5, 2, True), (5, 0, 2, True)),
+        *((5, 5, 2, False), (1, 0, 2, False), (0, 1, 2, False), (1, 5, 2, False)),
+        *((0, 2, 2, False), (2, 0, 1, False)),
+    ],
+)
+def test_all_tests_are_run_in_two_parts_of_which_one_may_be_empty(
+    checkout: Path, fast: int, slow: int, num_parts: int, is_right: bool
+):
+    mark_as_set_up(checkout, operator="native-sh")
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(
+        f"""#!/bin/sh
+case "$*" in *"-m not slow"*) echo part; exit {fast} ;; *"-m slow"*) echo part; exit {slow} ;; esac
+"""
+    )
+    python.chmod(0o755)
+    for tool in ("clang-format", "codespell"):
+        shutil.copy(python, python.parent / tool)
+    result = make(checkout, "test", "CXX=sh")
+    assert (result.returncode == 0) == is_right, result.stderr
+    assert result.stdout.splitlines().count("part") == num_parts
