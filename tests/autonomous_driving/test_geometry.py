@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms.functional import rotate
 
+from internimage.integrations.openmmlab.driving.alignment import turn_view
 from internimage.integrations.openmmlab.driving.geometry import (
     BEVGrid,
     pillar_points,
@@ -48,7 +53,9 @@ def test_pillar_points_stand_on_the_centres_half_a_metre_from_both_ends() -> Non
     [
         ((-1, -1, -1, -2, 1, 1), (2, 2), "every minimum below its maximum"),
         ((-1, -1, 1, 1), (2, 2), "range"),
+        ((-1, -1, -1, math.nan, 1, 1), (2, 2), "every minimum below its maximum"),
         ((-1, -1, -1, 1, 1, 1), (0, 2), "of 1 or more"),
+        ((-1, -1, -1, 1, 1, 1), (2, 2.5), r"whole numbers of 1 or more, got \(2, 2.5\)"),
     ],
 )
 def test_a_grid_without_cells_is_refused(range_: tuple, shape: tuple, message: str) -> None:
@@ -119,3 +126,80 @@ def test_each_sample_of_a_batch_moves_by_its_own_motion() -> None:
         warped, own = warp_bev(bev[i : i + 1], motions[i : i + 1], GRID)
         torch.testing.assert_close(together[i : i + 1], warped)
         assert torch.equal(inside[i : i + 1], own)
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Notes the products of matrices, and of which type: those in float32 are what TF32 rounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator, and note it if it multiplies matrices."""
+        if any(name in func.__name__ for name in ("mm", "mv", "dot", "matmul", "einsum", "linear")):
+            self.types += [value.dtype for value in args if isinstance(value, Tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def test_products_of_matrices_are_noticed() -> None:
+    with MatrixProducts() as products:
+        (
+            torch.eye(3) @ torch.eye(3),
+            torch.eye(3)[None] @ torch.eye(3)[None],
+            torch.eye(3) @ torch.ones(3),
+        )
+    assert products.types == [torch.float32] * 6
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_no_place_comes_of_a_product_that_tf32_or_autocast_would_round(autocast: bool) -> None:
+    matrix = torch.eye(4)[None, None].expand(2, 3, -1, -1)
+    bev = torch.randn(2, 3, *GRID.shape)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), MatrixProducts() as products:
+        project(pillar_points(GRID, 4), matrix, (90, 160))
+        warp_bev(bev, matrix[:, 0], GRID)
+        turn_view(bev[0], 30.0, (4.0, 2.0))
+    assert set(products.types) <= {torch.float64}
+
+
+def test_a_projection_is_the_same_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(50, 3, generator=generator)
+    matrix = torch.randn(1, 2, 4, 4, generator=generator)
+    expected = project(points, matrix, (90, 160))
+    with torch.autocast("cpu", torch.bfloat16):
+        result = project(points, matrix, (90, 160))
+    assert torch.equal(result.points, expected.points)
+    assert torch.equal(result.visible, expected.visible)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, which may have TF32")
+def test_a_projection_on_a_gpu_with_tf32_is_that_in_float64(monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    camera = pose_of(LOOKING_FORWARD, [1.5, 0.1, 1.6])
+    matrix = ego_to_image([[1260.0, 0, 800], [0, 1260, 450], [0, 0, 1]], camera)
+    points = torch.rand(1000, 3, dtype=torch.float64) * torch.tensor([60.0, 20, 6]) + 3
+    exact = points @ torch.from_numpy(matrix[:3, :3]).T + torch.from_numpy(matrix[:3, 3])
+    pixels = exact[:, :2] / exact[:, 2:]
+    matrices = torch.from_numpy(matrix)[None, None].cuda()
+    found = project(points.cuda(), matrices, (928, 1600)).points[0, 0].cpu()
+    error = (found * torch.tensor([1600, 928]) - pixels).abs()
+    assert error.max() < 0.01
+
+
+@pytest.mark.parametrize("degrees", [0.0, 3.0, -17.5, 90.0, 179.0])
+@pytest.mark.parametrize("centre", [(4.0, 2.0), (5.0, 1.0)])
+def test_a_view_is_turned_as_torchvision_turns_pictures(
+    degrees: float, centre: tuple[float, float]
+) -> None:
+    bev = torch.randn(3, *GRID.shape)
+    expected = rotate(bev.double(), degrees, center=list(centre)).float()
+    assert torch.equal(turn_view(bev, degrees, centre), expected)
+
+
+def test_a_view_in_half_precision_is_turned_as_one_in_float32() -> None:
+    bev = torch.randn(2, 200, 200).bfloat16()
+    assert torch.equal(
+        turn_view(bev, 2.3, (100.0, 100.0)), turn_view(bev.float(), 2.3, (100.0, 100.0)).bfloat16()
+    )

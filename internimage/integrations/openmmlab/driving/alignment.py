@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import rotate
 
@@ -91,11 +92,8 @@ def align_by_can_bus(
         centre: (x, y) in cells that the history is turned about.
         shift_current: shift the lookup of the current view too.
     """
-    # torchvision turns counter-clockwise with y downwards, which in a grid with y upwards is
-    # clockwise: the scene turns against the ego. Nearest cells, its default, are the original's; so
-    # are the zeros that come in at the corners and count as history.
     turned = [
-        rotate(bev, angle, center=list(centre))
+        turn_view(bev, angle, centre)
         for bev, angle in zip(history.bev, can_bus[:, -1].tolist(), strict=True)
     ]
     reference = grid.centres(query.device).flatten(0, 1).expand(len(query), 2, -1, -1)
@@ -109,6 +107,22 @@ def align_by_can_bus(
         known=history.valid[:, None, None],
         current=query,
     )
+
+
+def turn_view(bev: Tensor, degrees: float, centre: tuple[float, float]) -> Tensor:
+    """Return a view (C, H, W) turned about (x, y) in cells, each cell taken from the nearest one.
+
+    The scene turns against the ego. At the corners zeros come in, and count as history, as in the
+    original.
+    """
+    # Numbers of cells are turned and not the view: torchvision multiplies by its matrix in the type
+    # of what it turns, and TF32 or half precision would take other cells.
+    numbers = torch.arange(1, bev[0].numel() + 1, device=bev.device, dtype=torch.float64)
+    # torchvision turns counter-clockwise with y downwards, which in a grid with y upwards is
+    # clockwise.
+    sources = rotate(numbers.view_as(bev[:1]), degrees, center=list(centre)).long()
+    # Number 0 is what lies outside.
+    return F.pad(bev.flatten(1), (1, 0))[:, sources.flatten()].view_as(bev)
 
 
 def can_bus_shift(can_bus: Tensor, grid: BEVGrid) -> Tensor:

@@ -7,6 +7,8 @@ the BEV, D points of a pillar, C channels.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +21,16 @@ MIN_DEPTH = 1e-5
 """Metres in front of a camera from which a point counts as seen."""
 
 
+def are_bounds(range: Sequence[float]) -> bool:
+    """Whether numbers are minima and, behind them, as many larger maxima, all of them finite."""
+    half = len(range) // 2
+    return (
+        all(math.isfinite(value) for value in range)
+        and len(range) == 2 * half
+        and all(low < high for low, high in zip(range[:half], range[half:], strict=True))
+    )
+
+
 @dataclass(frozen=True)
 class BEVGrid:
     """The rectangle that a bird's eye view covers, and its cells.
@@ -28,7 +40,7 @@ class BEVGrid:
         shape: cells (H, W) along y and along x.
 
     Raises:
-        ValueError: a range is empty, or a number of cells is not positive.
+        ValueError: a range is empty, or a number of cells is not whole and positive.
     """
 
     range: tuple[float, float, float, float, float, float]
@@ -37,16 +49,17 @@ class BEVGrid:
     def __post_init__(self) -> None:
         """Check the numbers, and take lists of a config as tuples."""
         object.__setattr__(self, "range", tuple(float(value) for value in self.range))
-        object.__setattr__(self, "shape", tuple(int(value) for value in self.shape))
-        if len(self.range) != 6 or any(
-            low >= high for low, high in zip(self.range[:3], self.range[3:], strict=True)
-        ):
+        if len(self.range) != 6 or not are_bounds(self.range):
             raise ValueError(
                 "BEVGrid: expected range = x_min, y_min, z_min, x_max, y_max, z_max with every "
                 f"minimum below its maximum, got {self.range}"
             )
-        if len(self.shape) != 2 or min(self.shape) < 1:
-            raise ValueError(f"BEVGrid: expected shape = (H, W) of 1 or more, got {self.shape}")
+        if len(self.shape) != 2 or not all(value >= 1 and value % 1 == 0 for value in self.shape):
+            raise ValueError(
+                "BEVGrid: expected shape = (H, W), whole numbers of 1 or more, got "
+                f"{tuple(self.shape)}"
+            )
+        object.__setattr__(self, "shape", tuple(int(value) for value in self.shape))
 
     @property
     def extent(self) -> tuple[float, float, float]:
@@ -86,8 +99,8 @@ def pillar_points(
 ) -> Tensor:
     """Return the points at which a cell looks into the cameras, (H, W, D, 3) in metres.
 
-    A pillar stands on the centre of its cell. Its points keep half a metre from the bottom and the
-    top of the range and are spread evenly between (BEVFormer, section 3.3).
+    A pillar (BEVFormer, section 3.3) stands on the centre of its cell. Its points keep half a metre
+    from the bottom and the top of the range and are spread evenly between.
 
     Args:
         grid: the cells; its range must be higher than one metre.
@@ -130,8 +143,8 @@ def project(points: Tensor, ego2img: Tensor, image_shape: tuple[int, int]) -> Pr
         image_shape: height and width of the network's input in pixels.
 
     Returns:
-        Where they are and whether they are seen, float32 under autocast too: half precision cannot
-        tell neighbouring pixels apart.
+        Where they are and whether they are seen, in full float32 under autocast and with TF32 too:
+        half precision cannot tell neighbouring pixels apart.
 
     Raises:
         ValueError: ``points`` or ``ego2img`` have another shape.
@@ -141,22 +154,23 @@ def project(points: Tensor, ego2img: Tensor, image_shape: tuple[int, int]) -> Pr
             "project: expected points of shape (..., 3) and ego2img of shape (B, N, 4, 4), got "
             f"{tuple(points.shape)} and {tuple(ego2img.shape)}"
         )
-    with torch.autocast(points.device.type, enabled=False):
-        # float32 is enough because the ego is the origin: metres, not a map's kilometres.
-        flat = points.reshape(-1, 3).float()
-        matrix = ego2img.float()
-        # Equation 4 of BEVFormer, (B, N, points, 3): u d, v d and d. The column of T that the 1 of
-        # a homogeneous point meets is added.
-        image = flat @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
-        depth = image[..., 2]
-        # Behind the camera the quotient means nothing; the clamp keeps it finite.
-        uv = image[..., :2] / depth.clamp(min=MIN_DEPTH)[..., None]
-        # By the padded size: the feature maps, in which these fractions are looked up, cover the
-        # padding.
-        uv = uv / uv.new_tensor([image_shape[1], image_shape[0]])
-    visible = (depth > MIN_DEPTH) & ((uv > 0) & (uv < 1)).all(dim=-1)
+    # float32 is enough because the ego is the origin: metres, not a map's kilometres.
+    x, y, z = points.reshape(-1, 3).float().T.contiguous()
+    matrix = ego2img.float()[..., :3, :, None]  # (B, N, 3, 4, 1)
+    # Equation 4 of BEVFormer, (B, N, 3, points): u d, v d and d. Sums of products, because TF32 and
+    # autocast round the factors of `@`, to a tenth of a pixel and more; BEVFormer's code switches
+    # both off here.
+    image = matrix[..., 0, :] * x + matrix[..., 1, :] * y + matrix[..., 2, :] * z
+    image = image + matrix[..., 3, :]  # times the 1 of a homogeneous point
+    depth = image[..., 2, :]
+    # Behind the camera the quotient means nothing; the clamp keeps it finite.
+    uv = image[..., :2, :] / depth.clamp(min=MIN_DEPTH)[..., None, :]
+    # By the padded size: the feature maps, in which these fractions are looked up, cover the
+    # padding.
+    uv = uv / uv.new_tensor([[image_shape[1]], [image_shape[0]]])
+    visible = (depth > MIN_DEPTH) & ((uv > 0) & (uv < 1)).all(dim=-2)
     shape = (*ego2img.shape[:2], *points.shape[:-1])
-    return Projection(uv.reshape(*shape, 2), visible.reshape(shape))
+    return Projection(uv.transpose(-1, -2).reshape(*shape, 2), visible.reshape(shape))
 
 
 def warp_bev(bev: Tensor, motion: Tensor, grid: BEVGrid) -> tuple[Tensor, Tensor]:
