@@ -255,3 +255,11 @@ def test_half_precision_learns_and_answers():
     (exact,) = head.predict(*make_inputs(1), [make_sample(2, 0)])
     assert all(loss.isfinite() for loss in losses.values())
     np.testing.assert_allclose(answered.pred_lanes["scores"], exact.pred_lanes["scores"], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "range_", [(-1.0, -1.0, 1.0, 1.0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, 1, float("nan"))]
+)
+def test_a_range_that_is_none_is_refused(range_):
+    with pytest.raises(ValueError, match="LaneDecoder: expected range = x0, y0, z0, x1, y1, z1"):
+        OpenLaneHead(range_, embed_dims=16)

@@ -57,7 +57,11 @@ def test_a_line_without_length_has_the_same_weight_everywhere():
     ("arguments", "message"),
     [
         ({"range": (0, 0, -1, 1)}, "every minimum below"),
-        ({"cells": (1, 8)}, "2 or more cells an axis, got \\(1, 8\\)"),
+        ({"range": (0, 0, float("inf"), 1)}, "every minimum below"),
+        ({"cells": (1, 8)}, "whole numbers of 2 or more, got \\(1, 8\\)"),
+        ({"cells": (200.5, 100)}, "got \\(200.5, 100\\)"),
+        ({"slack": -1.0}, "slack = metres of 0 or more, got -1.0"),
+        ({"slack": float("nan")}, "slack = metres of 0 or more, got nan"),
     ],
 )
 def test_a_canvas_has_cells_and_an_area(arguments, message):

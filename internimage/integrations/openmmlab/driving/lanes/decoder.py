@@ -13,6 +13,7 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
 from internimage.integrations.openmmlab.driving.deformable import start_deformable_decoder
+from internimage.integrations.openmmlab.driving.geometry import are_bounds
 from internimage.integrations.openmmlab.driving.lanes.bezier import NUM_CONTROL_POINTS
 
 
@@ -47,6 +48,9 @@ class LaneDecoder(BaseModule):
         feedforward_channels: of the feed-forward networks.
         dropout: after attentions and in feed-forward networks, 0-1.
         init_cfg: that of mmengine's ``BaseModule``.
+
+    Raises:
+        ValueError: ``range`` is none.
     """
 
     def __init__(
@@ -63,6 +67,11 @@ class LaneDecoder(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if len(range) != 6 or not are_bounds(range):
+            raise ValueError(
+                "LaneDecoder: expected range = x0, y0, z0, x1, y1, z1 with every minimum below its "
+                f"maximum, got {tuple(range)}"
+            )
         bounds = torch.tensor(range, dtype=torch.float32).view(2, 3)  # minima, maxima
         # Not of the weights: they come from the config, and the released files do not hold them.
         self.register_buffer("origin", bounds[0], persistent=False)

@@ -16,6 +16,7 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
+from internimage.integrations.openmmlab.driving.assignment import assign
 from internimage.integrations.openmmlab.driving.lanes.layout import CAMERAS
 from internimage.integrations.openmmlab.driving.sample import DrivingSample
 
@@ -38,14 +39,23 @@ class ElementOutputs(NamedTuple):
 
 
 class _FiniteAssigner(HungarianAssigner):
-    """Matches numbers only: diverged weights shall end in a loss that training reports."""
+    """Matches by mmdet's costs, where mmdet's own assignment refuses those of diverged weights."""
 
     def assign(
-        self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs: Any
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        img_meta: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> AssignResult:
-        # SciPy refuses a cost that is no number. This can go once mmdet's assigner sees to it.
-        finite = {key: value.nan_to_num(1e6) for key, value in pred_instances.items()}
-        return super().assign(InstanceData(**finite), gt_instances, **kwargs)
+        """Return for each query which element it has, from 1, or 0 for none."""
+        costs = [cost(pred_instances, gt_instances, img_meta) for cost in self.match_costs]
+        queries, elements = assign(torch.stack(costs).sum(dim=0))
+        matched = gt_instances.labels.new_zeros(len(pred_instances))
+        matched[queries] = elements + 1
+        labels = torch.full_like(matched, -1)
+        labels[queries] = gt_instances.labels[elements]
+        return AssignResult(len(gt_instances), matched, None, labels)
 
 
 class TrafficElementDetector(DeformableDETR):
@@ -150,7 +160,6 @@ class TrafficElementDetector(DeformableDETR):
                     ],
                 }
             },
-            test_cfg={"max_per_img": num_queries},
             num_queries=num_queries,
             # Each layer has branches of its own and moves the boxes of the one before (appendix
             # A.4).

@@ -16,9 +16,9 @@ from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from internimage.integrations.openmmlab.driving.assignment import assign
 from internimage.integrations.openmmlab.driving.lanes.bezier import (
     NUM_CONTROL_POINTS,
     NUM_LANE_POINTS,
@@ -214,11 +214,8 @@ class OpenLaneHead(BaseModule):
         # mmdet's cost takes logits, under the name of scores.
         cost = self.lane_cost(InstanceData(scores=logits.float()), InstanceData(labels=labels))
         cost = cost + self.control_weight * torch.cdist(control.float(), truth, p=1)
-        # Diverged weights shall end in a loss that is no number, which training reports.
-        queries, lanes = linear_sum_assignment(np.nan_to_num(cost.cpu().numpy(), nan=1e6))
-        match[torch.as_tensor(queries, device=match.device)] = torch.as_tensor(
-            lanes, device=match.device
-        )
+        queries, lanes = assign(cost)
+        match[queries] = lanes
         return match
 
     def _pair_loss(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from internimage.integrations.openmmlab.driving.geometry import are_bounds
 
 END = 0
 """The token that ends a polyline; a cell's token is its index plus one."""
@@ -22,7 +25,8 @@ class MapCanvas:
         slack: metres that the canvas is longer than the range, at its upper ends alone.
 
     Raises:
-        ValueError: the range is empty, or an axis has fewer than two cells.
+        ValueError: the range is empty, an axis has no whole number of two or more cells, or the
+            slack is negative.
     """
 
     # 60 x 30 m in 200 x 100 cells: appendix C.1 of VectorMapNet. With the slack and one cell less a
@@ -34,16 +38,20 @@ class MapCanvas:
     def __post_init__(self) -> None:
         """Check the numbers, and take lists of a config as tuples."""
         object.__setattr__(self, "range", tuple(float(value) for value in self.range))
-        object.__setattr__(self, "cells", tuple(int(value) for value in self.cells))
-        if len(self.range) != 4 or any(
-            low >= high for low, high in zip(self.range[:2], self.range[2:], strict=True)
-        ):
+        if len(self.range) != 4 or not are_bounds(self.range):
             raise ValueError(
                 "MapCanvas: expected range = x_min, y_min, x_max, y_max with every minimum below "
                 f"its maximum, got {self.range}"
             )
-        if len(self.cells) != 2 or min(self.cells) < 2:
-            raise ValueError(f"MapCanvas: expected 2 or more cells an axis, got {self.cells}")
+        if len(self.cells) != 2 or not all(value >= 2 and value % 1 == 0 for value in self.cells):
+            raise ValueError(
+                "MapCanvas: expected cells = two whole numbers of 2 or more, got "
+                f"{tuple(self.cells)}"
+            )
+        object.__setattr__(self, "cells", tuple(int(value) for value in self.cells))
+        # Below 0 the end of the range would have a token beyond the cells.
+        if not (math.isfinite(self.slack) and self.slack >= 0):
+            raise ValueError(f"MapCanvas: expected slack = metres of 0 or more, got {self.slack}")
 
     @property
     def vocabulary(self) -> int:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from mmdet.models.losses import FocalLoss, SmoothL1Loss
 from mmdet.models.task_modules.assigners import FocalLossCost, IoUCost
 from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+
+from internimage.integrations.openmmlab.driving.assignment import assign
 
 
 def match_elements(
@@ -23,10 +23,9 @@ def match_elements(
     labels: Tensor,
     targets: Tensor,
     *,
-    # 2, 0.1 and 1: appendix C.4.
+    # Appendix C.4, as the 1 of the IoU.
     cls_weight: float = 2.0,
     box_weight: float = 0.1,
-    overlap_weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Return queries and elements, index by index, that belong together at the least cost.
 
@@ -40,7 +39,6 @@ def match_elements(
         targets: boxes (P, 4).
         cls_weight: factor of the class.
         box_weight: of the distance.
-        overlap_weight: of the IoU.
     """
     corners = boxes.float().unflatten(1, (2, 2))
     # Corners come in any order; an overlap is of lower and upper ones.
@@ -50,15 +48,10 @@ def match_elements(
     cost = (
         # mmdet's costs take logits as scores; (E, P) each.
         FocalLossCost(weight=cls_weight)(found, wanted)
-        + IoUCost(iou_mode="giou", weight=overlap_weight)(found, wanted)
+        + IoUCost(iou_mode="giou")(found, wanted)
         + box_weight * torch.cdist(boxes.float(), targets, p=1)
     )
-    # Diverged weights shall end in a loss that is no number, which training reports.
-    queries, elements = linear_sum_assignment(np.nan_to_num(cost.cpu().numpy(), nan=1e6))
-    return (
-        torch.as_tensor(queries, device=labels.device),
-        torch.as_tensor(elements, device=labels.device),
-    )
+    return assign(cost)
 
 
 class KeyPointLoss(nn.Module):
