@@ -206,10 +206,11 @@ def test_every_parameter_learns_with_and_without_history() -> None:
     [
         ({"features": small_features(1)[:1]}, "expected 2 levels"),
         ({"ego2img": torch.zeros(1, 2, 4, 4)}, "matrices of 3 cameras, got .* and 2"),
-        ({"can_bus": None}, r"can_bus of shape \(B, 18\), got None"),
+        ({"can_bus": None}, r"can_bus of shape .* = \(1, 18\), got None"),
         ({"can_bus": torch.zeros(1, 3)}, r"got \(1, 3\)"),
+        ({"can_bus": torch.zeros(2, 18)}, r"got \(2, 18\)"),
     ],
-    ids=["levels", "cameras", "no readings", "short readings"],
+    ids=["levels", "cameras", "no readings", "short readings", "other batch"],
 )
 def test_inputs_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

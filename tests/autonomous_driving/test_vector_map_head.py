@@ -215,8 +215,26 @@ def test_what_the_head_cannot_learn_is_named():
     with pytest.raises(ValueError, match="labels 0 to 2 in frame 17, got \\[3\\]"):
         head.loss(bev, None, [make_sample((3, [[0, 0], [1, 1]]))])
     zigzag = [[x, 5 * (x % 2)] for x in range(21)]
-    with pytest.raises(ValueError, match="at most 20 vertices, got 21"):
+    with pytest.raises(ValueError, match="max_positions = 20 vertices, got 21 in frame 17"):
         head.loss(bev, None, [make_sample((1, zigzag))])
+
+
+def test_a_polyline_of_as_many_vertices_as_there_are_positions_is_learnt():
+    head, bev = make_head(), torch.randn(1, 8, 4, 8)
+    zigzag = [[x, 5 * (x % 2)] for x in range(20)]
+    loss = head.loss(bev, None, [make_sample((1, zigzag))])["loss_polyline"]
+    loss.backward()
+    assert head.generator.position_embed.weight.grad[-1].any()
+
+
+def test_the_generator_counts_vertices_without_the_end():
+    generator, bev = make_head().generator, torch.randn(1, 8, 4, 8)
+    boxes, label = torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    tokens = torch.ones(1, 2 * 20 + 1, dtype=torch.long)
+    assert generator(bev, [1], label, boxes, tokens).shape[:2] == (1, 41)
+    more = torch.ones(1, 2 * 21 + 1, dtype=torch.long)
+    with pytest.raises(ValueError, match="at most max_positions = 20 vertices, got 21"):
+        generator(bev, [1], label, boxes, more)
 
 
 @pytest.mark.parametrize(
@@ -339,3 +357,21 @@ def test_boxes_that_are_found_are_cut_to_the_cells_that_targets_have(monkeypatch
     )
     head(torch.zeros(1, 8, 4, 6))
     assert written[0].tolist() == [target.box_tokens.tolist()] * 4
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(1, 3, 8)], [(1, 3, 8)] * 3, [(1, 2, 8)] * 2, [(1, 3, 4)] * 2, [(2, 3, 8)] * 2]
+)
+def test_other_levels_than_those_of_the_view_are_refused(shapes):
+    grid = {"range": (-30, -15, -1, 30, 15, 1), "shape": (8, 16)}
+    view = IPMView(grid, heights=(0.0,), in_channels=8, num_levels=2, trunk_channels=4)
+    features = [torch.zeros(*shape, 4, 4) for shape in shapes]
+    with pytest.raises(ValueError, match=r"IPMView: expected 2 levels of .* = \(1, 3, 8\), got"):
+        view(features, torch.eye(4).expand(1, 3, 4, 4), (16, 16))
+
+
+def test_diverged_boxes_end_in_a_loss_that_is_no_number():
+    losses = make_head().loss(
+        torch.full((1, 8, 4, 8), torch.nan), None, [make_sample((0, [[0, 0], [5, 5]]))]
+    )
+    assert losses["loss_cls"].isnan()

@@ -333,10 +333,11 @@ class BEVFormerView(BaseModule):
                 f"{expected} and matrices of {self.num_cameras} cameras, got {shapes} and "
                 f"{ego2img.shape[1]}"
             )
-        if self.uses_can_bus and (can_bus is None or can_bus.shape[-1] != CAN_BUS_SIZE):
+        readings = None if can_bus is None else tuple(can_bus.shape)
+        if self.uses_can_bus and readings != (len(ego2img), CAN_BUS_SIZE):
             raise ValueError(
-                f"BEVFormerView: expected can_bus of shape (B, {CAN_BUS_SIZE}), got "
-                f"{None if can_bus is None else tuple(can_bus.shape)}"
+                "BEVFormerView: expected can_bus of shape (batch, readings) = "
+                f"{(len(ego2img), CAN_BUS_SIZE)}, got {readings}"
             )
         if history is not None and not self.uses_history:
             raise ValueError("BEVFormerView: expected no history with uses_history = False, got it")

@@ -101,10 +101,11 @@ class PolylineGenerator(BaseModule):
         Raises:
             ValueError: a polyline has more vertices than there are positions.
         """
-        if tokens.shape[1] > 2 * self.max_positions:
+        num_vertices = (tokens.shape[1] - 1) // 2  # the last is the end
+        if num_vertices > self.max_positions:
             raise ValueError(
-                f"PolylineGenerator: expected polylines of at most {self.max_positions} vertices, "
-                f"got {(tokens.shape[1] - 1) // 2}"
+                "PolylineGenerator: expected polylines of at most max_positions = "
+                f"{self.max_positions} vertices, got {num_vertices}"
             )
         # Without the last token: each position says the next one.
         rows = torch.cat([self._prefix(labels, boxes), self._embed(tokens[:, :-1], 0)], dim=1)

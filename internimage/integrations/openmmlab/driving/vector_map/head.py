@@ -145,7 +145,8 @@ class VectorMapHead(BaseModule):
             samples: B of them, with ``gt_polylines``.
 
         Raises:
-            ValueError: a sample has no truth, or a class that the head has not.
+            ValueError: a sample has no truth, a class that the head has not, or a polyline of more
+                vertices than the generator has positions.
         """
         targets = [self._targets(sample) for sample in samples]
         labels = [bev.new_tensor([t.label for t in own], dtype=torch.long) for own in targets]
@@ -249,9 +250,17 @@ class VectorMapHead(BaseModule):
                 f"VectorMapHead: expected labels 0 to {self.num_classes - 1} in frame "
                 f"{sample.token}, got {labels.tolist()}"
             )
-        return encode_elements(
+        targets = encode_elements(
             elements["polylines"], labels, self.canvas, labels_by_length=self.labels_by_length
         )
+        # Here as well as in the generator, which knows no frames.
+        longest = max([len(target.tokens) // 2 for target in targets], default=0)
+        if longest > self.generator.max_positions:
+            raise ValueError(
+                "VectorMapHead: expected polylines of at most the generator's max_positions = "
+                f"{self.generator.max_positions} vertices, got {longest} in frame {sample.token}"
+            )
+        return targets
 
     def _polyline(self, tokens: np.ndarray) -> np.ndarray:
         """Return the vertices (K, 2) in metres of tokens (L,), within the range as the truth."""

@@ -128,6 +128,7 @@ class IPMView(BaseModule):
             raise ValueError(
                 f"IPMView: expected planes at heights of {low} to {high} m, got {heights}"
             )
+        self.in_channels = in_channels
         self.points: Tensor
         self.register_buffer("points", plane_points(self.grid, heights), persistent=False)
         self.upsample = nn.ModuleList(
@@ -166,13 +167,21 @@ class IPMView(BaseModule):
             can_bus: None.
 
         Raises:
-            ValueError: there is a history or readings of the ego's motion.
+            ValueError: there is a history or readings of the ego's motion, or numbers of levels,
+                cameras or channels are others.
         """
         if history is not None or can_bus is not None:
             raise ValueError(
                 "IPMView: expected no history and no readings, of which it makes nothing, got some"
             )
-        batch, cameras = features[0].shape[:2]
+        batch, cameras = ego2img.shape[:2]
+        expected = (batch, cameras, self.in_channels)
+        shapes = [tuple(level.shape[:3]) for level in features]
+        if shapes != [expected] * len(self.upsample):
+            raise ValueError(
+                f"IPMView: expected {len(self.upsample)} levels of (batch, cameras, channels) = "
+                f"{expected}, got {shapes}"
+            )
         # (B N, C, h, w) of the finest level; convolution and norm stand before each doubling.
         finest = torch.stack(
             [
