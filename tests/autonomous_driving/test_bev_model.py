@@ -215,3 +215,33 @@ def test_a_head_for_another_range_than_its_views_is_refused() -> None:
         build(covered_range=(-9.0, *GRID["range"][1:]))
     with pytest.raises(ValueError, match="the range of its view"):
         build(covered_range=(-8.0, -6.0, 8.0, 7.0))
+
+
+def test_training_without_the_history_of_a_test_is_warned_of_once(model: BEVModel) -> None:
+    images, samples = frames("a", 1, seed=0)
+    with pytest.warns(UserWarning) as caught:
+        for _ in range(2):
+            model.train()(images[None], samples, mode="loss")
+    (warning,) = caught
+    assert "uses_history is True and the data set's queue_length 1" in str(warning.message)
+
+
+def test_a_queue_that_the_view_does_not_look_at_is_warned_of_once(model: BEVModel) -> None:
+    model.view = small_view(num_layers=1, uses_history=False)
+    images, samples = frames("a", 2, seed=0)
+    queue = queue_of(samples, [False, True])
+    with pytest.warns(UserWarning) as caught:
+        for _ in range(2):
+            model.train()(images[None], [queue], mode="loss")
+    (warning,) = caught
+    assert "queue_length = 2 of the data set has no effect" in str(warning.message)
+
+
+@pytest.mark.parametrize("uses_history", [False, True])
+def test_a_queue_as_the_view_takes_it_is_not_warned_of(model: BEVModel, uses_history: bool) -> None:
+    model.view = small_view(num_layers=1, uses_history=uses_history)
+    images, samples = frames("a", 2, seed=0)
+    queue = queue_of(samples, [False, True]) if uses_history else samples[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.train()(images[None] if uses_history else images[None, 1:], [queue], mode="loss")

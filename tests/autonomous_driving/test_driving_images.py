@@ -130,3 +130,13 @@ def test_processes_share_whole_scenes_in_order_and_each_frame_once(monkeypatch, 
             assert not taken or np.ptp([share.index(i) for i in taken]) == len(taken) - 1
     if world_size == 2:
         assert [len(share) for share in shares] == [6, 6]
+
+
+def test_distortion_leaves_the_images_that_it_was_given_as_they_are():
+    for kind in (np.uint8, np.float32):
+        frame = _frame()
+        frame["img"] = given = [image.astype(kind) for image in frame["img"]]
+        before = [image.copy() for image in given]
+        np.random.seed(0)
+        TRANSFORMS.build({"type": "DrivingPhotometricDistortion"})(frame)
+        np.testing.assert_array_equal(given, before)

@@ -315,6 +315,14 @@ def _stretch(info):
             "frame scene-0001-frame1, got None for data_path, which is no text",
         ),
         (
+            lambda info: info.update(timestamp=1.9),
+            "frame scene-0001-frame1, got 1.9 for timestamp, which is no whole number",
+        ),
+        (
+            lambda info: info.update(timestamp=True),
+            "frame scene-0001-frame1, got True for timestamp, which is no whole number",
+        ),
+        (
             lambda info: info.update(timestamp="abc"),
             "frame scene-0001-frame1, got 'abc' for timestamp, which is no whole number",
         ),
@@ -326,7 +334,10 @@ def _stretch(info):
         (_stretch, "CAM_BACK of frame scene-0001-frame1"),
         (lambda info: info.update(timestamp=9e9), "in the order of their times, got scene-0001-fr"),
         (lambda info: info.update(timestamp=10**6), "expected one frame of token of scene-0001 a"),
-        (lambda info: info.update(token="scene-0001-frame0"), "expected each token once"),
+        (
+            lambda info: info.update(token="scene-0001-frame0"),
+            "expected each token once, got scene-0001-frame0 again, in .*pkl",
+        ),
     ],
 )
 def test_an_info_file_that_does_not_make_sense_is_an_error(own, change, message):

@@ -109,3 +109,16 @@ def test_a_grid_mask_of_probability_0_changes_nothing() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BEVDataPreprocessor(**settings)
+
+
+@pytest.mark.parametrize(
+    ("period", "ratio", "kept"),
+    [(5, 0.5, 3), (6, 0.5, 3), (7, 0.5, 4), (9, 0.5, 5), (2, 0.9, 1), (10, 0.25, 3)],
+)
+def test_half_a_pixel_of_a_grid_mask_is_kept(
+    monkeypatch: pytest.MonkeyPatch, period: int, ratio: float, kept: int
+) -> None:
+    drawn = iter([torch.tensor(period), torch.tensor([0, 0])])  # the period, and no offset
+    monkeypatch.setattr(torch, "randint", lambda *_: next(drawn))
+    mask = GridMask(prob=1.0, ratio=ratio)(torch.ones(20, 20))
+    assert mask[:period].all(dim=1).sum() == kept

@@ -92,15 +92,12 @@ def relative_can_bus(can_bus: Matrix, previous: Matrix | None) -> Matrix:
     return relative
 
 
-def stack_history(
-    bevs: list[Tensor | None], motions: list[Matrix | None], like: Tensor
-) -> BEVHistory | None:
+def stack_history(bevs: list[Tensor | None], motions: list[Matrix | None]) -> BEVHistory | None:
     """Put the histories of single samples together.
 
     Args:
         bevs: per sample (C, H, W) of its previous frame, or None.
         motions: per sample (4, 4), None where ``bevs`` is.
-        like: names the device.
 
     Returns:
         Them as a batch, or None if no sample has any.
@@ -115,11 +112,11 @@ def stack_history(
         # (B, 4, 4), left in float64: warp_bev inverts it first.
         motion=torch.stack(
             [
-                torch.from_numpy(np.eye(4) if motion is None else motion).to(like.device)
+                torch.from_numpy(np.eye(4) if motion is None else motion).to(zero.device)
                 for motion in motions
             ]
         ),
-        valid=torch.tensor([bev is not None for bev in bevs], device=like.device),
+        valid=torch.tensor([bev is not None for bev in bevs], device=zero.device),
     )
 
 

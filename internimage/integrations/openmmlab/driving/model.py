@@ -81,6 +81,7 @@ class BEVModel(BaseModel):
         # No buffer: it is of the drive that is being tested, not of the weights.
         self._kept: KeptFrame | None = None
         self._has_warned = False
+        self._queue_is_checked = False
         # Our own files have none of the names that it looks for, and pass unchanged.
         self.register_load_state_dict_pre_hook(convert_on_load)
 
@@ -115,6 +116,7 @@ class BEVModel(BaseModel):
             ValueError: ``mode`` is another word.
         """
         if mode == "loss":
+            self._check_queue(inputs.shape[1])
             history = self._encode_queue(inputs, data_samples)
             features = self.extract_features(inputs[:, -1])  # the keyframe's, (B, N, C, h, w) each
             bev = self._build_view(features, data_samples, -1, history)
@@ -169,7 +171,8 @@ class BEVModel(BaseModel):
             readings = [readings_of(sample, frame) for sample in samples]
             if not self.view.absolute_can_bus:
                 readings = [relative_can_bus(*both) for both in zip(readings, before, strict=True)]
-            # float32 after the difference: places in the world are kilometres
+            # float32 after the difference, which in float32 would be rounded a second time: the
+            # readers' places, float32 too, are right to 0.1 mm a kilometre.
             can_bus = torch.from_numpy(np.stack(readings)).to(device, torch.float32)
         # (B, N, 4, 4), float64 as the readers made it; `project` decides what is enough.
         ego2img = np.stack([sample.metainfo["ego2img"][frame] for sample in samples])
@@ -201,7 +204,6 @@ class BEVModel(BaseModel):
                 history = stack_history(
                     [bev[i] if follows else None for i, follows in enumerate(following)],
                     [motion_between(pose[frame], pose[frame + 1]) for pose in poses],
-                    bev,
                 )
         return history
 
@@ -216,7 +218,7 @@ class BEVModel(BaseModel):
             kept = self._find_previous(sample)
             history = before = None
             if kept is not None:
-                history = stack_history([kept.bev], [motion_between(kept.ego2global, pose)], own[0])
+                history = stack_history([kept.bev], [motion_between(kept.ego2global, pose)])
                 before = kept.can_bus
             view = self._build_view(own, [sample], -1, history, [before])
             self._kept = KeptFrame(
@@ -228,6 +230,24 @@ class BEVModel(BaseModel):
             )
             views.append(view)
         return torch.cat(views)
+
+    def _check_queue(self, num_frames: int) -> None:
+        """Warn, once, of a data set whose queue is not what the view learns from."""
+        if self._queue_is_checked:
+            return
+        self._queue_is_checked = True
+        if self.view.uses_history and num_frames == 1:
+            warnings.warn(
+                "BEVModel: the view is trained without the history that it uses in a test: its "
+                "uses_history is True and the data set's queue_length 1",
+                stacklevel=2,
+            )
+        if not self.view.uses_history and num_frames > 1:
+            warnings.warn(
+                f"BEVModel: queue_length = {num_frames} of the data set has no effect but to read "
+                "frames of history: uses_history of the view is False",
+                stacklevel=2,
+            )
 
     def _find_previous(self, sample: DrivingSample) -> KeptFrame | None:
         """Return the kept frame if it is the one before this sample; warn if it should be."""

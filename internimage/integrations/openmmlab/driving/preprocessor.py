@@ -129,7 +129,8 @@ class GridMask:
         # From 2, because a period of 1 has no room for both parts; up to the height, as BEVFormer's
         # GridMask has it, whatever the width.
         period = int(torch.randint(2, height, ()))
-        kept = min(max(round(period * self.ratio), 1), period - 1)
+        # int(x + 0.5), the original's: `round` has 2.5 down and 3.5 up.
+        kept = min(max(int(period * self.ratio + 0.5), 1), period - 1)
         offset_y, offset_x = torch.randint(period, (2,)).tolist()
         rows = (torch.arange(height, device=images.device) - offset_y) % period < kept
         columns = (torch.arange(width, device=images.device) - offset_x) % period < kept

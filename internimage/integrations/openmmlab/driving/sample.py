@@ -14,10 +14,12 @@ class DrivingSample(BaseDataElement):
 
     - ``token``, ``scene``, ``prev``, ``timestamp``: the frame's name, its drive, the name of the
       frame before or ``""``, and its time in microseconds;
+    - ``identifier``: of OpenLane-V2 (split, segment, time), a submission's name of the frame;
     - ``cameras``, ``img_paths``: (N,) names and files of the last frame;
     - ``ego2img``: (T, N, 4, 4) float64, from metres in the ego frame of each frame to
       ``(u d, v d, d, 1)`` with u, v in pixels of the network's input;
-    - ``image_shape``: (H, W) of that input, with its padding, in pixels;
+    - ``image_shape``: (H, W) of that input in pixels, with the padding once the preprocessor has
+      padded it, and ``unpadded_shape``, which it adds, without;
     - ``scale_factors``: (N, 2) float64, x and y, pixels of the input a pixel of the last frame's
       files;
     - ``ego2global``: (T, 4, 4) float64 poses;

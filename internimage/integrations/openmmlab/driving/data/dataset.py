@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
-from internimage.integrations.openmmlab.driving.data.frames import order_frames
+from internimage.integrations.openmmlab.driving.data.frames import naming_file, order_frames
 
 
 class DrivingDataset(BaseDataset):
@@ -21,7 +21,7 @@ class DrivingDataset(BaseDataset):
 
     Args:
         queue_length: T of a training item. The T - 1 frames before the last are drawn, in order,
-            from the T before it, as BEVFormer does (arXiv 2203.17270, section 3.5), which varies
+            from the T before it, as BEVFormer does (arXiv 2203.17270, section 3.6), which varies
             the time between two. A frame that a scene does not have is the first one, repeated,
             without history. An item of a test has T = 1: there the model keeps the history.
         **kwargs: those of mmengine's ``BaseDataset``.
@@ -60,7 +60,9 @@ class DrivingDataset(BaseDataset):
         Raises:
             ValueError: There is none, or they are out of order.
         """
-        frames = order_frames(self.load_frames())
+        frames = self.load_frames()
+        with naming_file(self.ann_file):
+            frames = order_frames(frames)
         if not frames:
             raise ValueError(
                 f"{type(self).__name__}: expected at least one frame, got none in {self.ann_file}"

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 
 @contextmanager
 def naming_frame(reader: str, token: str) -> Iterator[None]:
@@ -65,10 +67,15 @@ def whole_number(frame: Mapping[str, Any], key: str) -> int:
         KeyError: It is missing.
         ValueError: It is none.
     """
+    value = frame[key]
     try:
-        return int(frame[key])
+        number = int(value)
+        # A text of digits is one, as files may have their times; 1.9 and True are none.
+        if not isinstance(value, str) and (number != value or isinstance(value, bool | np.bool_)):
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{frame[key]!r:.40} for {key}, which is no whole number") from None
+        raise ValueError(f"{value!r:.40} for {key}, which is no whole number") from None
+    return number
 
 
 def text(frame: Mapping[str, Any], key: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy import dtypes
 
 from internimage.files import write_atomically
 
@@ -35,9 +34,6 @@ def _allowed() -> dict[tuple[str, str], Any]:
         allowed[f"{module}.multiarray", "_reconstruct"] = np.zeros(1).__reduce__()[0]
         allowed[f"{module}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
         allowed[f"{module}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
-    for name in dtypes.__all__:
-        if name != "VoidDType":
-            allowed["numpy.dtypes", name] = getattr(dtypes, name)
     return allowed
 
 

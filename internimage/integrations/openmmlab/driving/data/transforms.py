@@ -111,10 +111,10 @@ class DrivingPhotometricDistortion(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace each image by a changed one, float32."""
-        # mmdet's transform takes a dictionary with one image and draws its numbers anew for each.
+        # mmdet's transform takes a dictionary with one image, copies it as float32 and draws its
+        # numbers anew for each.
         results["img"] = [
-            self.distortion.transform({"img": image.astype(np.float32)})["img"]
-            for image in results["img"]
+            self.distortion.transform({"img": image})["img"] for image in results["img"]
         ]
         return results
 
