@@ -104,7 +104,7 @@ def test_predictions_are_whole_or_absent(tmp_path: Path, monkeypatch):
     assert read_pickle(path) == [{"token": "a", "pred_lanes": 2}]
     before = path.read_bytes()
 
-    def full(content, file):
+    def full(content, file, protocol):
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
