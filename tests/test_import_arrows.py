@@ -52,6 +52,20 @@ LAYERS: dict[str, frozenset[str]] = {
     "export": MODELS | TASKS | {"scripts", "prediction"},
 }
 
+# Within driving, likewise: readers know no head and no score, and heads, scores and pictures do not
+# know one another.
+DRIVING = LAYERED / "driving"
+READERS = frozenset({"", "data"})
+DRIVING_LAYERS: dict[str, frozenset[str]] = {
+    "": frozenset(),
+    "data": frozenset({""}),
+    "lanes": READERS,
+    "occupancy": READERS,
+    "vector_map": READERS,
+    "metrics": READERS,
+    "pictures": READERS,
+}
+
 # Frameworks with a model zoo of their own, and the folders that may lean on one of them.
 OPENMMLAB = frozenset({"mmcv", "mmdeploy", "mmdet", "mmdet3d", "mmengine", "mmpretrain", "mmseg"})
 FRAMEWORKS = OPENMMLAB | {"timm", "transformers"}
@@ -107,19 +121,24 @@ def violations(root: Path) -> list[str]:
     return found
 
 
-def layer_violations(root: Path) -> list[str]:
-    """Every import within OpenMMLab's integration that breaks its order of layers."""
-    package = ".".join(LAYERED.parts)
+def layer_violations(
+    root: Path, folder: Path = LAYERED, layers: dict[str, frozenset[str]] = LAYERS
+) -> list[str]:
+    """Every import within a folder, OpenMMLab's integration, that breaks its order of layers."""
+    package = ".".join(folder.parts)
     found = []
-    for path in python_files(root, str(LAYERED)):
-        inside = path.relative_to(LAYERED).parts
+    for path in python_files(root, str(folder)):
+        inside = path.relative_to(folder).parts
+        # Importing driving registers all of it.
+        if folder == DRIVING and inside == ("__init__.py",):
+            continue
         part = inside[0] if len(inside) > 1 else ""
         for line, module in imported_modules((root / path).read_text(encoding="utf-8")):
             if module != package and not module.startswith(f"{package}."):
                 continue
             name = module.removeprefix(package).removeprefix(".").split(".")[0]
-            imported = name if name in LAYERS else ""
-            if imported != part and imported not in LAYERS[part]:
+            imported = name if name in layers else ""
+            if imported != part and imported not in layers[part]:
                 found.append(f"{path}:{line} imports {module}")
     return found
 
@@ -130,6 +149,12 @@ def test_every_import_follows_the_arrows():
 
 def test_every_import_within_openmmlabs_integration_follows_its_layers():
     assert layer_violations(ROOT) == []
+
+
+def test_every_import_within_driving_follows_its_layers():
+    assert layer_violations(ROOT, DRIVING, DRIVING_LAYERS) == []
+    folders = {path.parent.name for path in (ROOT / DRIVING).glob("*/__init__.py")}
+    assert folders == DRIVING_LAYERS.keys() - {""}
 
 
 def test_every_folder_of_openmmlabs_integration_is_a_layer_and_stands_in_the_table_in_order():
@@ -204,6 +229,26 @@ def test_an_import_of_a_later_layer_is_found(tmp_path: Path, path: str, module: 
     )
     (message,) = layer_violations(tmp_path)
     assert message == f"{LAYERED / path}:2 imports internimage.integrations.openmmlab.{module}"
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [
+        ("model.py", "data.dataset"),
+        ("data/a.py", "lanes.head"),
+        ("data/a.py", "metrics.vector_map"),
+        ("vector_map/a.py", "lanes.decoder"),
+        ("pictures/a.py", "metrics.openlane"),
+    ],
+)
+def test_an_import_of_a_later_layer_of_driving_is_found(tmp_path: Path, path: str, module: str):
+    package = ".".join(DRIVING.parts)
+    (tmp_path / DRIVING / path).parent.mkdir(parents=True)
+    (tmp_path / DRIVING / path).write_text(
+        f"from {package} import geometry\nfrom {package}.{module} import x\n"
+    )
+    (message,) = layer_violations(tmp_path, DRIVING, DRIVING_LAYERS)
+    assert message == f"{DRIVING / path}:2 imports {package}.{module}"
 
 
 @pytest.mark.parametrize(

@@ -26,16 +26,18 @@ with openmmlab_needed("score_driving_submission"):
     import numpy as np
 
     from internimage.integrations.openmmlab.driving.data.frames import check_frames, naming_frame
+    from internimage.integrations.openmmlab.driving.data.map_elements import (
+        elements_from_annotation,
+    )
     from internimage.integrations.openmmlab.driving.data.occ3d import Occ3DDataset, read_voxels
     from internimage.integrations.openmmlab.driving.data.openlane import SCORED_INTERVAL, thinned
+    from internimage.integrations.openmmlab.driving.data.openlane_layout import check_frame
     from internimage.integrations.openmmlab.driving.data.pickles import read_pickle
-    from internimage.integrations.openmmlab.driving.lanes.layout import check_frame
     from internimage.integrations.openmmlab.driving.metrics.occupancy_metric import OccupancyMetric
     from internimage.integrations.openmmlab.driving.metrics.openlane_metric import (
         evaluate_submission,
     )
     from internimage.integrations.openmmlab.driving.metrics.vector_map import (
-        elements_from_annotation,
         elements_from_submission,
         score_vector_maps,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from internimage.integrations.openmmlab.driving.lanes.layout import CAMERAS
+from internimage.integrations.openmmlab.driving.data.openlane_layout import CAMERAS
 
 SIZE = (48, 64)  # height and width in pixels
 NUM_FRAMES = 3

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from internimage.integrations.openmmlab.driving.lanes.layout import CAMERAS
+from internimage.integrations.openmmlab.driving.data.openlane_layout import CAMERAS
 
 FRONT_SIZE = (31, 41)
 """Width and height in pixels of the front image, which stands upright; the others lie."""

@@ -9,7 +9,7 @@ import pytest
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS
 
 import internimage.integrations.openmmlab.driving  # noqa: F401  (registers)
-from internimage.integrations.openmmlab.driving.lanes.layout import CAMERAS
+from internimage.integrations.openmmlab.driving.data.openlane_layout import CAMERAS
 from internimage.integrations.openmmlab.driving.metrics.vector_map import elements_from_submission
 from tests.autonomous_driving.argoverse_folder import LINES, NUM_FRAMES, SIZE, write_folder
 

@@ -15,9 +15,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
 
 from internimage.integrations.openmmlab.driving import OpenLaneMetric, VectorMapMetric
+from internimage.integrations.openmmlab.driving.data.map_elements import MAP_CLASSES
 from internimage.integrations.openmmlab.driving.data.occ3d import FREE
 from internimage.integrations.openmmlab.driving.data.pickles import read_pickle, write_pickle
-from internimage.integrations.openmmlab.driving.metrics.vector_map import MAP_CLASSES
 from tests.autonomous_driving.drives import annotations, read
 from tools.driving_scenes.nuscenes import TRAIN
 from tools.make_nuscenes_infos import write_infos

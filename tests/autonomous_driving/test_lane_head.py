@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from internimage.integrations.openmmlab.driving import DrivingSample, OpenLaneHead
-from internimage.integrations.openmmlab.driving.lanes.bezier import bernstein
+from internimage.integrations.openmmlab.driving.bezier import bernstein
+from internimage.integrations.openmmlab.driving.data.openlane_layout import lanes_to_openlane
 from internimage.integrations.openmmlab.driving.lanes.elements import image_meta, true_elements
-from internimage.integrations.openmmlab.driving.lanes.layout import lanes_to_openlane
 from internimage.integrations.openmmlab.driving.metrics.openlane import evaluate_openlane
 
 LANE_RANGE = (-20.0, -10.0, -2.0, 20.0, 10.0, 2.0)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from internimage.integrations.openmmlab.driving.bezier import bernstein, fit_bezier
 from internimage.integrations.openmmlab.driving.convert import convert_driving
-from internimage.integrations.openmmlab.driving.lanes.bezier import bernstein, fit_bezier
 from internimage.integrations.openmmlab.driving.lanes.decoder import LaneDecoder
 from internimage.integrations.openmmlab.driving.lanes.head import OpenLaneHead
 from internimage.integrations.openmmlab.driving.lanes.relations import RelationHead

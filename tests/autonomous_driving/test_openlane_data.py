@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from internimage.integrations.openmmlab.driving import OpenLaneDataset, OpenLaneMetric
+from internimage.integrations.openmmlab.driving.bezier import bernstein
+from internimage.integrations.openmmlab.driving.data.openlane_layout import CAMERAS
 from internimage.integrations.openmmlab.driving.data.pickles import read_pickle, write_pickle
-from internimage.integrations.openmmlab.driving.lanes.bezier import bernstein
-from internimage.integrations.openmmlab.driving.lanes.layout import CAMERAS
 from tests.autonomous_driving.openlane_folder import (
     FRONT_SIZE,
     TIMES,

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from internimage.integrations.openmmlab.driving.metrics.vector_map import (
+from internimage.integrations.openmmlab.driving.data.map_elements import (
     MapElements,
+    elements_from_annotation,
+)
+from internimage.integrations.openmmlab.driving.metrics.vector_map import (
     average_precision,
     chamfer_distance,
-    elements_from_annotation,
     elements_from_submission,
     resample_polyline,
     score_vector_maps,

@@ -323,6 +323,34 @@ HOSTILE = {
         "type='CameraMotionCompensation', warp_mode='open(\"{file}\", \"w\")')))",
         "expected no calls in strings .* got model.train_cfg.assigner.warp_mode",
     ),
+    "a function of a library": (
+        "model = dict(type='mmengine.call_command', cmd=['touch', '{file}'])",
+        "expected registered names as types .* got model.type = 'mmengine.call_command'",
+    ),
+    "a module as type": (
+        "model = dict(type='MaskRCNN', neck=dict(type='{stem}'))",
+        "got model.neck.type = '{stem}'",
+    ),
+    "a module that is called like a type": (
+        "model = dict(type='MaskRCNN', neck=dict(type='LoadImageFromFile'))",
+        "got model.neck.type = 'LoadImageFromFile'",
+    ),
+    "a foreign scope of all": (
+        "default_scope = '{stem}'\nmodel = dict(type='MaskRCNN')",
+        "expected default_scope = mmengine, .* or mmpretrain .* got default_scope = '{stem}'",
+    ),
+    "a foreign scope of a part": (
+        "model = dict(type='MaskRCNN', neck=[dict(_scope_='{stem}', type='FPN')])",
+        r"expected _scope_ = mmengine, .* got model.neck\[0\]._scope_ = '{stem}'",
+    ),
+    "a scope that is a list": (
+        "model = dict(type='MaskRCNN', _scope_=['{stem}'])",
+        r"got model._scope_ = \['{stem}'\]",
+    ),
+    "a dict of another": (
+        "model = dict(**dict(type='MaskRCNN'))",
+        "cannot be read without running it",
+    ),
     "a type that is a dict": ("model = dict(a=dict(type=dict(b=1)))", "got model.a.type = "),
     "an import": (
         "custom_imports = dict(imports=['{stem}'])\nmodel = dict(type='MaskRCNN')",
@@ -336,16 +364,29 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_config_that_asks_for_code_is_refused_and_nothing_runs(kind, folder, tmp_path):
+def test_a_config_that_asks_for_code_is_refused_and_nothing_runs(
+    kind, folder, tmp_path, monkeypatch
+):
     text, message = HOSTILE[kind]
     trace = tmp_path / "trace"
+    for module in ("hostile/__init__", "hostile/registry", "LoadImageFromFile"):
+        source = tmp_path / f"{module}.py"
+        source.parent.mkdir(exist_ok=True)
+        source.write_text(f"open({str(trace)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     saved = torch.load(folder / "model.pth", weights_only=True)
-    saved["meta"]["cfg"] = text.format(file=trace, stem="antigravity")
+    saved["meta"]["cfg"] = text.format(file=trace, stem="hostile")
     torch.save(saved, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=message.replace("{stem}", "hostile")) as caught:
         build_detector(tmp_path / "model.pth")
     assert "give --config FILE" in str(caught.value)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("kind", ["MaskRCNN", "mmdet.MaskRCNN", "InternImage", "nms", "BN"])
+def test_names_that_libraries_register_are_types_of_a_saved_config(kind):
+    text = f"default_scope = 'mmdet'\nmodel = dict(_scope_='mmseg', type={kind!r})"
+    assert read_saved_config(text, origin="x.pth").model.type == kind
 
 
 def test_names_of_classes_may_hold_anything():

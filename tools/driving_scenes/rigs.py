@@ -18,7 +18,7 @@ _CITY = (
     ("CAM_BACK_LEFT", 108, (1.04, 0.48, 1.59), 0.79, -0.012),
     ("CAM_BACK_RIGHT", -110, (1.01, -0.48, 1.56), 0.79, 0.024),
 )
-# In the order of `lanes.layout.CAMERAS`: the front camera, which has the traffic elements, first.
+# In the order of `CAMERAS` of OpenLane-V2: the front camera, which has the traffic elements, first.
 _RING = (
     ("ring_front_center", 0, (1.63, 0.00, 1.40)),
     ("ring_front_left", 45, (1.55, 0.18, 1.39)),

@@ -2,18 +2,24 @@
 
 mmengine writes a run's config into its checkpoints as Python source, and executes that source to
 read it back: whoever made the checkpoint would run code here. Only literals and ``dict(...)`` are
-understood by this reader; a ``type`` must be a registered name, which excludes functions; and no
-string may hold a call, for mmdet and mmcv evaluate some of them.
+understood by this reader; a ``type`` must be a registered name, which excludes functions, and a
+scope one of OpenMMLab's libraries, for mmengine imports what it finds under neither; and no string
+may hold a call, for mmdet and mmcv evaluate some of them.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
+import importlib.util
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import mmengine.registry
 from mmengine.config import Config
+from mmengine.registry import Registry
 
 PARTS = ("model", "test_dataloader", "tta_model", "tta_pipeline", "default_scope", "custom_imports")
 """What predicting needs of a config; the rest is not read."""
@@ -21,8 +27,16 @@ PARTS = ("model", "test_dataloader", "tta_model", "tta_pipeline", "default_scope
 OWN_IMPORTS = "internimage.integrations.openmmlab"
 """The modules that a saved config may ask for: they are there, and ours."""
 
+ROOT_SCOPES = ("mmengine", "mmcv")
+SCOPES = (*ROOT_SCOPES, "mmdet", "mmseg", "mmpretrain")
+"""The libraries that a saved config may name: mmengine imports ``SCOPE.registry``."""
+
+OTHER_TYPES = ("RoIAlign", "nms", "soft_nms")
+"""Types that mmdet and mmcv look up by themselves, without a registry."""
+
+_SCOPE_KEYS = ("default_scope", "_scope_")
 # A dotted path would be imported by mmengine and called with the config's values as arguments.
-_REGISTERED_NAME = re.compile(r"(?:(?:mmengine|mmcv|mmdet|mmseg|mmpretrain)\.)?[A-Za-z_]\w*")
+_REGISTERED_NAME = re.compile(rf"(?:({'|'.join(SCOPES)})\.)?([A-Za-z_]\w*)")
 # Never evaluated, and free text: names of classes, places of files.
 _FREE_TEXT = frozenset({"metainfo", "checkpoint", "data_root", "ann_file", "data_prefix"})
 _NAMED_FLOATS = {"inf": float("inf"), "nan": float("nan")}
@@ -54,11 +68,14 @@ def read_saved_config(text: str, *, origin: str, parts: Collection[str] = PARTS)
             f"read_saved_config: expected in {origin} a config of literals as mmengine writes it, "
             f"got one that cannot be read without running it ({error}); give --config FILE"
         ) from error
-    # Literals may still name what is called: mmengine imports a type with dots in it, and calls it.
+    # Literals may still name what is called: mmengine imports a type or a scope that it does not
+    # know, and calls the type.
     for path, value in _leaves(settings):
-        is_type = path.endswith(".type")
-        if is_type and not (isinstance(value, str) and _REGISTERED_NAME.fullmatch(value)):
+        key = path.rpartition(".")[2]
+        if key == "type" and not _is_registered(value):
             expected = "registered names as types"
+        elif key in _SCOPE_KEYS and value not in (None, *SCOPES):
+            expected = f"{key} = {', '.join(SCOPES[:-1])} or {SCOPES[-1]}"
         elif isinstance(value, str) and "(" in value:
             expected = "no calls in strings"
         else:
@@ -93,7 +110,8 @@ def _value(node: ast.expr) -> Any:
         merged: dict[Any, Any] = {}
         for argument in node.args:
             merged |= _value(argument)
-        return merged | {word.arg: _value(word.value) for word in node.keywords}
+        if all(word.arg is not None for word in node.keywords):  # None is that of dict(**other)
+            return merged | {word.arg: _value(word.value) for word in node.keywords}
     raise ValueError(f"line {node.lineno}: {ast.unparse(node)[:80]}")
 
 
@@ -101,8 +119,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield where and what everything in a config is, free text and containers left out."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if key == "type":  # whatever it is
-                yield f"{path}.type", item
+            if key in ("type", *_SCOPE_KEYS):  # whatever it is
+                yield f"{path}.{key}".lstrip("."), item
             elif key not in _FREE_TEXT:
                 yield from _leaves(item, f"{path}.{key}".lstrip("."))
     elif isinstance(value, (list, tuple, set)):
@@ -110,6 +128,41 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{path}[{index}]")
     else:
         yield path, value
+
+
+def _is_registered(kind: Any) -> bool:
+    """Whether a type is a name that one of the libraries has registered."""
+    match = _REGISTERED_NAME.fullmatch(kind) if isinstance(kind, str) else None
+    if match is None:
+        return False
+    scope, name = match.groups()
+    # Of a name in the wrong place mmengine would still import the module of that name.
+    if scope is None and importlib.util.find_spec(name) is not None:
+        return False
+    if kind in OTHER_TYPES:
+        return True
+    registries = list(_registries(scope))
+    if any(name in registry.module_dict for registry in registries):
+        return True
+    # Not yet: a registry imports what belongs to it when it is first asked.
+    for registry in registries:
+        registry.import_from_location()
+    return any(name in registry.module_dict for registry in registries)
+
+
+def _registries(scope: str | None) -> Iterator[Registry]:
+    """Yield the registries of a library, or of all without a scope."""
+    if scope is not None and scope not in ROOT_SCOPES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"{scope}.registry")
+    for root in vars(mmengine.registry).values():
+        if not isinstance(root, Registry):
+            continue
+        if scope is None or scope in ROOT_SCOPES:
+            yield root
+        for name, child in root.children.items():
+            if name in SCOPES and scope in (None, name):
+                yield child
 
 
 def _check_imports(custom_imports: Any, origin: str) -> None:

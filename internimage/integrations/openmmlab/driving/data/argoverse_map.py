@@ -24,11 +24,11 @@ from internimage.integrations.openmmlab.driving.data.frames import (
     text,
     whole_number,
 )
-from internimage.integrations.openmmlab.driving.lanes.layout import CAMERAS
-from internimage.integrations.openmmlab.driving.metrics.vector_map import (
+from internimage.integrations.openmmlab.driving.data.map_elements import (
     MAP_CLASSES,
     elements_from_annotation,
 )
+from internimage.integrations.openmmlab.driving.data.openlane_layout import CAMERAS
 from internimage.integrations.openmmlab.driving.poses import (
     check_rigid,
     ego_to_image,

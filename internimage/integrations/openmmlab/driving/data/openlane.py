@@ -18,20 +18,20 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, TRANSFORMS
 
+from internimage.integrations.openmmlab.driving.bezier import NUM_CONTROL_POINTS, fit_bezier
 from internimage.integrations.openmmlab.driving.data.dataset import DrivingDataset
 from internimage.integrations.openmmlab.driving.data.frames import (
     naming_file,
     naming_frame,
     text,
 )
-from internimage.integrations.openmmlab.driving.data.pickles import read_pickle
-from internimage.integrations.openmmlab.driving.history import can_bus_of_pose
-from internimage.integrations.openmmlab.driving.lanes.bezier import NUM_CONTROL_POINTS, fit_bezier
-from internimage.integrations.openmmlab.driving.lanes.layout import (
+from internimage.integrations.openmmlab.driving.data.openlane_layout import (
     ATTRIBUTES,
     CAMERAS,
     check_frame,
 )
+from internimage.integrations.openmmlab.driving.data.pickles import read_pickle
+from internimage.integrations.openmmlab.driving.history import can_bus_of_pose
 from internimage.integrations.openmmlab.driving.poses import ego_to_image, pose_of
 
 SCORED_INTERVAL = 20

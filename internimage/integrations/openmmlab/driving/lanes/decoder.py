@@ -12,9 +12,9 @@ from mmdet.models.layers import DeformableDetrTransformerDecoder, inverse_sigmoi
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
+from internimage.integrations.openmmlab.driving.bezier import NUM_CONTROL_POINTS
 from internimage.integrations.openmmlab.driving.deformable import start_deformable_decoder
 from internimage.integrations.openmmlab.driving.geometry import are_bounds
-from internimage.integrations.openmmlab.driving.lanes.bezier import NUM_CONTROL_POINTS
 
 
 class LaneOutputs(NamedTuple):

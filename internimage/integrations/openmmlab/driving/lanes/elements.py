@@ -17,11 +17,8 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from internimage.integrations.openmmlab.driving.assignment import assign
-from internimage.integrations.openmmlab.driving.lanes.layout import CAMERAS
+from internimage.integrations.openmmlab.driving.data.openlane_layout import FRONT
 from internimage.integrations.openmmlab.driving.sample import DrivingSample
-
-FRONT = CAMERAS.index("ring_front_center")
-"""The camera whose image the elements are of."""
 
 
 class ElementOutputs(NamedTuple):

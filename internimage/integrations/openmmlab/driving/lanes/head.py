@@ -19,14 +19,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from internimage.integrations.openmmlab.driving.assignment import assign
-from internimage.integrations.openmmlab.driving.lanes.bezier import (
+from internimage.integrations.openmmlab.driving.bezier import (
     NUM_CONTROL_POINTS,
     NUM_LANE_POINTS,
     bernstein,
 )
+from internimage.integrations.openmmlab.driving.data.openlane_layout import FRONT
 from internimage.integrations.openmmlab.driving.lanes.decoder import LaneDecoder, LaneOutputs
 from internimage.integrations.openmmlab.driving.lanes.elements import (
-    FRONT,
     ElementOutputs,
     TrafficElementDetector,
 )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from internimage.integrations.openmmlab.driving.lanes.layout import ATTRIBUTES, check_frame
+from internimage.integrations.openmmlab.driving.data.openlane_layout import ATTRIBUTES, check_frame
 from internimage.integrations.openmmlab.driving.metrics.lane_distances import (
     lane_distances,
     lane_f_score,

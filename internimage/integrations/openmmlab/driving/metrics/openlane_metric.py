@@ -9,8 +9,11 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 
+from internimage.integrations.openmmlab.driving.data.openlane_layout import (
+    check_frame,
+    lanes_to_openlane,
+)
 from internimage.integrations.openmmlab.driving.data.pickles import write_pickle
-from internimage.integrations.openmmlab.driving.lanes.layout import check_frame, lanes_to_openlane
 from internimage.integrations.openmmlab.driving.metrics.openlane import Version, evaluate_openlane
 from internimage.integrations.openmmlab.driving.metrics.scene_metric import SceneMetric
 

@@ -9,27 +9,19 @@ P polylines, K points of a polyline; coordinates are metres in the frame of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-# In the order of the challenge's labels, 0-2, which the released weights have as well.
-MAP_CLASSES = ("ped_crossing", "divider", "boundary")
+from internimage.integrations.openmmlab.driving.data.map_elements import MAP_CLASSES, MapElements
+
 THRESHOLDS = (0.5, 1.0, 1.5)  # metres, VectorMapNet's and the challenge's; HDMapNet has others
 SPACING = 0.3  # metres between the points of a resampled polyline, the challenge's
 
 Array = NDArray[Any]
-
-
-class MapElements(TypedDict):
-    """The map of one frame: P polylines (K, 2), their classes (P,) and, predicted, scores (P,)."""
-
-    polylines: list[Array]
-    labels: Array
-    scores: Array
 
 
 def resample_polyline(points: Array, *, spacing: float = SPACING) -> Array:
@@ -212,31 +204,6 @@ def elements_from_submission(token: str, result: Any) -> MapElements:
     elements = MapElements(polylines=lines, labels=labels.astype(int), scores=scores)
     check_elements(token, elements, scored=True)
     return elements
-
-
-def elements_from_annotation(
-    annotation: Mapping[str, Iterable[Any]], classes: Sequence[str] = MAP_CLASSES
-) -> MapElements:
-    """Read the true map of a frame: of each class, polylines of points (x, y[, z]).
-
-    Polylines of fewer than two points are no lines; they are left out.
-
-    Args:
-        annotation: polylines by class, as ``json`` reads it; other classes are not read.
-        classes: names of the labels 0, 1, ...
-    """
-    lines = [
-        # Heights are dropped: the challenge compares maps in the plane.
-        (label, np.asarray(line, np.float64)[:, :2])
-        for label, name in enumerate(classes)
-        for line in annotation.get(name, ())
-        if len(line) >= 2
-    ]
-    return MapElements(
-        polylines=[line for _, line in lines],
-        labels=np.array([label for label, _ in lines], int),
-        scores=np.ones(len(lines)),
-    )
 
 
 def _lines_by_class(

@@ -11,11 +11,10 @@ import numpy as np
 from mmengine.registry import METRICS
 
 from internimage.files import write_atomically
+from internimage.integrations.openmmlab.driving.data.map_elements import MAP_CLASSES, MapElements
 from internimage.integrations.openmmlab.driving.metrics.scene_metric import SceneMetric
 from internimage.integrations.openmmlab.driving.metrics.vector_map import (
-    MAP_CLASSES,
     THRESHOLDS,
-    MapElements,
     check_elements,
     score_vector_maps,
 )

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from internimage.integrations.openmmlab.driving.data.occ3d import FREE, OCCUPANCY_CLASSES
-from internimage.integrations.openmmlab.driving.lanes.elements import FRONT
-from internimage.integrations.openmmlab.driving.lanes.layout import ATTRIBUTES
+from internimage.integrations.openmmlab.driving.data.openlane_layout import ATTRIBUTES, FRONT
 from internimage.integrations.openmmlab.driving.pictures.canvas import Key
 from internimage.integrations.openmmlab.driving.pictures.colours import (
     ATTRIBUTE_COLOURS,

@@ -19,7 +19,10 @@ CAMERAS = (
     "ring_side_left",
     "ring_side_right",
 )
-"""The order of the cameras in a model. Traffic elements are of the first one's image."""
+"""The order of the cameras in a model."""
+
+FRONT = CAMERAS.index("ring_front_center")
+"""The camera whose image the traffic elements are of."""
 
 # Starred rows, so that the formatter gives no name a line of its own.
 ATTRIBUTES = (
