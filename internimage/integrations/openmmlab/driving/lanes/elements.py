@@ -46,6 +46,7 @@ class _FiniteAssigner(HungarianAssigner):
         **kwargs: Any,
     ) -> AssignResult:
         """Return for each query which element it has, from 1, or 0 for none."""
+        # This can go once mmdet's assigner takes costs that are no numbers.
         costs = [cost(pred_instances, gt_instances, img_meta) for cost in self.match_costs]
         queries, elements = assign(torch.stack(costs).sum(dim=0))
         matched = gt_instances.labels.new_zeros(len(pred_instances))
