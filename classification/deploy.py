@@ -65,6 +65,7 @@ def _convert(arguments: Sequence[str] | None) -> None:
         name=config.MODEL.NAME,
         preprocessing=build_preprocessing(config),
         class_names=saved.class_names,
+        crop=config.TEST.CROP,
     )
     convert_classifier(request, deploy, classifier, ROOT)
 

@@ -7,6 +7,7 @@ there before (:func:`~.mmdeploy_adapter.import_mmdeploy`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +51,8 @@ class Classification(BaseTask):
     """A classifier: images in, logits out.
 
     Args:
-        model_cfg: with ``model.type``, the model's name, and ``preprocessing``.
+        model_cfg: with ``model.type``, the model's name, ``preprocessing``, and ``crop``: whether
+            the middle of an image is cut out; else the whole is squeezed.
         deploy_cfg: the deploy config.
         device: where PyTorch runs.
     """
@@ -58,6 +60,7 @@ class Classification(BaseTask):
     def __init__(self, model_cfg: Any, deploy_cfg: Any, device: str) -> None:
         super().__init__(model_cfg, deploy_cfg, device)
         self.preprocessing = Preprocessing(**model_cfg.preprocessing)
+        self.crop = bool(model_cfg.crop)
 
     def build_backend_model(self, model_files: Sequence[str], *_: Any, **__: Any) -> Any:
         """Return a function from inputs (N, 3, H, W) to logits (N, classes)."""
@@ -77,8 +80,18 @@ class Classification(BaseTask):
         self, images: Sequence[Image.Image], *_: Any, **__: Any
     ) -> tuple[dict[str, Any], Tensor]:
         """Return no metadata, and inputs (N, 3, S, S) of images of any size."""
-        inputs = torch.stack([preprocess(image, self.preprocessing) for image in images])
+        inputs = torch.stack([self._prepare(image) for image in images])
         return {}, inputs.to(self.device)
+
+    def _prepare(self, image: Image.Image) -> Tensor:
+        """Return the input (3, S, S) of an RGB image."""
+        given = self.preprocessing
+        if not self.crop:
+            side = given.image_size
+            image = image.resize((side, side), Image.Resampling[given.interpolation.upper()])
+            # Of an image of this size, without a margin to be cut off, all is left as it is.
+            given = dataclasses.replace(given, crop_ratio=1.0)
+        return preprocess(image, given)
 
     @staticmethod
     def get_partition_cfg(partition_type: str, **_: Any) -> dict[str, Any]:
@@ -90,15 +103,16 @@ class Classification(BaseTask):
         # The keys are those that mmdeploy writes for mmpretrain's classifiers.
         given = self.preprocessing
         size = given.image_size
+        resize: dict[str, Any] = dict(type="Resize", interpolation=given.interpolation)
+        if self.crop:
+            # -1: the size is that of the shorter side.
+            resize |= dict(size=(round(size / given.crop_ratio), -1), keep_ratio=True)
+        else:
+            resize |= dict(size=(size, size), keep_ratio=False)
         return [
             dict(type="LoadImageFromFile"),
-            dict(
-                type="Resize",
-                size=(round(size / given.crop_ratio), -1),  # of the shorter side
-                keep_ratio=True,
-                interpolation=given.interpolation,
-            ),
-            dict(type="CenterCrop", crop_size=(size, size)),
+            resize,
+            *([dict(type="CenterCrop", crop_size=(size, size))] if self.crop else []),
             dict(
                 type="Normalize",
                 mean=[255 * value for value in given.mean],  # the SDK's pixels are 0-255
