@@ -110,6 +110,17 @@ def find_files(inputs: Sequence[str | Path]) -> list[Path | Failure]:
     return sources
 
 
+def answer_names(sources: Sequence[Path]) -> list[str]:
+    """Return what the files about each input are called: its stem, or all of its name.
+
+    Args:
+        sources: files; the name is that of one whose stem others have as well.
+    """
+    # A file that is given twice is no clash of stems: it keeps its stem, and its answers clash.
+    stems = Counter(path.stem for path in dict.fromkeys(sources))
+    return [path.stem if stems[path.stem] == 1 else path.name for path in sources]
+
+
 def plan(
     inputs: Sequence[str | Path], output: Path, *, label_maps: bool = False
 ) -> Iterator[Task | Failure]:
@@ -125,15 +136,13 @@ def plan(
     sources = find_files(inputs)
     paths = [source for source in sources if isinstance(source, Path)]
     given = {path.resolve() for path in paths}
-    # A file that is given twice is no clash of stems: it keeps its name, and _clash() refuses it.
-    stems = [path.stem for path in dict.fromkeys(paths)]
+    names = dict(zip(paths, answer_names(paths), strict=True))
     taken: dict[Path, Path] = {}
     for source in sources:
         if isinstance(source, Failure):
             yield source
             continue
-        stem = source.stem if stems.count(source.stem) == 1 else source.name
-        task = _task(source, output, stem, label_maps=label_maps)
+        task = _task(source, output, names[source], label_maps=label_maps)
         error = _clash(task, taken, given)
         taken |= dict.fromkeys(task.files, source)
         yield task if error is None else Failure(source=source, error=error)
@@ -174,7 +183,7 @@ def _files(folder: Path) -> list[Path | Failure]:
         found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
         if not found:
             raise ValueError(
-                f"predict_files: expected a folder with images or videos, got {folder} without any "
+                f"find_files: expected a folder with images or videos, got {folder} without any "
                 "(its folders are not searched)"
             )
     except (OSError, ValueError) as error:
@@ -201,13 +210,13 @@ def _clash(task: Task, taken: dict[Path, Path], given: set[Path]) -> Exception |
     for file in task.files:
         if file in taken:
             return ValueError(
-                f"predict_files: expected inputs with names of their own, got {taken[file]} and "
+                f"plan: expected inputs with names of their own, got {taken[file]} and "
                 f"{task.source}"
             )
         # The folder of the inputs may be the output as well, under another name or through a link.
         if file.resolve() in given:
             return ValueError(
-                f"predict_files: expected an output folder in which nothing of the input would be "
+                f"plan: expected an output folder in which nothing of the input would be "
                 f"replaced, got {file.parent} for {task.source}"
             )
     return None

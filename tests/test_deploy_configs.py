@@ -113,6 +113,15 @@ SEGMENTATION = "segmentation/deploy/configs/mmseg/segmentation_onnxruntime_stati
             "of segmentation .*with 'mmdet': detection/deploy.py takes it",
         ),
         ("segmentation/configs/digit_scenes/upernet_internimage_n.py", "", "a model's config"),
+        (SEGMENTATION, "onnx_config = dict(save_file='x.engine')", "'NAME.onnx', .*'x.engine'"),
+        (
+            SEGMENTATION,
+            "onnx_config = dict(save_file='a/x.onnx')",
+            "without a folder, .*'a/x.onnx'",
+        ),
+        (SEGMENTATION, "onnx_config = dict(input_names=None)", "onnx_config.input_names .*None"),
+        (SEGMENTATION, "onnx_config = dict(output_names=[])", r"onnx_config.output_names .*\[\]"),
+        (SEGMENTATION, "codebase_config = dict(task=None)", "codebase_config.task in .*got none"),
         (SEGMENTATION, "x = 1 / 0", "ZeroDivisionError"),
     ],
 )
@@ -121,6 +130,26 @@ def test_what_is_wrong_with_a_deploy_config_is_said(
 ):
     with pytest.raises(ValueError, match=expected):
         read_deploy_config(write(tmp_path, base, text), task="segmentation")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("onnx_config = dict(export_params=False)", "onnx_config.export_params = False"),
+        (
+            "onnx_config = dict(keep_initializers_as_inputs=True)",
+            "onnx_config.keep_initializers_as_inputs = True",
+        ),
+        ("onnx_config = dict(optimize=False)", "onnx_config.optimize = False"),
+        (
+            "codebase_config = dict(post_processing=dict(background_label_id=0))",
+            "codebase_config.post_processing.background_label_id = 0",
+        ),
+    ],
+)
+def test_a_setting_that_nothing_reads_warns(tmp_path: Path, text: str, expected: str):
+    with pytest.warns(UserWarning, match=f"^{re.escape(expected)} of .* has no effect"):
+        read_deploy_config(write(tmp_path, SEGMENTATION, text), task="segmentation")
 
 
 def test_a_node_for_a_plugin_may_have_the_originals_opset(tmp_path: Path):

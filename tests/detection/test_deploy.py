@@ -17,11 +17,13 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from torch import nn
 
 from internimage.integrations.openmmlab.export import deploy, mmdeploy_adapter
 from internimage.integrations.openmmlab.export.mmdeploy_differences import describe_difference
 from internimage.integrations.openmmlab.prediction.detector import build_detector
 from tests.detection.exportable_detectors import save_detector
+from tests.detection.small_dino import build, small_config
 from tests.script_runs import ROOT, run_here
 
 pytest.importorskip("mmdeploy", reason=mmdeploy_adapter.INSTALL)
@@ -291,6 +293,16 @@ SEGMENTATION = ROOT / "segmentation" / "deploy" / "configs" / "mmseg"
             "int8 is not offered: TensorRT 11 has no calibration",
         ),
         ([str(INSTANCES), MODEL, "x.pth", "x.png", "--device", "gpu"], "--device cpu or cuda:N"),
+        ([str(INSTANCES), MODEL, "x.pth", "x.png", "--device", "meta"], "cpu or cuda:N, got meta"),
+        ([str(INSTANCES), MODEL, "x.pth", "x.png", "--device", "mps"], "cpu or cuda:N, got mps"),
+        (
+            [str(INSTANCES), MODEL, "x.pth", "x.png", "--device", "cuda:99"],
+            "a device of this machine, got --device cuda:99, with",
+        ),
+        (
+            [str(INSTANCES), MODEL, "x.pth", "x.png", "--test-img", "a/p.png", "b/p.png"],
+            "--test-img with names of their own, got a/p.png and b/p.png",
+        ),
         ([MODEL, "x.pth", "--output", "x.onnx", "--dump-info"], "one route, got --dump-info"),
         ([MODEL, "x.pth", "--output", "x.onnx", "--argmax"], "--argmax for segmentation alone"),
         ([MODEL, "x.pth", "--output", "x.onnx", "--opset", "20"], "got 20: opset 20 calls"),
@@ -305,6 +317,27 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(
     assert line.startswith("deploy.py: error: ")
     assert re.search(expected, line), line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_have_the_whole_names_of_images_that_share_a_stem():
+    from internimage.integrations.openmmlab.export.deploy_arguments import parse_deploy
+
+    def endings(*images: str) -> list[str]:
+        words = [str(INSTANCES), MODEL, "x.pth", "x.png", "--test-img", *images]
+        request: Any = parse_deploy("deploy.py", words, task="detection")
+        return request.picture_endings
+
+    assert endings("a/p.png") == [""]
+    assert endings("p.png", "p.jpg", "q.png") == ["_p.png", "_p.jpg", "_q"]
+
+
+def test_a_node_of_before_grid_sample_is_refused_for_deformable_attention():
+    dino, plain = build(small_config()), nn.Linear(1, 1)
+    for form, opset in (("node", 16), ("grid_sample", 17)):
+        mmdeploy_adapter.check_opset(dino, form, opset)  # type: ignore[arg-type]
+    mmdeploy_adapter.check_opset(plain, "node", 11)
+    with pytest.raises(ValueError, match="opset_version >= 16 for operator = 'node' .*got 11"):
+        mmdeploy_adapter.check_opset(dino, "node", 11)
 
 
 def test_a_folder_in_a_files_place_leaves_the_work_dir_as_it_was(tmp_path: Path):

@@ -11,8 +11,11 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
-from internimage.integrations.openmmlab.export import deploy, mmdeploy_adapter
+from internimage.integrations.openmmlab.export import conversion, deploy, mmdeploy_adapter
 from internimage.integrations.openmmlab.prediction.segmentor import build_segmentor
 from tests.script_runs import ROOT, run_here
 from tests.segmentation.tiny_segmentors import (
@@ -165,6 +168,16 @@ def test_a_static_size_reaches_pipelines_that_do_not_resize(steps: list[str], ex
     assert [step["type"] for step in found] == expected
     if len(expected) > len(steps):
         assert found[1] == dict(type="Resize", scale=(512, 256), keep_ratio=False)
+
+
+def test_pictures_have_the_colours_of_classes_beyond_256(tiny: Tiny):
+    palette = [(0, 0, 0)] * 300 + [(10, 20, 200)]
+    segmentor = build_segmentor(tiny.checkpoint, tiny.config)
+    segmentor.palette = palette
+    sample = SegDataSample(pred_sem_seg=PixelData(data=torch.full((1, 2, 3), 300)))
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    found = conversion._draw(segmentor, conversion.Tried(Path("x.png"), pixels, sample))
+    assert found.tolist() == [[[100, 10, 5]] * 3] * 2  # blue first, half as strong
 
 
 def test_every_flag_of_the_exact_route_reaches_the_export(

@@ -47,12 +47,14 @@ class Classifier(NamedTuple):
         name: what it is called.
         preprocessing: how its images are prepared.
         class_names: one a class, or none at all.
+        crop: whether the middle of an image is cut out; else the whole is squeezed.
     """
 
     model: InternImage
     name: str
     preprocessing: Preprocessing
     class_names: Sequence[str]
+    crop: bool
 
 
 def read_classifier_deploy_config(request: ConversionRequest) -> DeployConfig:
@@ -60,9 +62,16 @@ def read_classifier_deploy_config(request: ConversionRequest) -> DeployConfig:
 
     Raises:
         OSError: It, or an image, is not there.
-        ValueError: It is none for classifiers, or an image is none.
+        ValueError: It is none for classifiers, a Python file is in the place of the model's config,
+            or an image is none.
     """
     deploy = read_deploy_config(request.deploy_config, task="classification")
+    # The settings of classifiers are YAML; a Python file would be read as broken YAML.
+    if request.model_config.suffix == ".py":
+        raise ValueError(
+            f"expected a model's config, a YAML file, got {request.model_config}; the order is "
+            "DEPLOY_CFG MODEL_CFG CHECKPOINT IMG"
+        )
     for image in (request.image, *request.test_images):
         load_image(image)  # for its error, before the minutes of a conversion
     return deploy
@@ -85,12 +94,7 @@ def convert_classifier(
         OSError: The folder cannot be written.
         ImportError: mmdeploy is not installed.
     """
-    side = classifier.preprocessing.image_size
-    if deploy.input_size is not None and tuple(deploy.input_size) != (side, side):
-        raise ValueError(
-            f"expected a deploy config for the model's {side} x {side} pixels, got "
-            f"{request.deploy_config} for {tuple(deploy.input_size)}"
-        )
+    deploy.check_side(classifier.preprocessing.image_size, request.deploy_config)
     import_mmdeploy()
     with converting(deploy, request.log_level):
         pictures = _convert_and_try(request, deploy, classifier)
@@ -111,6 +115,7 @@ def _convert_and_try(
             default_scope="mmengine",
             model=dict(type=classifier.name),  # mmdeploy looks at every model's type
             preprocessing=dataclasses.asdict(classifier.preprocessing),
+            crop=classifier.crop,
         )
     )
     task = build_task_processor(settings, deploy.graph, request.device)
@@ -124,7 +129,8 @@ def _convert_and_try(
         converted = load_graph(task, made)  # in here: a file that cannot be loaded is not kept
     kept = request.work_dir / deploy.file_name
     pictures = {}
-    for path, before in zip(request.test_images, expected, strict=True):
+    pairs = zip(request.test_images, expected, strict=True)
+    for (path, before), ending in zip(pairs, request.picture_endings, strict=True):
         with after_conversion(kept, f"the comparison with PyTorch on {path}"):
             after = _logits(task, converted, path)
             difference = ((after - before).abs().max() / before.abs().max()).item()
@@ -132,9 +138,8 @@ def _convert_and_try(
             f"{path}: {_answer(after, classifier)}, PyTorch says {_answer(before, classifier)}; "
             f"logits differ by {difference:.1e} of the largest"
         )
-        stem = "" if len(expected) == 1 else f"_{path.stem}"
         for name, logits in (("output_pytorch", before), ("output_onnxruntime", after)):
-            pictures[name + stem] = _draw(load_image(path), _answer(logits, classifier))
+            pictures[name + ending] = _draw(load_image(path), _answer(logits, classifier))
     with after_conversion(kept, "drawing"), files_for(request.work_dir) as folder:
         save_pictures(folder, pictures)
     if request.dump_info:

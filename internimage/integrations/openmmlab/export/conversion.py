@@ -26,10 +26,14 @@ from internimage.integrations.openmmlab.export.deploy_config import (
     refuse_deploy_config,
 )
 from internimage.integrations.openmmlab.export.mmdeploy_adapter import (
+    check_opset,
     import_mmdeploy,
     repeat_masks_by_class,
 )
-from internimage.integrations.openmmlab.export.mmdeploy_differences import describe_difference
+from internimage.integrations.openmmlab.export.mmdeploy_differences import (
+    LEAST_SCORE,
+    describe_difference,
+)
 from internimage.integrations.openmmlab.export.mmdeploy_files import (
     after_conversion,
     converting,
@@ -45,8 +49,6 @@ from internimage.integrations.openmmlab.export.pooling import replace_pooling
 from internimage.integrations.openmmlab.scripts.config_file import check_task, read_config
 from internimage.integrations.openmmlab.scripts.config_parts import type_name
 from internimage.integrations.openmmlab.scripts.safe_loading import find_file
-
-SCORE_THRESHOLD = 0.3  # of the boxes that are drawn, as by `internimage detect`
 
 
 class Tried(NamedTuple):
@@ -101,6 +103,7 @@ def _convert_and_try(
     # Copies: mmdeploy changes the pipelines that it is given.
     task = _task_processor(copy.deepcopy(settings), deploy.graph, request.device)
     model, size = predictor.model, deploy.input_size
+    check_opset(model, deploy.operator, deploy.opset)
     # Now, of the whole model: writing the graph takes it apart for good.
     expected = [_try(task, model, path, size) for path in request.test_images]
     with files_for(request.work_dir) as folder:
@@ -118,9 +121,8 @@ def _convert_and_try(
     pictures = {}
     with after_conversion(kept, "drawing"), files_for(request.work_dir) as folder:
         for name, tried in (("output_pytorch", expected), ("output_onnxruntime", found)):
-            for one in tried:
-                stem = name if len(tried) == 1 else f"{name}_{one.path.stem}"
-                pictures[stem] = predictor.draw(one)
+            for one, ending in zip(tried, request.picture_endings, strict=True):
+                pictures[name + ending] = predictor.draw(one)
         save_pictures(folder, pictures)
     if request.dump_info:
         with after_conversion(kept, "--dump-info"), files_for(request.work_dir) as folder:
@@ -177,9 +179,9 @@ def _draw(predictor: Any, tried: Tried) -> np.ndarray:
     """Return the picture (H, W, 3), uint8, blue-green-red, of what a model found."""
     if "pred_sem_seg" in tried.sample:
         labels = tried.sample.pred_sem_seg.data.squeeze(0).numpy()
-        return predictor.draw(tried.pixels, labels.astype(np.uint8))
+        return predictor.draw(tried.pixels, labels)
     found = tried.sample.pred_instances
-    found = found[found.scores >= SCORE_THRESHOLD]
+    found = found[found.scores >= LEAST_SCORE]  # as `internimage detect` draws
     if "masks" in found:
         found.masks = torch.as_tensor(found.masks) > 0
     return predictor.draw(tried.pixels, found)

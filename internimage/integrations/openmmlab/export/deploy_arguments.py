@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from internimage.answer_files import answer_names
 from internimage.export import ExportOptions
 from internimage.export.arguments import add_export_arguments, read_export_options
 from internimage.integrations.openmmlab.scripts.arguments import ScriptParser
@@ -72,6 +73,13 @@ class ConversionRequest:
     show: bool
     dump_info: bool
     cfg_options: Mapping[str, Any]
+
+    @property
+    def picture_endings(self) -> list[str]:
+        """How the names of each test image's pictures end: nothing where it is the only one."""
+        if len(self.test_images) == 1:
+            return [""]
+        return [f"_{name}" for name in answer_names(self.test_images)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,14 +193,8 @@ def _read_export(args: argparse.Namespace, files: Sequence[str]) -> ExportReques
 
 def _read_conversion(args: argparse.Namespace, files: Sequence[str]) -> ConversionRequest:
     device = args.device or "cpu"  # as mmdeploy's own tool
-    try:
-        # torch.device raises RuntimeError for words that it does not know.
-        is_there = torch.device(device).type == "cpu" or torch.cuda.is_available()
-    except RuntimeError as error:
-        raise ValueError(f"expected --device cpu or cuda:N, got {device}") from error
-    if not is_there:
-        raise ValueError(f"expected a device of this machine, got --device {device}, without CUDA")
-    return ConversionRequest(
+    _check_device(device)
+    request = ConversionRequest(
         deploy_config=Path(files[0]),
         model_config=Path(files[1]),
         checkpoint=files[2],
@@ -205,6 +207,28 @@ def _read_conversion(args: argparse.Namespace, files: Sequence[str]) -> Conversi
         dump_info=args.dump_info,
         cfg_options=args.cfg_options,
     )
+    endings = request.picture_endings
+    for index, path in enumerate(request.test_images):
+        first = endings.index(endings[index])
+        if first < index:
+            raise ValueError(
+                f"expected --test-img with names of their own, got {request.test_images[first]} "
+                f"and {path}"
+            )
+    return request
+
+
+def _check_device(device: str) -> None:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:  # words that it does not know
+        raise ValueError(f"expected --device cpu or cuda:N, got {device}") from error
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f"expected --device cpu or cuda:N, got {device}")
+    count = torch.cuda.device_count()
+    if found.type == "cuda" and (found.index or 0) >= count:
+        what = f"with {count} of CUDA" if count else "without CUDA"
+        raise ValueError(f"expected a device of this machine, got --device {device}, {what}")
 
 
 def _refuse_others(

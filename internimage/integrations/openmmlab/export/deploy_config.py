@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,16 @@ valid file with 18, which moved the axes of reductions.
 
 CODEBASES = {"classification": "internimage", "detection": "mmdet", "segmentation": "mmseg"}
 """Of each task what ``codebase_config.type`` of its deploy configs is."""
+
+_WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
+    "onnx_config": {
+        "export_params": True,
+        "keep_initializers_as_inputs": False,
+        "optimize": True,
+    },
+    "codebase_config": {"post_processing.background_label_id": -1},
+}
+"""What the original's configs say to mmdeploy's own tool, or to nobody, with what they say."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,13 +72,39 @@ class DeployConfig:
         return str(self.content.onnx_config.get("save_file", "end2end.onnx"))
 
     @property
+    def _profiles(self) -> Mapping[str, Any]:
+        """Of each input the shapes (N, 3, H, W) that an engine is built for."""
+        # mmdeploy has a list, for models in several parts; ours are one.
+        inputs = self.content.backend_config.get("model_inputs") or [{}]
+        return inputs[0].get("input_shapes", {})
+
+    def check_side(self, side: int, path: Path) -> None:
+        """Refuse images of a size that this config is not for.
+
+        Args:
+            side: height and width of the model's input, pixels.
+            path: where the config is from, for the error.
+
+        Raises:
+            ValueError: Its static input has another size, or the engine's sizes leave this one out.
+        """
+        expected = (
+            f"expected a deploy config for the model's {side} x {side} pixels, got {path} for"
+        )
+        if self.input_size is not None and tuple(self.input_size) != (side, side):
+            raise ValueError(f"{expected} {tuple(self.input_size)}")
+        for shape in self._profiles.values():
+            least, most = shape["min_shape"][2:], shape["max_shape"][2:]
+            if not all(low <= side <= high for low, high in zip(least, most, strict=True)):
+                sizes = " to ".join("x".join(map(str, sides)) for sides in (least, most))
+                raise ValueError(f"{expected} images from {sizes}")
+
+    @property
     def engine_arguments(self) -> list[str]:
         """What ``tensorrt/build_engine.py`` takes besides the files: sizes and memory."""
         backend = self.content.backend_config
         arguments: list[str] = []
-        # mmdeploy has a list, for models in several parts; ours are one.
-        shapes: Mapping[str, Any] = (backend.get("model_inputs") or [{}])[0].get("input_shapes", {})
-        for name, shape in shapes.items():
+        for name, shape in self._profiles.items():
             sizes = ["x".join(map(str, shape[f"{end}_shape"])) for end in _ENDS]
             arguments += ["--profile", f"{name}={':'.join(sizes)}"]
         # In bytes here, in MiB there; 0 is no limit.
@@ -113,6 +150,8 @@ def read_deploy_config(path: Path, *, task: str) -> DeployConfig:
             f"{path}, {what}; the order is DEPLOY_CFG MODEL_CFG CHECKPOINT IMG"
         )
     _check_codebase(content, path, task)
+    _check_names(content, path)
+    _warn_without_effect(content, path)
     backend = _backend_of(content, path)
     # A key of ours: mmdeploy passes over it.
     operator = content.get("operator", "grid_sample")
@@ -161,6 +200,36 @@ def _check_codebase(content: Config, path: Path, task: str) -> None:
         f"expected a deploy config of {task} (codebase_config.type = {CODEBASES[task]!r}), got "
         f"{path} with {codebase!r}{hint}"
     )
+
+
+def _check_names(content: Config, path: Path) -> None:
+    if not isinstance(content.codebase_config.get("task"), str):
+        raise ValueError(f"expected codebase_config.task in {path}, got none")
+    for key in ("input_names", "output_names"):
+        names = content.onnx_config.get(key)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"expected onnx_config.{key} = [a name, ...] in {path}, got {names}")
+    file = content.onnx_config.get("save_file", "end2end.onnx")
+    # mmdeploy writes STEM.onnx whatever the name says.
+    if not isinstance(file, str) or Path(file).name != file or Path(file).suffix != ".onnx":
+        raise ValueError(
+            f"expected onnx_config.save_file = 'NAME.onnx', without a folder, in {path}, got "
+            f"{file!r}"
+        )
+
+
+def _warn_without_effect(content: Config, path: Path) -> None:
+    for section, usual in _WITHOUT_EFFECT.items():
+        for key, value in usual.items():
+            found: Any = content[section]
+            for name in key.split("."):
+                found = found.get(name) if isinstance(found, Mapping) else None
+            if found is not None and found != value:
+                # stacklevel 3: the line that called read_deploy_config.
+                warnings.warn(
+                    f"{section}.{key} = {found!r} of {path} has no effect: nothing here reads it",
+                    stacklevel=3,
+                )
 
 
 def _backend_of(content: Config, path: Path) -> Any:

@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from mmcv.ops import MultiScaleDeformableAttention
 from torch import nn
 
 from internimage.export.packages import NEEDED
@@ -106,8 +107,8 @@ def own_operators(form: Form, opset: int) -> Iterator[None]:
     torch.onnx.register_custom_op_symbolic("aten::mT", _swap_last_axes, 9)
     wrapper = vars(importlib.import_module("mmdeploy.backend.onnxruntime.wrapper"))
     find_library = wrapper["get_ops_path"]
-    # mmdeploy's wrapper loads one library of operators: ours in the place of its own. Below opset
-    # 16 DINO and Mask2Former would need both: their attention is mmdeploy::grid_sampler there.
+    # mmdeploy's wrapper loads one library of operators: ours in the place of its own. Models that
+    # would need both are refused by check_opset().
     if form == "node":
         wrapper["get_ops_path"] = lambda: str(library_path())
     try:
@@ -115,6 +116,28 @@ def own_operators(form: Form, opset: int) -> Iterator[None]:
     finally:
         wrapper["get_ops_path"] = find_library
         records.update(before)
+
+
+def check_opset(model: nn.Module, form: Form, opset: int) -> None:
+    """Refuse a model that would need two libraries of operators.
+
+    Args:
+        model: any.
+        form: What DCNv3 becomes.
+        opset: The version of ONNX's operators.
+
+    Raises:
+        ValueError: It has other layers with grid_sample, and the version is of before GridSample.
+    """
+    if form == "grid_sample" or opset >= LEAST_OPSET:
+        return
+    if any(isinstance(module, MultiScaleDeformableAttention) for module in model.modules()):
+        raise ValueError(
+            f"expected onnx_config.opset_version >= {LEAST_OPSET} for operator = 'node' of a model "
+            f"with deformable attention (DINO, Mask2Former), got {opset}: below, mmdeploy writes "
+            "the attention as an operator of its own library, and one library is loaded, that of "
+            "DCNv3"
+        )
 
 
 def _restore_moved_modules() -> None:

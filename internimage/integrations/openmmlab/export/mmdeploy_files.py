@@ -31,7 +31,6 @@ from internimage.integrations.openmmlab.export.mmdeploy_adapter import (
     own_operators,
     torchscript_exporter,
 )
-from internimage.processes import StoppedError
 from internimage.script import MISTAKES
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")  # X11 and Wayland say here where windows go
@@ -86,8 +85,6 @@ def after_conversion(file: Path, step: str) -> Iterator[None]:
     """
     try:
         yield
-    except StoppedError:
-        raise
     except Exception as error:
         reason = _reason(error)
         hint = (
@@ -164,7 +161,7 @@ def write_graph(
                 dynamic_axes=onnx.get("dynamic_axes"),
                 keep_initializers_as_inputs=False,
             )
-    except (MemoryError, OSError, StoppedError, torch.OutOfMemoryError):
+    except (MemoryError, OSError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # each of mmdeploy's rewriters raises what it happens to raise
         raise ValueError(
@@ -186,7 +183,7 @@ def load_graph(task: Any, file: Path, *preparation: Any) -> Any:
     """
     try:
         return task.build_backend_model([str(file)], *preparation)
-    except (MemoryError, OSError, StoppedError):
+    except (MemoryError, OSError):
         raise
     except Exception as error:
         raise ValueError(

@@ -8,7 +8,7 @@ operator = "grid_sample"  # a key of ours, which mmdeploy does not look at
 onnx_config = dict(
     type="onnx",
     # The next two and optimize are as the original has them, for mmdeploy's own tool; nothing here
-    # reads them.
+    # reads them, and another value warns.
     export_params=True,
     keep_initializers_as_inputs=False,
     opset_version=17,
