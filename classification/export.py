@@ -87,6 +87,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"expected weights from one place, got --{' and --'.join(given)}")
     if args.ckpt_dir is not None and args.model_name is None:
         raise ValueError("expected --checkpoint PATH beside --cfg, got --ckpt_dir")
+    if args.use_ema and args.random_weights:
+        raise ValueError("expected --use-ema beside weights, got it and --random-weights")
+    if len(args.opts) % 2:  # here, where only what was typed is in the list
+        raise ValueError(f"expected KEY VALUE pairs in --opts, got {' '.join(args.opts)}")
     return args
 
 

@@ -97,6 +97,14 @@ def test_an_engine_is_built_from_the_file_that_was_written(
             ["--cfg", "YAML", "--checkpoint", "x", "--random-weights"],
             "expected weights from one place, got --checkpoint and --random_weights",
         ),
+        (
+            ["--cfg", "YAML", "--random-weights", "--use-ema"],
+            "expected --use-ema beside weights, got it and --random-weights",
+        ),
+        (
+            ["--cfg", "YAML", "--checkpoint", "x.pth", "--opts", "TEST.CROP"],
+            "expected KEY VALUE pairs in --opts, got TEST.CROP\n",
+        ),
         (["--cfg", "YAML", "--random-weights", "--opset", "20"], "got 20: opset 20 calls"),
         (["--cfg", "YAML", "--random-weights", "--dynamics", "batch"], "did you mean --dynamic?"),
         (["--cfg", "YAML", "--random-weights", "--output", "no/x.onnx"], "folder, got no"),
