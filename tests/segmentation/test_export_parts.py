@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.layers import SinePositionalEncoding
+from mmseg.models.decode_heads import Mask2FormerHead
 from torch import Tensor, nn
 
 from internimage.export import ExportOptions
@@ -124,6 +125,18 @@ def test_masks_that_decide_where_to_look_are_float32_in_a_half_mask2former():
     )
     dtypes = {name.partition(".")[0]: p.dtype for name, p in traced.named_parameters()}
     assert dtypes == {"features": torch.float16, "head": torch.float32}
+
+
+def test_of_mmsegs_own_mask2former_the_head_is_float32_in_half_as_well():
+    own = build(HEADS["mask2former"]())
+    own.decode_head.__class__ = Mask2FormerHead
+    images = random(1, 3, 64, 64)
+    traced = traceable_scores(own, ExportOptions(precision="fp16"), blue_first=False)
+    dtypes = {name.split(".")[1]: p.dtype for name, p in traced.named_parameters()}
+    assert dtypes == {"backbone": torch.float16, "decode_head": torch.float32}
+    with torch.inference_mode():
+        found = traceable_scores(own, ExportOptions(), blue_first=False)(images)
+        assert torch.allclose(found, Scores(own)(images), rtol=0, atol=1e-5)
 
 
 def test_blue_comes_first_where_the_model_was_trained_so():

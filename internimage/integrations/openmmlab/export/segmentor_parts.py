@@ -152,7 +152,6 @@ def traceable_scores(segmentor: Any, options: ExportOptions, *, blue_first: bool
     segmentor.auxiliary_head = None  # for training alone
     replace_pooling(segmentor)
     head = segmentor.decode_head
-    # mmseg's own Mask2Former as well, which then goes on as a head that is not known.
     if isinstance(head, Mask2FormerHead):
         replace_mask2former(segmentor)
     if isinstance(head, InternImageMask2FormerHead):
@@ -163,6 +162,12 @@ def traceable_scores(segmentor: Any, options: ExportOptions, *, blue_first: bool
             align_corners=segmentor.align_corners,
             blue_first=blue_first,
         )
+    if isinstance(head, Mask2FormerHead):
+        # mmseg's own: in float32 as well, for the same reason; it has no scores without resizing.
+        segmentor.backbone = _in_precision(segmentor.backbone, options)
+        if segmentor.with_neck:
+            segmentor.neck = _in_precision(segmentor.neck, options)
+        return Scores(segmentor, blue_first=blue_first)
     if not _has_two_parts(segmentor):
         # Somebody's own head or segmentor: as one piece, resizing in half included.
         return _in_precision(Scores(segmentor, blue_first=blue_first), options)
