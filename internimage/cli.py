@@ -7,8 +7,6 @@ Exit codes: 0 done, 2 bad input (one line on stderr says which; the other images
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +15,6 @@ from internimage import __version__
 from internimage.cli_arguments import positive
 from internimage.runtime import command as runtime
 from internimage.script import nearest_hint
-
-STOPPED = 128 + signal.SIGINT
 
 INSTALL_TORCH = "`pip install torch`, or see docs/install.md"
 
@@ -96,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"internimage: {message}; to install it: {INSTALL_TORCH}", file=sys.stderr)
         return runtime.BAD_INPUT
     except KeyboardInterrupt:  # seconds pass while PyTorch is imported
-        return _stopped("internimage")
+        return runtime.report_stop("internimage")
     options, unknown = parser.parse_known_args(typed)
     if unknown:
         hint = nearest_hint(unknown[0], options.flags)
@@ -107,19 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:  # None where the shell closed it (`>&-`)
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has gone. Python would flush once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return runtime.discard_output()
     except (ValueError, OSError, ImportError) as error:
         return runtime.report(f"internimage {options.command}", error)
     except KeyboardInterrupt:
-        return _stopped(f"internimage {options.command}")
+        return runtime.report_stop(f"internimage {options.command}")
     return exit_code
-
-
-def _stopped(program: str) -> int:
-    print(f"{program}: stopped by SIGINT", file=sys.stderr)
-    return STOPPED
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:

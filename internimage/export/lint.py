@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,52 +42,90 @@ def lint(path: Path) -> Any:
     if opsets.get("") not in OPSETS:
         raise ValueError(f"lint: expected opset in {OPSETS}, got {opsets.get('')}")
     # With those within loops and branches: the rules hold there too, and boxes = loops writes some.
-    nodes = list(all_nodes(model.graph))
-    _check_sampled_types(model, nodes)
-    known = {value.name for value in model.graph.initializer}
-    known |= {node.output[0] for node in nodes if node.op_type == "Constant"}
-    for node in nodes:
-        if node.op_type == "GridSample":
-            _check_grid_sample(node)
-        if node.op_type.startswith(_WITH_AXES) and any(
-            name and name not in known for name in node.input[1:]
-        ):
-            raise ValueError(f"lint: expected the axes of {node.name} as a constant, got a result")
+    for scope in _scopes(model.graph):
+        for node in scope.graph.node:
+            if node.op_type == "GridSample":
+                _check_grid_sample(node)
+            if node.op_type.startswith(_WITH_AXES) and any(
+                name and name not in scope.constants for name in node.input[1:]
+            ):
+                raise ValueError(
+                    f"lint: expected the axes of {node.name} as a constant, got a result"
+                )
+    _check_sampled_types(model)
     return model
 
 
 def all_nodes(graph: Any) -> Iterator[Any]:
     """Yield the nodes of an ``onnx.GraphProto`` and of the graphs within them."""
+    for scope in _scopes(graph):
+        yield from scope.graph.node
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scope:
+    """A graph with what is known of the names in it, those of the graphs around it among them.
+
+    Args:
+        graph: an ``onnx.GraphProto``.
+        types: name -> element type, of ``onnx.TensorProto``.
+        constants: names of tensors whose values are in the file.
+    """
+
+    graph: Any
+    types: Mapping[str, int]
+    constants: frozenset[str]
+
+
+def _scopes(graph: Any, around: _Scope | None = None) -> Iterator[_Scope]:
+    """Yield a graph and all graphs within it, loops and branches."""
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    types = _element_types(graph)
+    if around is not None:
+        constants |= around.constants
+        types = {**around.types, **types}
+    scope = _Scope(graph, types, frozenset(constants))
+    yield scope
     for node in graph.node:
-        yield node
         for attribute in node.attribute:
             # `g` of an attribute without a graph is an empty one.
             for inner in [attribute.g, *attribute.graphs]:
-                yield from all_nodes(inner)
+                if inner.node:
+                    yield from _scopes(inner, scope)
 
 
-def _check_sampled_types(model: Any, nodes: Sequence[Any]) -> None:
+def _check_sampled_types(model: Any) -> None:
     """Half coordinates would miss by pixels, and TensorRT wants values of the grid's type."""
     from onnx import TensorProto, shape_inference
 
-    wanted = {name for node in nodes if node.op_type == "GridSample" for name in node.input}
-    types = _element_types(model.graph)
+    sampled = _sampled(model.graph)
     # Only where the file does not say: inference copies the model with all of its weights.
-    if not wanted <= types.keys():
-        types |= _element_types(shape_inference.infer_shapes(model).graph)
-    for node in nodes:
-        for name in node.input if node.op_type == "GridSample" else ():
-            got = types.get(name, TensorProto.FLOAT)
-            if got != TensorProto.FLOAT:
-                raise ValueError(
-                    f"lint: expected GridSample of float32, got {TensorProto.DataType.Name(got)} "
-                    f"for {name} in {node.name}"
-                )
+    if any(kind is None for _, _, kind in sampled):
+        sampled = _sampled(shape_inference.infer_shapes(model).graph)
+    for node, name, kind in sampled:
+        if kind not in (None, TensorProto.FLOAT):
+            raise ValueError(
+                f"lint: expected GridSample of float32, got {TensorProto.DataType.Name(kind)} for "
+                f"{name} in {node.name}"
+            )
+
+
+def _sampled(graph: Any) -> list[tuple[Any, str, int | None]]:
+    """Return each GridSample with the name and the type of each of its inputs."""
+    return [
+        (node, name, scope.types.get(name))
+        for scope in _scopes(graph)
+        for node in scope.graph.node
+        if node.op_type == "GridSample"
+        for name in node.input
+    ]
 
 
 def _element_types(graph: Any) -> dict[str, int]:
     values = [*graph.input, *graph.value_info, *graph.output]
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    types = {name: kind for name, kind in kinds.items() if kind}  # 0 stands for no type
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 

@@ -12,7 +12,7 @@ from internimage.runtime.format import (
     OPTIONAL_RESIZE_FIELDS,
     RESIZE_FIELDS,
     TASKS,
-    Task,
+    TaskName,
 )
 
 
@@ -36,7 +36,7 @@ class ModelMetadata:
         ValueError: a value is not one of the above, or a mode lacks a field.
     """
 
-    task: Task
+    task: TaskName
     model: str
     classes: Sequence[str]
     mean: Sequence[float]

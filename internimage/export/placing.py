@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from internimage.files import flush_to_disk
+
 MOST_BYTES_IN_ONE_FILE = 2**31 - 2**24
 """A protobuf message ends at 2 GiB; the rest is for all but the weights."""
 
 _SMALLEST_EXTERNAL = 1024
 """Bytes of a tensor that moves out of the model when the weights do."""
+
+FAILED = ".failed"
+"""Follows the name of a file that differs too much and is kept."""
 
 _HASH_BLOCK = 2**24  # bytes: the weights are gigabytes
 
@@ -80,21 +85,25 @@ def save(model: Any, path: Path) -> None:
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     if weights <= MOST_BYTES_IN_ONE_FILE:
         ir.save(model, path)
-        _flush(path)
+        flush_to_disk(path)
         return
     data = path.with_suffix(".data")
     ir.save(model, path, external_data=data.name, size_threshold_bytes=_SMALLEST_EXTERNAL)
     named = path.with_name(f"{path.stem}.{_hash(data)}.data")
     os.replace(data, named)
     _point_to(path, named.name)
-    _flush(named)
-    _flush(path)
+    flush_to_disk(named)
+    flush_to_disk(path)
 
 
 def place(staged: Path, path: Path) -> None:
     """Give a staged file, and the weights beside it, their names for good; all or nothing.
 
     Weights that the file at ``path`` had so far and the new one has not are removed.
+
+    Args:
+        staged: called as the file of a good export is.
+        path: that file, or the one that is kept where it differs, see :data:`FAILED`.
     """
     former = external_files(path) if path.is_file() else set()
     wanted = external_files(staged)
@@ -102,10 +111,13 @@ def place(staged: Path, path: Path) -> None:
     for name in wanted:
         os.replace(staged.with_name(name), path.with_name(name))
     os.replace(staged, path)
-    _flush(path.parent)
-    for name in former - wanted:
+    flush_to_disk(path.parent)
+    # Equal weights have one file: the good export's may be those of the one that was kept.
+    both = {path.with_name(staged.name), path.with_name(f"{staged.name}{FAILED}")}
+    shared = [external_files(other) for other in both - {path} if other.is_file()]
+    for name in former - wanted.union(*shared):
         # Only what save() has named: another program's model may share its file, or lie about it.
-        if name.startswith(f"{path.stem}.") and name.endswith(".data"):
+        if name.startswith(f"{staged.stem}.") and name.endswith(".data"):
             path.with_name(name).unlink(missing_ok=True)
 
 
@@ -143,12 +155,3 @@ def _hash(path: Path) -> str:
         while block := file.read(_HASH_BLOCK):
             digest.update(block)
     return digest.hexdigest()[:12]
-
-
-def _flush(path: Path) -> None:
-    # Else a power cut may leave the new name with the content still in memory.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,7 +18,7 @@ from internimage.export.lint import all_nodes, lint
 from internimage.export.metadata import ModelMetadata
 from internimage.export.options import IR_VERSIONS, ExportOptions
 from internimage.export.packages import require_packages
-from internimage.export.placing import external_files, place, save, staging_folder
+from internimage.export.placing import FAILED, external_files, place, save, staging_folder
 from internimage.export.report import Check, ExportReport
 from internimage.export.tracing import OpenAxes, open_axes, trace, translate
 from internimage.runtime.format import KEY
@@ -119,7 +119,7 @@ def export_onnx(
         if too_far:
             kept = ""
             if keep:
-                failed = path.with_name(f"{path.name}.failed")
+                failed = path.with_name(f"{path.name}{FAILED}")
                 place(staged, failed)
                 kept = f"; the file is kept as {failed}"
             raise ValueError(

@@ -1,6 +1,7 @@
 """The command ``internimage run``: exported models on images.
 
-Exit codes: 0 done, 2 bad input (one line on stderr says which; the other images are still done).
+Exit codes: 0 done, 2 bad input (one line on stderr says which; the other images are still done),
+130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,9 @@ from internimage.script import BAD_INPUT, Parser
 
 AnyModel = Classifier | Detector | Segmentor
 
+STOPPED = 128 + signal.SIGINT
+"""The exit code after Ctrl-C, as shells have it."""
+
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "internimage.runtime") -> int:
     """Run the command line of ``python -m internimage.runtime``; return the exit code.
@@ -47,16 +54,17 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "internimage.
     """
     parser = Parser(program, "Exported models on images, without PyTorch.")
     add_run_arguments(parser)
+    warnings.showwarning = partial(_show_warning, program)
     try:
         exit_code = run_images(parser.parse_known(arguments), program=program)
         if sys.stdout is not None:  # None where the shell closed it (`>&-`)
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has gone. Python would flush once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return discard_output()
     except (ValueError, OSError, ImportError) as error:
         return report(program, error)
+    except KeyboardInterrupt:
+        return report_stop(program)
     return exit_code
 
 
@@ -226,8 +234,8 @@ def _look(model: Detector | Segmentor, source: Path) -> dict[str, Any]:
 def _refuse_video(source: Path) -> None:
     if source.suffix.lower() in VIDEO_SUFFIXES:
         raise ValueError(
-            f"expected an image, got the video {source}; `internimage detect` and `internimage "
-            "segment` take videos"
+            f"answer_images: expected an image, got the video {source}; `internimage detect` and "
+            "`internimage segment` take videos"
         )
 
 
@@ -240,6 +248,11 @@ def _print_answer(answer: dict[str, Any]) -> None:
         print_classes(answer)
 
 
+def _show_warning(program: str, message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line, where Python would show the line of code as well."""
+    _warn(program, " ".join(str(message).split()))
+
+
 def _warn(program: str, text: str) -> None:
     print(f"{program}: warning: {text}", file=sys.stderr)
 
@@ -248,3 +261,16 @@ def report(program: str, error: BaseException) -> int:
     """Print an error as one line on stderr; return the exit code of bad input."""
     print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return BAD_INPUT
+
+
+def discard_output() -> int:
+    """Drop all further output, whose reader (`| head`) has gone; return the exit code."""
+    # Python would flush once more at exit, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def report_stop(program: str) -> int:
+    """Say in one line on stderr that Ctrl-C has come; return the exit code of that."""
+    print(f"{program}: stopped by SIGINT", file=sys.stderr)
+    return STOPPED

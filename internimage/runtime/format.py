@@ -14,8 +14,8 @@ KEY = "internimage"
 FORMAT = 1
 """Raised when a field changes its meaning."""
 
-Task = Literal["classification", "detection", "segmentation"]
-TASKS: tuple[Task, ...] = ("classification", "detection", "segmentation")
+TaskName = Literal["classification", "detection", "segmentation"]
+TASKS: tuple[TaskName, ...] = ("classification", "detection", "segmentation")
 
 RESIZE_FIELDS: dict[str, frozenset[str]] = {
     "crop": frozenset({"shorter_side", "size", "filter"}),

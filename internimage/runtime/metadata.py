@@ -20,7 +20,7 @@ from internimage.runtime.checks import (
     check_whole,
     check_window,
 )
-from internimage.runtime.format import FORMAT, KEY, TASKS, Task
+from internimage.runtime.format import FORMAT, KEY, TASKS, TaskName
 from internimage.runtime.onnx_file import read_property
 
 
@@ -45,7 +45,7 @@ class Metadata:
         mask_threshold: the lowest probability of a mask's pixel, 0-1.
     """
 
-    task: Task
+    task: TaskName
     model: str
     precision: str
     operator: str

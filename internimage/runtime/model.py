@@ -78,13 +78,13 @@ class Model:
         if not any(names <= found.keys() for names in self.needed):
             wanted = " or ".join(" and ".join(sorted(names)) for names in self.needed)
             raise ValueError(
-                f"expected a model with the outputs {wanted}, got {self.metadata.model} with "
-                f"{', '.join(found)}"
+                f"Model.run: expected a model with the outputs {wanted}, got "
+                f"{self.metadata.model} with {', '.join(found)}"
             )
         for name in self.outputs.keys() & found.keys():
             if found[name].ndim != 1 + self.outputs[name] or not found[name].size:
                 raise ValueError(
-                    f"expected {name} with {1 + self.outputs[name]} axes, got "
+                    f"Model.run: expected {name} with {1 + self.outputs[name]} axes, got "
                     f"{self.metadata.model} with {found[name].shape}"
                 )
         # A file of several images a run has had this one in each place, see feeds().
@@ -94,8 +94,8 @@ class Model:
             # overflow where every number is finite.
             if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
                 raise ValueError(
-                    f"expected finite {name}, got NaN or infinity: the weights hold it, or numbers "
-                    "of 16 bits were too small"
+                    f"Model.run: expected finite {name}, got NaN or infinity: the weights hold it, "
+                    "or numbers of 16 bits were too small"
                 )
         return outputs
 

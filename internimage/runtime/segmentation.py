@@ -61,8 +61,8 @@ class Segmentor(Model):
         found = self.run(window, (window.shape[1], window.shape[2]))
         if "scores" not in found:
             raise ValueError(
-                "expected a model with scores, as its windows are to be added up, got "
-                f"{self.metadata.model} with labels"
+                "Segmentor.predict: expected a model with scores, as its windows are to be added "
+                f"up, got {self.metadata.model} with labels"
             )
         return found["scores"]
 

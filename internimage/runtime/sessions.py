@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,9 @@ from internimage.runtime.metadata import Metadata
 
 Backend = Literal["onnxruntime", "openvino"]
 BACKENDS: tuple[Backend, ...] = ("onnxruntime", "openvino")
+
+MOST_THREADS = 256
+"""Or as many as the machine has cores: each has a stack, and thousands of them take minutes."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -37,24 +42,35 @@ def open_session(
         backend: the runtime.
         threads: of one run; None is the runtime's own choice.
         library: with the operator of files that have it as a node; None takes the one of an
-            installed ``ops_dcnv3``.
+            installed ``ops_dcnv3``; for other files it has no effect, and a warning says so.
 
     Raises:
         ImportError: the runtime is not installed.
         FileNotFoundError: there is no such library.
-        ValueError: the runtime cannot load the file, or the library.
+        ValueError: the runtime cannot load the file, or the library; ``threads`` is out of range.
     """
     if backend not in BACKENDS:
         raise ValueError(
             f"open_session: expected backend in {{{', '.join(BACKENDS)}}}, got {backend!r}"
         )
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise ValueError(f"open_session: expected threads from 1 to {most}, got {threads}")
     if library is not None and not library.is_file():
         raise FileNotFoundError(f"open_session: expected a library, got no file at {library}")
+    if metadata.operator != "node" and library is not None:
+        warnings.warn(
+            f"open_session: library = {library} has no effect on {path}, which was exported with "
+            f"--operator {metadata.operator}",
+            stacklevel=2,
+        )
+        library = None
     if backend == "openvino":
-        if metadata.operator == "node" or library is not None:
+        if metadata.operator == "node":
             raise ValueError(
                 "open_session: expected a file exported with --operator grid_sample for OpenVINO, "
-                f"which has no library of the operator, got {path} and {library}"
+                f"for which there is no library of the operator, got {path}, which holds it as a "
+                "node"
             )
         return _open_openvino(path, threads)
     if metadata.operator == "node" and library is None:
@@ -100,9 +116,16 @@ def _open_onnxruntime(path: Path, threads: int | None, library: Path | None) -> 
     options.log_severity_level = 4  # fatal ones: errors are raised
     if threads is not None:
         options.intra_op_num_threads = threads
+    if library is not None:
+        try:
+            # Resolved: the linker looks for a bare name elsewhere than in the current folder.
+            options.register_custom_ops_library(str(library.resolve()))
+        except Exception as error:
+            raise ValueError(
+                "open_session: expected a library with the operator that ONNX Runtime can load, "
+                f"got {library} ({line_of(error)})"
+            ) from error
     try:
-        if library is not None:
-            options.register_custom_ops_library(str(library))
         # onnxruntime-gpu asks for a name here, and this runner is one for CPUs.
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # each of ONNX Runtime's codes is a class of its own
@@ -131,21 +154,23 @@ def _open_openvino(path: Path, threads: int | None) -> Run:
     except Exception as error:
         raise _cannot_load(path, "OpenVINO", error) from error
 
+    shapes = [
+        (one.get_names(), [side.get_max_length() for side in one.partial_shape])
+        for one in compiled.inputs
+    ]
+
     def run(inputs: Arrays) -> Arrays:
         # A tensor may have several names there, as the output of a half model behind its cast: the
         # one that is given is meant, which only a run knows.
         declared = {
-            min(one.get_names(), key=lambda name: (name not in inputs, name)): [
-                side.get_max_length() for side in one.partial_shape
-            ]
-            for one in compiled.inputs
+            min(names, key=lambda name: (name not in inputs, name)): shape
+            for names, shape in shapes
         }
         try:
             found = compiled(with_unknown(inputs, declared))
+            # Copies already, which the next run does not write into.
             return {
-                name: np.array(found[output])
-                for output in compiled.outputs
-                for name in output.get_names()
+                name: found[output] for output in compiled.outputs for name in output.get_names()
             }
         except Exception as error:
             raise _cannot_run(path, inputs, error) from error
@@ -165,14 +190,17 @@ def _import(module: str, package: str) -> Any:
 
 def _cannot_load(path: Path, name: str, error: Exception) -> ValueError:
     return ValueError(
-        f"open_session: expected a model that {name} can load, got {path} ({_line(error)})"
+        f"open_session: expected a model that {name} can load, got {path} ({line_of(error)})"
     )
 
 
 def _cannot_run(path: Path, inputs: Arrays, error: Exception) -> ValueError:
     shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in inputs.items())
-    return ValueError(f"expected inputs that {path} takes, got {shapes} ({_line(error)})")
+    return ValueError(f"run: expected inputs that {path} takes, got {shapes} ({line_of(error)})")
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def line_of(error: Exception) -> str:
+    """Return what a runtime says as one line; of a long one the beginning and the end."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    # The names of C++ stand before the reason.
+    return line if len(line) <= 400 else f"{line[:100]} ... {line[-300:]}"

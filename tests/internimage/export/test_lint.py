@@ -91,6 +91,51 @@ def test_a_sampler_inside_a_branch_is_found(tmp_path):
         lint(path)
 
 
+def branching(nodes, outputs="y_inner", initializers=()):
+    """An If whose branches are these nodes, which end in ``outputs``."""
+    value = helper.make_tensor_value_info(outputs, TensorProto.FLOAT, list("abcd"))
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in initializers]
+    branch = helper.make_graph(nodes, "branch", [], [value], tensors)
+    return helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
+
+
+YES = [("yes", np.array(True))]
+
+
+@pytest.mark.parametrize("cast_outside", [False, True])
+def test_a_sampler_of_half_coordinates_inside_a_branch_is_refused(cast_outside, tmp_path):
+    casts = [
+        helper.make_node("Cast", ["x"], ["half_x"], to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["g"], ["half_g"], to=TensorProto.FLOAT16),
+    ]
+    inner = [
+        helper.make_node("GridSample", ["half_x", "half_g"], ["half_y"], name="inner"),
+        helper.make_node("Cast", ["half_y"], ["y_inner"], to=TensorProto.FLOAT),
+    ]
+    nodes = [*casts, branching(inner)] if cast_outside else [branching([*casts, *inner])]
+    path = write(tmp_path / "x.onnx", nodes, constants=YES)
+    with pytest.raises(ValueError, match="GridSample of float32, got FLOAT16 for half_x in inner"):
+        lint(path)
+    whole = helper.make_node("GridSample", ["x", "g"], ["y_inner"], name="inner")
+    lint(write(tmp_path / "whole.onnx", [branching([whole])], constants=YES))
+
+
+def test_axes_may_be_constants_of_a_branch(tmp_path):
+    reducer = helper.make_node("ReduceSum", ["x", "axes"], ["y_inner"], name="reducer")
+    axes = [("axes", np.array([0]))]
+    path = write(tmp_path / "x.onnx", [branching([reducer], initializers=axes)], constants=YES)
+    lint(path)
+    lint(write(tmp_path / "y.onnx", [branching([reducer])], constants=[*YES, *axes]))
+    # Known in the branch alone: outside of it the name is a result.
+    computed = [
+        helper.make_node("Shape", ["g"], ["sizes"], start=0, end=1),
+        helper.make_node("Sub", ["sizes", "sizes"], ["outer"]),
+        branching([helper.make_node("ReduceSum", ["x", "outer"], ["y_inner"], name="reducer")]),
+    ]
+    with pytest.raises(ValueError, match="the axes of reducer as a constant"):
+        lint(write(tmp_path / "z.onnx", computed, constants=YES))
+
+
 def test_a_file_that_breaks_the_standard_is_refused(tmp_path):
     path = write(tmp_path / "x.onnx", [helper.make_node("Relu", ["nowhere"], ["y"])])
     with pytest.raises(ValueError, match="expected a valid ONNX file, got .*nowhere"):

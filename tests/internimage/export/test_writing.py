@@ -136,6 +136,32 @@ def test_on_request_a_file_that_differs_is_kept_under_another_name(tmp_path):
     onnx.checker.check_model(onnx.load(kept))
 
 
+def test_weights_of_a_kept_file_stay_as_long_as_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(placing, "MOST_BYTES_IN_ONE_FILE", 0)
+    monkeypatch.setattr(placing, "_SMALLEST_EXTERNAL", 64)
+    path, kept = tmp_path / "small.onnx", tmp_path / "small.onnx.failed"
+
+    def small(seed: int) -> SmallModel:
+        return SmallModel(seed=seed).eval()
+
+    def fail(seed: int) -> str:
+        with pytest.raises(ValueError, match="the file is kept as"):
+            export_small(path, small(seed), reference=small(9), keep=True)
+        (data,) = placing.external_files(kept)
+        return data
+
+    first = fail(seed=1)
+    second = fail(seed=2)
+    assert {file.name for file in tmp_path.iterdir()} == {kept.name, second} != {kept.name, first}
+    export_small(path, small(2))  # which has the same weights
+    export_small(path, small(3))
+    (third,) = placing.external_files(path)
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, third, kept.name, second}
+    assert fail(seed=3) == third
+    assert fail(seed=1) == first
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, third, kept.name, first}
+
+
 @pytest.mark.parametrize("difference", [math.nan, math.inf, 0.5])
 def test_a_comparison_of_ones_own_decides_and_the_worst_of_all_counts(difference, tmp_path):
     seen = []

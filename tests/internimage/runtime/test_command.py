@@ -15,6 +15,7 @@ from PIL import Image
 from internimage import cli
 from internimage.runtime import load_model
 from internimage.runtime.command import main
+from internimage.runtime.sessions import BACKENDS
 from tests.internimage.runtime.tiny_files import (
     save_classifier,
     save_detector,
@@ -219,6 +220,30 @@ def test_a_masks_threshold_may_be_nothing(folder):
     assert load_model(folder / "detector.onnx").mask_threshold == 0.5
     path = save_detector(folder / "usual.onnx", DETS, LABELS, mask_threshold=None)
     assert load_model(path).mask_threshold == 0.5
+
+
+@pytest.mark.parametrize("program", ["internimage run", "internimage.runtime"])
+def test_ctrl_c_is_one_line(program, folder, capsys, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("internimage.runtime.sessions.importlib.import_module", stop)
+    arguments = [str(folder / "segmentor.onnx"), str(folder / "photos" / "a.png")]
+    code = main(arguments) if program.endswith("runtime") else cli.main(["run", *arguments])
+    assert code == 130
+    assert capsys.readouterr() == ("", f"{program}: stopped by SIGINT\n")
+
+
+def test_a_library_for_a_file_without_the_node_warns(folder, tmp_path, capsys):
+    (tmp_path / "lib.so").write_text("no library")
+    arguments = [folder / "segmentor.onnx", folder / "photos" / "a.png"]
+    for backend in BACKENDS:
+        code, _, err = run(
+            capsys, *arguments, "--backend", backend, "--library", tmp_path / "lib.so"
+        )
+        assert (code, err.count("\n")) == (0, 1)
+        assert err.startswith("internimage.runtime: warning: open_session: library = ")
+        assert "has no effect on " in err and "--operator grid_sample" in err
 
 
 def test_internimage_run_is_the_same_command(folder, capsys):

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from internimage.runtime import load_model, open_session
-from internimage.runtime.sessions import BACKENDS
+from internimage.runtime.sessions import BACKENDS, line_of
 from tests.internimage.runtime.runner_metadata import make_metadata
 from tests.internimage.runtime.tiny_files import save_classifier, save_file, save_segmentor
 
@@ -90,10 +90,54 @@ def test_a_library_that_is_none_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a library, got no file at"):
         load_model(path, library=tmp_path / "none.so")
     (tmp_path / "text.so").write_text("no library")
-    with pytest.raises(ValueError, match=r"that ONNX Runtime can load, got .*text\.so"):
+    with pytest.raises(ValueError, match=r"a library .* ONNX Runtime can load, got .*text\.so"):
         load_model(path, library=tmp_path / "text.so")
 
 
+def test_a_library_in_the_current_folder_is_found_by_its_bare_name(tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    asked: list[str] = []
+    monkeypatch.setattr(
+        onnxruntime.SessionOptions,
+        "register_custom_ops_library",
+        lambda _, path: asked.append(path),
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lib.so").write_text("of the operator")
+    with pytest.raises(ValueError, match="expected a model that ONNX Runtime can load"):
+        load_model(save_node_file(tmp_path), library="lib.so")
+    assert asked == [str(tmp_path / "lib.so")]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_threads_that_no_machine_has_are_refused(tmp_path, threads):
+    path = save_segmentor(tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=rf"expected threads from 1 to \d+, got {threads}"):
+        load_model(path, threads=threads)
+
+
+def test_of_a_long_error_the_reason_is_kept():
+    error = RuntimeError("in a function of many templates " * 50 + "\nweights.data is missing")
+    line = line_of(error)
+    assert line.startswith("in a function") and line.endswith("weights.data is missing")
+    assert len(line) < 420 and "\n" not in line
+    assert line_of(RuntimeError("short")) == "short"
+    assert line_of(MemoryError()) == "MemoryError"
+
+
 def test_openvino_has_no_library_of_the_operator(tmp_path):
-    with pytest.raises(ValueError, match="with --operator grid_sample for OpenVINO"):
-        load_model(save_node_file(tmp_path), backend="openvino")
+    path = save_node_file(tmp_path)
+    (tmp_path / "lib.so").write_text("of the operator")
+    for library in (None, tmp_path / "lib.so"):
+        with pytest.raises(ValueError, match="with --operator grid_sample for OpenVINO") as caught:
+            load_model(path, backend="openvino", library=library)
+        assert str(caught.value).endswith("node.onnx, which holds it as a node")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_answer_does_not_change_with_the_next_run(tmp_path, backend):
+    run = open_session(save_segmentor(tmp_path / "m.onnx"), make_metadata(), backend=backend)
+    ones = np.ones((1, 3, 8, 8), np.float32)
+    first = run({"input": ones})["scores"]
+    run({"input": 2 * ones})
+    assert np.array_equal(first, ones)
