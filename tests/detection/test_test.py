@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from mmengine.config import Config
 
 from internimage.integrations.openmmlab.prediction.detector import build_detector
 from internimage.integrations.openmmlab.scripts.arguments import parse_test
+from internimage.integrations.openmmlab.scripts.box_pictures import BoxPicturesHook
 from internimage.integrations.openmmlab.scripts.config_file import read_config
 from internimage.integrations.openmmlab.scripts.config_parts import heads
 from internimage.integrations.openmmlab.scripts.test import main
@@ -134,6 +136,29 @@ def test_a_moving_average_is_not_loaded_twice(tiny_folder: Path):
     more = "custom_hooks = [dict(type='EMAHook'), dict(type='EmptyCacheHook')]\n"
     config = settle(tiny_folder, more=more)
     assert [hook["type"] for hook in config.custom_hooks] == ["EmptyCacheHook"]
+
+
+def test_pictures_keep_the_sub_folders_of_their_images(tiny_folder: Path):
+    config = settle(tiny_folder, "--show-dir", "drawn")
+    settings = config.default_hooks.visualization
+    assert settings["type"] == "BoxPicturesHook"
+    (images,) = settings["image_dirs"]
+    hook = BoxPicturesHook(
+        draw=True, test_out_dir=str(tiny_folder / "drawn"), image_dirs=[tiny_folder]
+    )
+    drawn = []
+    hook._visualizer = types.SimpleNamespace(
+        add_datasample=lambda *_, out_file, **__: drawn.append(out_file)
+    )
+    picture = next(Path(images).iterdir()).read_bytes()
+    samples = []
+    for name in ("a/1.png", "b/1.png"):
+        (tiny_folder / name).parent.mkdir()
+        (tiny_folder / name).write_bytes(picture)
+        samples.append(types.SimpleNamespace(img_path=str(tiny_folder / name)))
+    runner = types.SimpleNamespace(work_dir="w", timestamp="t")
+    hook.after_test_iter(runner, 0, {}, samples)
+    assert drawn == [str(tiny_folder / "drawn" / name) for name in ("a/1.png", "b/1.png")]
 
 
 def test_a_threshold_for_no_picture_warns(tiny_folder: Path):

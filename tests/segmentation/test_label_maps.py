@@ -16,6 +16,7 @@ from internimage.integrations.openmmlab.scripts.label_maps import (
     CityscapesMetricOfClasses,
     IoUMetricOfClasses,
 )
+from internimage.integrations.openmmlab.scripts.output_folders import OutputFolders
 
 PREDICTED = [[0, 1, 2], [3, 18, 149]]
 TRUE = [[0, 1, 1], [2, 255, 2]]
@@ -68,3 +69,33 @@ def test_files_for_cityscapes_have_its_ids(tmp_path: Path, monkeypatch: pytest.M
     metric.dataset_meta = {"classes": ("road", "sidewalk", "building")}
     metric.process({}, batch())
     assert np.asarray(Image.open(tmp_path / "photo.png")).tolist() == [[7, 8, 11], [0, 0, 0]]
+
+
+def test_files_keep_the_sub_folders_of_their_images(tmp_path: Path):
+    metric = IoUMetricOfClasses(
+        output_dir=str(tmp_path), format_only=True, image_dirs=["set", "set/inner", "other"]
+    )
+    metric.dataset_meta = {"classes": ("a", "b", "c")}
+    places = {
+        "set/a/1.jpg": "a/1.png",
+        "set/b/1.jpg": "b/1.png",
+        "set/inner/a/3.jpg": "a/3.png",
+        "elsewhere/2.jpg": "2.png",
+    }
+    for label, image in enumerate(places):
+        labels = {"data": torch.full((1, 2, 3), label % 3)}
+        metric.process({}, batch(img_path=image, pred_sem_seg=labels))
+    assert metric.output_dir == str(tmp_path)
+    for label, place in enumerate(places.values()):
+        assert (np.asarray(Image.open(tmp_path / place)) == label % 3).all()
+
+
+def test_the_second_of_two_images_with_one_file_gets_a_folder_and_a_warning():
+    folders = OutputFolders(["a", "b"], suffix=".png")
+    assert folders.folder_of("a/x/1.jpg") == Path("x")
+    with pytest.warns(UserWarning, match=r"x/1.png is of a/x/1.jpg already: .* is 2/x/1.png"):
+        assert folders.folder_of("a/x/1.png") == Path("2/x")
+    with pytest.warns(UserWarning, match=r"that of b/x/1.jpg is 3/x/1.png"):
+        assert folders.folder_of("b/x/1.jpg") == Path("3/x")
+    assert folders.folder_of("a/x/1.jpg") == Path("x")
+    assert OutputFolders(["a"]).folder_of("a/x/1.jpg") == Path("x")

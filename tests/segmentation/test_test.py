@@ -286,6 +286,33 @@ def test_the_measure_of_cityscapes_has_a_folder_that_it_may_empty(tiny_folder: P
     assert (theirs["output_dir"], theirs["keep_results"]) == ("w/cityscapes", True)
 
 
+def test_the_metric_of_cityscapes_keeps_the_files_that_are_asked_for(tiny_folder: Path):
+    more = "test_evaluator = dict(_delete_=True, type='mmseg.CityscapesMetric')\n"
+    (metric,) = settle(tiny_folder, "--format-only", "--work-dir", "w", more=more).test_evaluator
+    assert metric["type"] == "CityscapesMetricOfClasses"
+    assert (metric["format_only"], metric["keep_results"]) == (True, True)
+    assert metric["output_dir"] == "w/results"
+    assert metric["image_dirs"] == [str(tiny_folder / "data/images/val")]
+
+
+def test_a_type_with_its_library_in_front_is_the_same_metric(tiny_folder: Path):
+    more = "test_evaluator = dict(type='mmseg.IoUMetric')\n"
+    config = settle(tiny_folder, "--eval", "mDice", more=more)
+    assert config.test_evaluator["iou_metrics"] == ["mDice"]
+    with pytest.raises(ValueError, match="--eval-options of IoUMetric .* got nan_to_nun"):
+        settle(tiny_folder, "--eval-options", "nan_to_nun=0", more=more)
+
+
+def test_options_go_to_the_metrics_that_have_them(tiny_folder: Path):
+    more = "test_evaluator = [dict(type='IoUMetric'), dict(type='CityscapesMetric')]\n"
+    config = settle(tiny_folder, "--eval-options", "beta=2", "ignore_index=4", more=more)
+    ours, theirs = config.test_evaluator
+    assert (ours["beta"], ours["ignore_index"]) == (2, 4)
+    assert theirs["ignore_index"] == 4 and "beta" not in theirs
+    with pytest.raises(ValueError, match="of IoUMetric and CityscapesMetric .* got keep_result$"):
+        settle(tiny_folder, "--eval-options", "keep_result=True", more=more)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import mmcv
 import numpy as np
-from mmengine.evaluator import DumpResults
+from mmengine.evaluator import BaseMetric, DumpResults
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
@@ -17,6 +17,7 @@ from mmseg.evaluation import CityscapesMetric, IoUMetric
 
 from internimage.files import write_atomically
 from internimage.integrations.openmmlab.data.mask_file import IGNORED, NUM_LABELS
+from internimage.integrations.openmmlab.scripts.output_folders import OutputFolders
 from internimage.integrations.openmmlab.segmentation.palettes import (
     as_colours,
     lay_colours,
@@ -34,11 +35,13 @@ class OverlayHook(Hook):
     Args:
         out_dir: Gets ``NAME.png`` for each image, in the sub-folders of the images.
         opacity: Of the colours, 0-1.
+        image_dirs: The folders of images of the data sets.
     """
 
-    def __init__(self, out_dir: str, opacity: float) -> None:
+    def __init__(self, out_dir: str, opacity: float, image_dirs: Sequence[str] = ()) -> None:
         self.out_dir = Path(out_dir)
         self.opacity = opacity
+        self._folders = OutputFolders(image_dirs, suffix=".png")
 
     def after_test_iter(
         self,
@@ -49,7 +52,6 @@ class OverlayHook(Hook):
     ) -> None:
         """Write the pictures of a batch."""
         dataset = runner.test_dataloader.dataset
-        folder = Path((getattr(dataset, "data_prefix", None) or {}).get("img_path") or "")
         known = dataset.metainfo.get("palette") or []
         for sample in outputs or ():
             image = mmcv.imread(sample.img_path)
@@ -58,9 +60,8 @@ class OverlayHook(Hook):
             more = random_palette(max(len(known), int(labels.max()) + 1))[len(known) :]
             palette = as_colours([*known, *more])
             picture = lay_colours(image, labels, palette, opacity=self.opacity)
-            path = Path(sample.img_path)
-            name = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
-            _write(self.out_dir / name.with_suffix(".png"), picture)
+            folder = self.out_dir / self._folders.folder_of(sample.img_path)
+            _write(folder / f"{Path(sample.img_path).stem}.png", picture)
 
 
 def _write(path: Path, picture: np.ndarray) -> None:
@@ -87,25 +88,45 @@ class DumpLabelMaps(DumpResults):
             self.results.append({"img_path": sample["img_path"], "labels": labels.astype(kind)})
 
 
+class FilesOfClasses(BaseMetric):
+    """Lets a metric of mmseg write files of classes alone, in the sub-folders of the images.
+
+    Args:
+        image_dirs: The folders of images of the data sets.
+        **fields: Those of mmseg's metric.
+    """
+
+    output_dir: str | None
+
+    def __init__(self, *, image_dirs: Sequence[str] = (), **fields: Any) -> None:
+        super().__init__(**fields)
+        self._folders = OutputFolders(image_dirs, suffix=".png")
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Take over the predictions of a batch."""
+        whole = self.output_dir
+        try:
+            for sample in with_classes_alone(data_samples, self.dataset_meta["classes"]):
+                if whole is not None:
+                    folder = Path(whole, self._folders.folder_of(sample["img_path"]))
+                    folder.mkdir(parents=True, exist_ok=True)
+                    self.output_dir = str(folder)
+                super().process(data_batch, [sample])
+        finally:
+            self.output_dir = whole
+
+
 @METRICS.register_module()
-class IoUMetricOfClasses(IoUMetric):
+class IoUMetricOfClasses(FilesOfClasses, IoUMetric):
     """mmseg's ``IoUMetric``, whose files have no other labels than classes and 255.
 
     Where the data set lowers labels by one, they are raised again, and what is no class is 0.
     """
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take over the predictions of a batch."""
-        super().process(data_batch, with_classes_alone(data_samples, self.dataset_meta["classes"]))
-
 
 @METRICS.register_module()
-class CityscapesMetricOfClasses(CityscapesMetric):
+class CityscapesMetricOfClasses(FilesOfClasses, CityscapesMetric):
     """mmseg's ``CityscapesMetric``, whose files have the ids of Cityscapes' classes, or 0."""
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take over the predictions of a batch."""
-        super().process(data_batch, with_classes_alone(data_samples, self.dataset_meta["classes"]))
 
 
 def with_classes_alone(

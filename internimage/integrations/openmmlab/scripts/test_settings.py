@@ -20,6 +20,7 @@ from internimage.integrations.openmmlab.scripts.config_parts import (
     is_driving,
     leaf_datasets,
     task_of,
+    type_name,
 )
 
 # Metrics by their type: the argument that says what to measure, and what it may be.
@@ -33,8 +34,11 @@ MEASURES = {
 CITYSCAPES = "cityscapes"
 """A measure that is a metric of its own: that of the data set's authors."""
 
-IOU_OPTIONS = ("ignore_index", "nan_to_num", "beta", "prefix", "output_dir", "iou_metrics")
-"""Arguments of ``IoUMetric``, which takes any other without a word."""
+LAX_OPTIONS = {
+    "IoUMetric": ("ignore_index", "nan_to_num", "beta", "prefix", "output_dir", "iou_metrics"),
+    "CityscapesMetric": ("ignore_index", "prefix", "output_dir", "keep_results"),
+}
+"""Arguments of metrics that take any other without a word."""
 
 # Those that can write files instead, and the argument that says where.
 FORMATS = {
@@ -82,7 +86,7 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
     config.work_dir = args.work_dir or str(default)
     config.load_from, config.resume = args.checkpoint, False
     # A checkpoint with a moving average has it under the names of the weights already.
-    hooks = [hook for hook in config.get("custom_hooks") or [] if hook.get("type") != "EMAHook"]
+    hooks = [hook for hook in config.get("custom_hooks") or [] if type_name(hook) != "EMAHook"]
     config.custom_hooks = hooks
     if args.eval:
         _measure(config, args.eval)
@@ -91,7 +95,8 @@ def apply_arguments(config: Config, args: argparse.Namespace) -> None:
     _check_options(config, args.eval_options)
     # Before --out, whose metric takes no such options.
     for metric in _metrics(config):
-        metric.update(args.eval_options)
+        known = LAX_OPTIONS.get(_kind(metric), args.eval_options)
+        metric.update({key: args.eval_options[key] for key in args.eval_options if key in known})
         if args.gpu_collect:
             metric["collect_device"] = "gpu"
         if args.tmpdir:
@@ -122,7 +127,7 @@ def leave_out_scores(model: nn.Module, evaluator: Any) -> None:
     segmentor: Any = model.module if is_model_wrapper(model) else model
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     if type(segmentor).__name__ == "InternImageSegmentor" and all(
-        isinstance(metric, dict) and metric.get("type") in LABELS_ALONE for metric in metrics
+        isinstance(metric, dict) and type_name(metric) in LABELS_ALONE for metric in metrics
     ):
         segmentor.test_cfg = ConfigDict(segmentor.test_cfg or {}, keep_scores=False)
 
@@ -146,10 +151,10 @@ def _measure(config: Config, wanted: list[str]) -> None:
             f"{', '.join(_kinds(config))}, got {' '.join(unknown)}"
         )
     for metric in _metrics(config):
-        argument, names = MEASURES.get(metric["type"], ("", ()))
+        argument, names = MEASURES.get(_kind(metric), ("", ()))
         chosen = [name for name in wanted if name in names]
         if chosen:
-            metric[argument] = chosen[0] if metric["type"] == "VOCMetric" else chosen
+            metric[argument] = chosen[0] if _kind(metric) == "VOCMetric" else chosen
 
 
 def _cityscapes(config: Config) -> dict[str, Any]:
@@ -164,16 +169,19 @@ def _cityscapes(config: Config) -> dict[str, Any]:
 
 
 def _check_options(config: Config, options: dict[str, Any]) -> None:
-    unknown = [name for name in options if name not in IOU_OPTIONS]
-    # The metrics of boxes refuse an unknown argument when they are built.
-    if unknown and set(_kinds(config)) == {"IoUMetric"}:
+    kinds = _kinds(config)
+    if not set(kinds) <= set(LAX_OPTIONS):
+        return  # the others refuse an unknown argument when they are built
+    known = {name: None for kind in kinds for name in LAX_OPTIONS[kind]}
+    if unknown := [name for name in options if name not in known]:
         raise ValueError(
-            f"expected --eval-options of IoUMetric ({', '.join(IOU_OPTIONS)}), got {unknown[0]}"
+            f"expected --eval-options of {' and '.join(kinds)} ({', '.join(known)}), got "
+            f"{unknown[0]}"
         )
 
 
 def _write_only(config: Config) -> None:
-    writers = [metric for metric in _metrics(config) if metric["type"] in FORMATS]
+    writers = [metric for metric in _metrics(config) if _kind(metric) in FORMATS]
     if not writers:
         raise ValueError(
             f"expected a metric that writes files ({', '.join(FORMATS)}) for --format-only, got "
@@ -181,7 +189,9 @@ def _write_only(config: Config) -> None:
         )
     for metric in writers:
         metric["format_only"] = True
-        metric.setdefault(FORMATS[metric["type"]], str(Path(config.work_dir) / "results"))
+        metric.setdefault(FORMATS[_kind(metric)], str(Path(config.work_dir) / "results"))
+        if _kind(metric) == "CityscapesMetric":
+            metric["keep_results"] = True  # it removes its files otherwise, and refuses to be made
     config.test_evaluator = writers
 
 
@@ -198,9 +208,10 @@ def _dump(config: Config, path: str) -> None:
 def _leave_out_other_outputs(config: Config) -> None:
     """Let metrics that write label maps write classes alone, see ``label_maps``."""
     for metric in _metrics(config):
-        if metric["type"] in OF_CLASSES and metric.get("output_dir"):
+        if _kind(metric) in OF_CLASSES and metric.get("output_dir"):
             _register_label_maps()
-            metric["type"] = OF_CLASSES[metric["type"]]
+            metric["type"] = OF_CLASSES[_kind(metric)]
+            metric["image_dirs"] = _image_dirs(config)
 
 
 def _draw(config: Config, args: argparse.Namespace) -> None:
@@ -217,6 +228,9 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
     if scope == "mmdet":
         hook["score_thr"] = SCORE_THRESHOLD if args.show_score_thr is None else args.show_score_thr
         hook["test_out_dir"] = folder
+        if folder is not None:
+            importlib.import_module("internimage.integrations.openmmlab.scripts.box_pictures")
+            hook |= {"type": "BoxPicturesHook", "image_dirs": _image_dirs(config)}
     opacity = OPACITY if args.opacity is None else args.opacity
     hooks = config.setdefault("default_hooks", {})
     if scope == "mmdet" or args.show:
@@ -226,7 +240,12 @@ def _draw(config: Config, args: argparse.Namespace) -> None:
         config.visualizer.alpha = opacity  # mmseg's hook has no such argument
         if folder is not None:
             _register_label_maps()
-            hooks["overlay"] = {"type": "OverlayHook", "out_dir": folder, "opacity": opacity}
+            hooks["overlay"] = {
+                "type": "OverlayHook",
+                "out_dir": folder,
+                "opacity": opacity,
+                "image_dirs": _image_dirs(config),
+            }
 
 
 def _draw_frames(config: Config, args: argparse.Namespace, folder: str | None) -> None:
@@ -259,7 +278,7 @@ def _augment(config: Config, path: str) -> None:
             raise ValueError(
                 f"expected {key} in {path} for --tta, got none; {_where_views_are(config)}"
             )
-    if config.tta_model.get("type") == "DetTTAModel" and _has_masks(config.get("model")):
+    if type_name(config.tta_model) == "DetTTAModel" and _has_masks(config.get("model")):
         raise ValueError(
             f"expected a detector of boxes alone for --tta, got {path} with a mask_head: mmdet "
             "cannot merge masks"
@@ -286,4 +305,19 @@ def _has_masks(node: Any) -> bool:
 
 
 def _kinds(config: Config) -> list[str]:
-    return [str(metric["type"]) for metric in _metrics(config)]
+    return [_kind(metric) for metric in _metrics(config)]
+
+
+def _kind(metric: dict[str, Any]) -> str:
+    """Return the type of a metric, without its library and under its name in that."""
+    return type_name(metric).removesuffix("OfClasses")
+
+
+def _image_dirs(config: Config) -> list[str]:
+    """Return the folders of images of the test set, as its images' paths begin."""
+    folders = []
+    for _, leaf in leaf_datasets(config, "test_dataloader"):
+        prefixes = leaf.get("data_prefix") or {}
+        prefix = prefixes.get("img_path") or prefixes.get("img") or ""
+        folders.append(str(Path(leaf.get("data_root") or "", prefix)))
+    return folders
