@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -310,6 +311,48 @@ def test_a_pipeline_that_the_runner_does_not_know_is_an_error(folder):
     config.dump(folder / "clahe.py")
     message = refused(folder, folder / "clahe.py", {"dynamic": OPEN})
     assert "which the runner of exported files knows, got CLAHE" in message
+
+
+RESIZE, MULTIPLE = PIPELINE[1], PIPELINE[2]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([MULTIPLE, RESIZE], "one Resize, then one ResizeToMultiple at most, .*got Resize behind"),
+        ([RESIZE, RESIZE], "got Resize behind Resize"),
+        ([RESIZE, MULTIPLE, MULTIPLE], "ResizeToMultiple behind Resize, ResizeToMultiple"),
+        (
+            [RESIZE, dict(type="ResizeToMultiple", size_divisor=(32, 64))],
+            r"one number for both sides, .*got size_divisor = \(32, 64\)",
+        ),
+        (
+            [dict(RESIZE, keep_ratio=False), MULTIPLE],
+            "size_divisor = 32 behind one to 160x72 with keep_ratio = False",
+        ),
+    ],
+)
+def test_steps_that_the_runner_would_do_in_another_way_are_an_error(folder, steps, expected):
+    config = Config.fromfile(folder / "config.py")
+    config.test_dataloader.dataset.pipeline = [PIPELINE[0], *steps, *PIPELINE[3:]]
+    config.dump(folder / "steps.py")
+    assert re.search(expected, refused(folder, folder / "steps.py", {"dynamic": OPEN}))
+
+
+@pytest.mark.parametrize("as_config", [False, True])
+def test_weights_of_another_kind_of_model_name_the_command_that_takes_them(
+    folder, tmp_path, as_config
+):
+    weights = tmp_path / "detector.pth"
+    torch.save({"state_dict": {"roi_head.bbox_head.fc_cls.weight": torch.zeros(1)}}, weights)
+    path = folder / "config.py"
+    with pytest.raises(ValueError, match="got that of a detector .*`detection/deploy.py` takes it"):
+        export_segmentor(
+            Config.fromfile(path) if as_config else path,
+            weights,
+            tmp_path / "x.onnx",
+            ExportOptions(),
+        )
 
 
 def test_weights_of_another_model_are_an_error(folder):

@@ -36,6 +36,7 @@ from internimage.integrations.openmmlab.export.segmentor_parts import (
 from internimage.integrations.openmmlab.export.sources import (
     Resizing,
     build_for_export,
+    check_multiple,
     norm_of,
     read_export_sources,
     resizing_of,
@@ -194,26 +195,23 @@ def resize_fields(
         ValueError: a fixed size is not that of the windows, or the pipeline is not known.
     """
     is_fixed = not set(SIDES) <= options.opened
-    if window is not None and is_fixed and size != window[0]:
+    fixed_window = window[0] if window is not None and is_fixed else None
+    if fixed_window is not None and size != fixed_window:
         raise ValueError(
-            f"export_segmentor: expected image_size = {window[0]}, the size of the windows of "
+            f"export_segmentor: expected image_size = {fixed_window}, the size of the windows of "
             f"{sources.origin}, got {size}"
         )
     if window is None and is_fixed:
         return {"mode": "exact", "size": list(size), "filter": "cv2_bilinear"}
     resizing = resizing_of(sources)
     if resizing.scale is not None and not resizing.keep_ratio:
-        if resizing.multiple_of is not None:
-            raise ValueError(
-                "expected a test pipeline with ResizeToMultiple behind a Resize that keeps the "
-                f"ratio of sides, got {sources.origin}"
-            )
+        check_multiple(resizing, sources.origin)
         width, height = resizing.scale
         return {"mode": "exact", "size": [height, width], "filter": "cv2_bilinear"}
     # mmseg pads images of a test by this alone; its size and size_divisor are for training.
     padding = getattr(segmentor.data_preprocessor, "test_cfg", None) or {}
     # Smaller images than a window are padded to one, the only size that the file then takes.
-    pad_to = padding.get("size") or (window[0] if window is not None and is_fixed else None)
+    pad_to = padding.get("size") or fixed_window
     return {
         "mode": "keep_ratio",
         # mmcv keeps an image within both, whichever of the two stands first.

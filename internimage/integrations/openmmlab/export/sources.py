@@ -16,11 +16,16 @@ from internimage.integrations.openmmlab.prediction.loading import (
     build_model,
     make_model,
     pipeline_of,
-    read_sources,
+    require_kind,
 )
 from internimage.integrations.openmmlab.scripts.checkpoints import read_checkpoint
 from internimage.integrations.openmmlab.scripts.config_file import read_config
 from internimage.integrations.openmmlab.scripts.config_parts import type_name
+
+COMMANDS: dict[Kind, str] = {
+    "detector": "detection/deploy.py",
+    "segmentor": "segmentation/deploy.py",
+}
 
 PASSIVE = ("LoadImageFromNDArray", "PackSegInputs", "PackDetInputs")
 """Transforms that leave the pixels as they are."""
@@ -56,17 +61,14 @@ def read_export_sources(
         FileNotFoundError: a file does not exist.
         ValueError: the weights are of another kind of model, or the config cannot be read.
     """
-    path = None if isinstance(config, Config) else config
-    # The common case has the reader of `internimage detect` and `segment`, which always have both.
-    if checkpoint is not None and path is not None:
-        return read_sources(kind, checkpoint, path)
+    saved: Mapping[str, Any] = {}
+    if checkpoint is not None:
+        saved = read_checkpoint(checkpoint)
+        require_kind(kind, saved, str(checkpoint), commands=COMMANDS)
     if isinstance(config, Config):
         settings, origin = config, config.filename or "the config"
     else:
         settings, origin = read_config(config), str(config)
-    saved: Mapping[str, Any] = {}
-    if checkpoint is not None:
-        saved = read_checkpoint(checkpoint)
     return Sources(
         kind=kind,
         saved=saved,
@@ -97,22 +99,54 @@ def resizing_of(sources: Sources) -> Resizing:
     """Return how the config's test pipeline resizes images.
 
     Raises:
-        ValueError: the pipeline has a transform that a runner of exported files does not know.
+        ValueError: the pipeline has a transform that a runner of exported files does not know, one
+            twice, or ResizeToMultiple before Resize.
     """
     resizing = Resizing()
+    before: list[str] = []
     for step in pipeline_of(sources, tta=False):
         name = type_name(step)
+        # Whatever comes before Resize is to be done before it, and once.
+        if name in before or (name == "Resize" and before):
+            raise ValueError(
+                "expected a test pipeline with one Resize, then one ResizeToMultiple at most, the "
+                f"order of the runner of exported files, got {name} behind {', '.join(before)} in "
+                f"{sources.origin}"
+            )
+        if name not in PASSIVE:
+            before.append(name)
         if name == "Resize":
             resizing = dataclasses.replace(resizing, **_resize(step, sources.origin))
         elif name == "ResizeToMultiple" and step.get("interpolation") in (None, "bilinear"):
             # 32 is mmseg's default; without an interpolation it takes the bilinear one too.
-            resizing = dataclasses.replace(resizing, multiple_of=step.get("size_divisor", 32))
+            divisor = step.get("size_divisor", 32)
+            if not isinstance(divisor, int) or divisor < 1:
+                raise ValueError(
+                    "expected a ResizeToMultiple with one number for both sides, which the runner "
+                    f"of exported files knows, got size_divisor = {divisor} in {sources.origin}"
+                )
+            resizing = dataclasses.replace(resizing, multiple_of=divisor)
         elif name not in PASSIVE:
             raise ValueError(
                 f"expected a test pipeline of Resize and ResizeToMultiple, which the runner of "
                 f"exported files knows, got {name} in {sources.origin}"
             )
     return resizing
+
+
+def check_multiple(resizing: Resizing, origin: str) -> None:
+    """Refuse rounding up behind a Resize to a size of its own, which the format has no words for.
+
+    Raises:
+        ValueError: the pipeline does that.
+    """
+    if resizing.scale is None or resizing.keep_ratio or resizing.multiple_of is None:
+        return
+    raise ValueError(
+        "expected a test pipeline with ResizeToMultiple behind a Resize that keeps the ratio of "
+        f"sides, got size_divisor = {resizing.multiple_of} behind one to "
+        f"{resizing.scale[0]}x{resizing.scale[1]} with keep_ratio = False in {origin}"
+    )
 
 
 def _resize(step: Mapping[str, Any], origin: str) -> dict[str, Any]:

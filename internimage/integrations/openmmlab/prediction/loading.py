@@ -118,7 +118,7 @@ def read_sources(
         ValueError: there is no config, or the weights are of another kind of model.
     """
     saved = read_checkpoint(checkpoint)
-    _require_kind(kind, saved, str(checkpoint))
+    require_kind(kind, saved, str(checkpoint))
     if config is not None:
         settings = read_config(config, cfg_options, configs=configs)
     else:
@@ -299,8 +299,24 @@ def _meta(saved: Mapping[str, Any]) -> Mapping[str, Any]:
     return meta if isinstance(meta, Mapping) else {}
 
 
-def _require_kind(kind: Kind, saved: Mapping[str, Any], origin: str) -> None:
-    """Refuse the weights of another kind of model, before its config is even looked for."""
+def require_kind(
+    kind: Kind,
+    saved: Mapping[str, Any],
+    origin: str,
+    *,
+    commands: Mapping[Kind, str] = COMMANDS,
+) -> None:
+    """Refuse the weights of another kind of model, before its config is even looked for.
+
+    Args:
+        kind: what they are to make.
+        saved: the checkpoint's content.
+        origin: where it is from, for the error.
+        commands: what takes each kind, for the error.
+
+    Raises:
+        ValueError: they are of the other kind.
+    """
     weights = saved.get("state_dict", saved)
     keys = [str(key).removeprefix("module.") for key in weights] if weights else []
     # A model of neither kind, or one whose head has other names, is left to the comparison of keys.
@@ -309,7 +325,7 @@ def _require_kind(kind: Kind, saved: Mapping[str, Any], origin: str) -> None:
         (other,) = found  # there are two kinds
         raise ValueError(
             f"expected the checkpoint of a {kind}, got that of a {other} in {origin}; "
-            f"`{COMMANDS[other]}` takes it"
+            f"`{commands[other]}` takes it"
         )
 
 
