@@ -31,6 +31,7 @@ from tests.detection.exportable_detectors import (
     predict,
     save_detector,
 )
+from tests.detection.small_dino import build, small_config
 from tests.detection.tiny_detectors import NAMES, tiny_config
 
 pytestmark = pytest.mark.slow
@@ -232,6 +233,28 @@ def test_sides_are_open_unless_asked_otherwise_and_a_fixed_size_says_what_it_doe
     assert seen == [opened]
     assert len(said) == (words is not None)
     assert words is None or words in said[0]
+
+
+def test_boxes_beyond_the_image_are_refused_for_loops_and_warned_of_otherwise(
+    tmp_path, monkeypatch
+):
+    def export_nothing(*_, **__):
+        return SimpleNamespace(checks=[], path="model.onnx")
+
+    monkeypatch.setattr(detector, "export_onnx", export_nothing)
+    config = tiny_config(tmp_path, model__rpn_head__bbox_coder__clip_border=False)
+    output = tmp_path / "model.onnx"
+    with pytest.warns(UserWarning, match="clip_border = False .* OpenVINO's RoIAlign answers NaN"):
+        export_detector(config, None, output, ExportOptions())
+    with pytest.raises(ValueError, match="clip_border = True of all bbox_coder for boxes = loops"):
+        export_detector(config, None, output, ExportOptions(boxes="loops"))
+
+
+@pytest.mark.parametrize(("queries", "asked", "most"), [(10, 31, 30), (2000, 3841, 3840)])
+def test_a_dino_gives_no_more_detections_than_there_are_or_tensorrt_can_sort(queries, asked, most):
+    model = build(small_config(num_queries=queries, test_cfg=dict(max_per_img=asked)))
+    with pytest.raises(ValueError, match=f"max_per_img from 1 to {most}, got {asked}"):
+        detector.exportable(model.eval())
 
 
 def test_a_detector_without_weights_or_config_is_one_error(tmp_path):

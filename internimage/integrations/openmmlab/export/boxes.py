@@ -16,6 +16,9 @@ from torch import Tensor
 
 from internimage.integrations.openmmlab.export.box_operators import DROPPED
 
+MOST_CANDIDATES = 3840
+"""TensorRT sorts out no more than so many best values at once."""
+
 WH_RATIO_CLIP = 16 / 1000
 """mmdet's least ratio of a side to that of the box it comes from; the largest is its inverse."""
 

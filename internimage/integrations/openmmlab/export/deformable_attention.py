@@ -143,13 +143,22 @@ def _locations(reference_points: Tensor, offsets: Tensor, sizes: Sizes) -> Tenso
     """
     centres = reference_points[:, :, None, :, None, :2]  # (N, Q, 1, L, 1, 2)
     if reference_points.shape[-1] == 2:
-        pixels = [torch.stack([_tensor(width), _tensor(height)]) for height, width in sizes]
+        pixels = [torch.stack([as_tensor(width), as_tensor(height)]) for height, width in sizes]
         # (L, 2) -> (1, 1, 1, L, 1, 2)
         return centres + offsets / torch.stack(pixels)[None, None, None, :, None, :]
     sides = reference_points[:, :, None, :, None, 2:]
     return centres + offsets / offsets.shape[-2] * sides * 0.5
 
 
-def _tensor(number: int) -> Tensor:
+def pixel_centres(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return y and x (1, height * width) of a map's pixels, pixels."""
+    # arange, where mmdet has linspace, which ONNX can only compute from arange.
+    y = (torch.arange(height) + 0.5)[:, None].expand(-1, width)
+    x = (torch.arange(width) + 0.5)[None, :].expand(height, -1)
+    return y.reshape(1, -1), x.reshape(1, -1)
+
+
+def as_tensor(number: int) -> Tensor:
+    """Return a size, symbolic while tracing, as a number in float32."""
     # torch.tensor(number) would be a constant of the traced size.
     return torch.full((), number, dtype=torch.float32)

@@ -33,6 +33,7 @@ from internimage.integrations.openmmlab.export.rcnn import ExportableRCNN
 from internimage.integrations.openmmlab.export.sources import (
     Resizing,
     build_for_export,
+    check_multiple,
     norm_of,
     read_export_sources,
     resizing_of,
@@ -170,6 +171,13 @@ def _translations(
         options.warn_of_boxes("export_detector", "DINO")  # which needs no suppression
         return {}
     if options.boxes == "operators":
+        if not form.cuts_boxes_off:
+            # stacklevel 3: the line that called export_detector.
+            warnings.warn(
+                "export_detector: with clip_border = False of a bbox_coder boxes may lie far "
+                "outside of the image, for which OpenVINO's RoIAlign answers NaN",
+                stacklevel=3,
+            )
         return box_operators.translations()
     if options.opened:
         raise ValueError(
@@ -240,11 +248,7 @@ def _resize_fields(
             "multiple_of": resizing.multiple_of,
             **padding,
         }
-    if resizing.multiple_of is not None:
-        raise ValueError(
-            "expected a test pipeline with ResizeToMultiple behind a Resize that keeps the ratio "
-            f"of sides, got {sources.origin}"
-        )
+    check_multiple(resizing, sources.origin)
     # A side that is larger than its input is made to fit; a smaller one is padded, as by mmdet.
     sides = [
         side if limit is None else min(side, limit)

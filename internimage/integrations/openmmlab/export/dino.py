@@ -20,8 +20,18 @@ from internimage.export.half import to_half
 from internimage.integrations.openmmlab.detection import CBDINO, InternImageDINO
 from internimage.integrations.openmmlab.detection.dino import INVERSE_SIGMOID_EPS
 from internimage.integrations.openmmlab.detection.dino_head import InternImageDINOHead
-from internimage.integrations.openmmlab.export.boxes import borders, look_up, pick
-from internimage.integrations.openmmlab.export.deformable_attention import Sizes, replace_attention
+from internimage.integrations.openmmlab.export.boxes import (
+    MOST_CANDIDATES,
+    borders,
+    look_up,
+    pick,
+)
+from internimage.integrations.openmmlab.export.deformable_attention import (
+    Sizes,
+    as_tensor,
+    pixel_centres,
+    replace_attention,
+)
 from internimage.integrations.openmmlab.export.pyramid import Pyramid
 
 # Both numbers are those of mmdet's gen_encoder_output_proposals, where they have no names.
@@ -59,10 +69,11 @@ class ExportableDINO(nn.Module):
             )
         # The default is that of mmdet's DETRHead.
         self.num_detections = int(model.test_cfg.get("max_per_img", model.num_queries))
-        if not 1 <= self.num_detections <= model.num_queries * head.num_classes:
+        most = min(model.num_queries * head.num_classes, MOST_CANDIDATES)
+        if not 1 <= self.num_detections <= most:
             raise ValueError(
-                f"export_detector: expected test_cfg.max_per_img from 1 to "
-                f"{model.num_queries * head.num_classes}, got {self.num_detections}"
+                f"export_detector: expected test_cfg.max_per_img from 1 to {most}, got "
+                f"{self.num_detections}"
             )
         model = copy.deepcopy(model)  # what is exported is compared with the model as it was
         replace_attention(model)
@@ -218,10 +229,8 @@ def padding_mask(
 
 def valid_ratio(mask: Tensor) -> Tensor:
     """Return the share of a level's width and height that holds the image, (N, 2), 0-1."""
-    # torch.tensor(number) would be a constant of the traced size.
-    return valid_size(mask) / torch.stack(
-        [torch.full((), mask.shape[2]), torch.full((), mask.shape[1])]
-    )
+    _, height, width = mask.shape
+    return valid_size(mask) / torch.stack([as_tensor(width), as_tensor(height)])
 
 
 def valid_size(mask: Tensor) -> Tensor:
@@ -229,14 +238,6 @@ def valid_size(mask: Tensor) -> Tensor:
     # Images stand in the upper left corner: the first column and the first row tell.
     rows, columns = (~mask[:, :, 0]).float(), (~mask[:, 0, :]).float()
     return torch.stack([columns.sum(dim=1), rows.sum(dim=1)], dim=1)
-
-
-def pixel_centres(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return y and x (1, height * width) of a map's pixels, pixels."""
-    # arange, where mmdet has linspace, which ONNX can only compute from arange.
-    y = (torch.arange(height) + 0.5)[:, None].expand(-1, width)
-    x = (torch.arange(width) + 0.5)[None, :].expand(height, -1)
-    return y.reshape(1, -1), x.reshape(1, -1)
 
 
 def _start_boxes(mask: Tensor, level: int) -> Tensor:

@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from mmdet.models.layers import MSDeformAttnPixelDecoder, SinePositionalEncoding
 from torch import Tensor, nn
 
-from internimage.integrations.openmmlab.export.deformable_attention import replace_attention
+from internimage.integrations.openmmlab.export.deformable_attention import (
+    pixel_centres,
+    replace_attention,
+)
 
 
 class TracedEncoding(nn.Module):
@@ -127,10 +130,8 @@ def replace_mask2former(model: nn.Module) -> None:
 
 def centres_of(height: int, width: int) -> Tensor:
     """Return x and y of the centres of a map's cells, (H W, 2), 0-1, row by row."""
-    x = (torch.arange(width, dtype=torch.float32) + 0.5) / width
-    y = (torch.arange(height, dtype=torch.float32) + 0.5) / height
-    rows = [x[None].expand(height, width), y[:, None].expand(height, width)]
-    return torch.stack(rows, dim=-1).flatten(0, 1)
+    y, x = pixel_centres(height, width)
+    return torch.stack([x[0] / width, y[0] / height], dim=-1)
 
 
 def _in_line(maps: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from internimage.export.half import to_half
 from internimage.integrations.openmmlab.export.box_operators import DROPPED
 from internimage.integrations.openmmlab.export.proposals import ANY_SCORE, Proposals
 from internimage.integrations.openmmlab.export.pyramid import Pyramid
-from internimage.integrations.openmmlab.export.rcnn_settings import check_rcnn
+from internimage.integrations.openmmlab.export.rcnn_settings import check_rcnn, stages_of
 from internimage.integrations.openmmlab.export.roi_heads import BoxStage, MaskStage, detect
 
 
@@ -46,13 +46,13 @@ class ExportableRCNN(nn.Module):
         self.stages = nn.ModuleList(
             BoxStage(extractor, box_head)
             for extractor, box_head in zip(
-                _stages(head.bbox_roi_extractor), _stages(head.bbox_head), strict=True
+                stages_of(head.bbox_roi_extractor), stages_of(head.bbox_head), strict=True
             )
         )
         self.mask_stages = nn.ModuleList()
         if head.with_mask:
             self.mask_stages.extend(
-                map(MaskStage, _stages(head.mask_roi_extractor), _stages(head.mask_head))
+                map(MaskStage, stages_of(head.mask_roi_extractor), stages_of(head.mask_head))
             )
         self._score_threshold = float(rcnn.score_thr)
         self._iou_threshold = float(rcnn.nms.iou_threshold)
@@ -114,8 +114,3 @@ class ExportableRCNN(nn.Module):
         # The heads without RoIAlign before them: it reads coordinates.
         for stage in (*self.stages, *self.mask_stages):
             stage.head = to_half(stage.head)
-
-
-def _stages(modules: nn.Module) -> Sequence[nn.Module]:
-    """Return a cascade's modules, or the only one as a list."""
-    return list(modules) if isinstance(modules, nn.ModuleList) else [modules]

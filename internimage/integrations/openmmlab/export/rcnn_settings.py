@@ -19,11 +19,10 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from torch import nn
 
+from internimage.integrations.openmmlab.export.boxes import MOST_CANDIDATES
+
 # One class and two presets of it, which change nothing but the number of layers.
 BOX_HEADS = (ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
-
-MOST_CANDIDATES = 3840
-"""TensorRT sorts out no more than so many best values at once."""
 
 # The last says from how many boxes on mmcv takes groups one by one, and changes no result.
 _NMS_FIELDS = frozenset({"type", "iou_threshold", "split_thr"})
@@ -46,9 +45,9 @@ def check_rcnn(model: TwoStageDetector) -> None:
     _require("an rpn_head with a sigmoid", rpn.use_sigmoid_cls, "one with a softmax")
     _require_types("prior_generator", [rpn.prior_generator], (AnchorGenerator,))
     _check_coder(rpn.bbox_coder)
-    _require_types("bbox_roi_extractor", _all(head.bbox_roi_extractor), (SingleRoIExtractor,))
-    _require_types("bbox_head", _all(head.bbox_head), BOX_HEADS)
-    for box_head in _all(head.bbox_head):
+    _require_types("bbox_roi_extractor", stages_of(head.bbox_roi_extractor), (SingleRoIExtractor,))
+    _require_types("bbox_head", stages_of(head.bbox_head), BOX_HEADS)
+    for box_head in stages_of(head.bbox_head):
         _check_coder(box_head.bbox_coder)
         # Losses such as Seesaw have activations of their own.
         _require(
@@ -60,8 +59,10 @@ def check_rcnn(model: TwoStageDetector) -> None:
             "a bbox_head with both branches", box_head.with_cls and box_head.with_reg, "one alone"
         )
     if head.with_mask:
-        _require_types("mask_roi_extractor", _all(head.mask_roi_extractor), (SingleRoIExtractor,))
-        _require_types("mask_head", _all(head.mask_head), (FCNMaskHead,))
+        _require_types(
+            "mask_roi_extractor", stages_of(head.mask_roi_extractor), (SingleRoIExtractor,)
+        )
+        _require_types("mask_head", stages_of(head.mask_head), (FCNMaskHead,))
     for extractor in _layers(head):
         _require("a roi_layer of RoIAlign", type(extractor).__name__ == "RoIAlign", extractor)
         _require("pool_mode = avg", extractor.pool_mode == "avg", extractor.pool_mode)
@@ -69,9 +70,9 @@ def check_rcnn(model: TwoStageDetector) -> None:
 
 
 def _layers(head: Any) -> Iterator[nn.Module]:
-    extractors = [*_all(head.bbox_roi_extractor)]
+    extractors = [*stages_of(head.bbox_roi_extractor)]
     if head.with_mask:
-        extractors += _all(head.mask_roi_extractor)
+        extractors += stages_of(head.mask_roi_extractor)
     for extractor in extractors:
         yield from extractor.roi_layers
 
@@ -124,6 +125,6 @@ def _require(expected: str, is_so: bool, found: object) -> None:
         )
 
 
-def _all(modules: nn.Module) -> list[Any]:
+def stages_of(modules: nn.Module) -> list[Any]:
     """Return a cascade's modules, or the only one as a list."""
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]

@@ -70,7 +70,7 @@ class RoIFeatures(nn.Module):
                 is_asked = is_asked & (scaled[:, 3] > scaled[:, 1])
             # mmdet asks a level for its own boxes alone, but how many these are hangs on the image.
             answer = roi_align(
-                features[level].float(),
+                features[level],
                 boxes.where(is_asked[:, None], elsewhere),
                 images,
                 output_size,
