@@ -14,6 +14,7 @@ from internimage.runtime.format import (
     TASKS,
     TaskName,
 )
+from internimage.runtime.metadata import metadata_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,14 @@ class ModelMetadata:
                 f"ModelMetadata: expected a colour for each of {len(self.classes)} classes, got "
                 f"{len(self.palette)}"
             )
+        # As the runner reads it, or the file would be refused there.
+        unknown = {"precision": "", "operator": "", "input_size": [None, None], "batch": None}
+        try:
+            metadata_of(json.loads(self.to_json(**unknown)))
+        except ValueError as error:
+            raise ValueError(
+                f"ModelMetadata: expected what `internimage run` can read, got {error}"
+            ) from error
 
     def to_json(self, **facts: Any) -> str:
         """Write as one JSON object.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 from internimage.metadata import MAX_IMAGE_SIZE
@@ -51,7 +52,7 @@ class ExportOptions:
         batch_size: N of the traced input.
 
     Raises:
-        TypeError: a number is none.
+        TypeError: a number is none, or ``dynamic`` no set.
         ValueError: a value is not one of the above.
     """
 
@@ -75,11 +76,17 @@ class ExportOptions:
             # The class is frozen, and a list would neither hash nor stay as it was checked.
             object.__setattr__(self, "image_size", tuple(self.image_size))
         if self.dynamic is not None:
+            if not isinstance(self.dynamic, Iterable):
+                raise TypeError(
+                    f"ExportOptions: expected dynamic = axes of {', '.join(DYNAMIC_AXES)}, or "
+                    f"None, got {self.dynamic!r}"
+                )
             # A text is a set of letters to Python: "height" without braces is meant as one axis.
-            if isinstance(self.dynamic, str) or not set(self.dynamic) <= set(DYNAMIC_AXES):
+            axes = {self.dynamic} if isinstance(self.dynamic, str) else set(self.dynamic)
+            if isinstance(self.dynamic, str) or not axes <= set(DYNAMIC_AXES):
                 raise ValueError(
                     f"ExportOptions: expected dynamic = axes of {', '.join(DYNAMIC_AXES)}, got "
-                    f"{self.dynamic if isinstance(self.dynamic, str) else sorted(self.dynamic)}"
+                    f"{', '.join(sorted(map(str, axes)))}"
                 )
             object.__setattr__(self, "dynamic", frozenset(self.dynamic))
         for name, value, choices in (

@@ -99,7 +99,7 @@ def parse_metadata(text: str, *, origin: str) -> Metadata:
         number = check_whole("format", fields["format"])
         if number > FORMAT:
             raise ValueError(f"format {number}, where {FORMAT} is the newest known here")
-        return _metadata(fields)
+        return metadata_of(fields)
     # A list in the place of an object, a field that is missing, brackets within brackets: whatever
     # the file holds, it is one error.
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -110,7 +110,13 @@ def parse_metadata(text: str, *, origin: str) -> Metadata:
         ) from error
 
 
-def _metadata(fields: Mapping[str, Any]) -> Metadata:
+def metadata_of(fields: Mapping[str, Any]) -> Metadata:
+    """Check the fields of metadata, as JSON has them.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: one is of another kind, or out of range.
+    """
     if fields["task"] not in TASKS:
         raise ValueError(f"task = {fields['task']!r}, where one of {', '.join(TASKS)} stands")
     palette, batch = fields["palette"], fields["batch"]

@@ -35,7 +35,8 @@ FACTS: dict[str, Any] = {
         ({"image_size": 224}, TypeError, r"image_size = \(height, width\) or None, got 224"),
         ({"image_size": (1, 2, 3)}, TypeError, r"image_size = \(height, width\) or None"),
         ({"image_size": (8.0, 8)}, TypeError, "image_size's height = a whole number, got 8.0"),
-        ({"dynamic": {"depth"}}, ValueError, r"axes of batch, height, width, got \['depth'\]"),
+        ({"dynamic": {"depth"}}, ValueError, r"axes of batch, height, width, got depth"),
+        ({"dynamic": 3}, TypeError, "dynamic = axes of batch, height, width, or None, got 3"),
         ({"dynamic": "batch"}, ValueError, "axes of batch, height, width, got batch"),
         ({"precision": "bf16"}, ValueError, "precision in {fp32, fp16}, got 'bf16'"),
         ({"operator": "plugin"}, ValueError, "operator in {grid_sample, node}, got 'plugin'"),
@@ -90,6 +91,25 @@ def test_metadata_is_json_with_all_that_the_caller_and_the_export_know():
         ({"resize": {"mode": "exact", "size": [8, 8]}}, "resize with a mode and its fields of"),
         ({"resize": {"mode": "zoom"}}, "resize with a mode and its fields of"),
         ({"palette": [[0, 0, 0]]}, "a colour for each of 2 classes, got 1"),
+        ({"std": (4.0, 0.0, 6.0)}, "what `internimage run` can read, got std = 0.0"),
+        (
+            {"mean": (math.nan, 0.0, 0.0)},
+            "what `internimage run` can read, got .* not JSON compliant",
+        ),
+        (
+            {"resize": {"mode": "exact", "size": [8, 8], "filter": "lanczos9"}},
+            "what `internimage run` can read, got resize.filter = 'lanczos9'",
+        ),
+        (
+            {"resize": {**FACTS["resize"], "multiple_of": [32, 64]}},
+            r"what `internimage run` can read, got resize.multiple_of = \[32, 64\]",
+        ),
+        (
+            {"window": {"size": [8, 8], "stride": [9, 8]}},
+            "what `internimage run` can read, got .* which leaves pixels out",
+        ),
+        ({"score_threshold": 1.5}, "what `internimage run` can read, got score_threshold = 1.5"),
+        ({"palette": [[0, 0, 256]] * 2}, "what `internimage run` can read, got palette = 256"),
     ],
     ids=str,
 )
@@ -98,9 +118,9 @@ def test_metadata_that_no_runner_could_use_is_refused(changes, text):
         ModelMetadata(**{**FACTS, **changes})
 
 
-def test_metadata_without_a_number_is_no_json():
+def test_facts_without_a_number_are_no_json():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        ModelMetadata(**{**FACTS, "mean": (math.nan, 0.0, 0.0)}).to_json()
+        ModelMetadata(**FACTS).to_json(batch=math.nan)
 
 
 def test_boxes_where_there_are_none_are_said_to_change_nothing():
