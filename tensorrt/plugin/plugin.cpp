@@ -82,6 +82,13 @@ const char* Plugin::check_counts(int32_t num_inputs, int32_t num_outputs) noexce
                       num_inputs, num_outputs);
 }
 
+const char* Plugin::check_group_channels(int64_t channels) noexcept {
+  const Attributes& a = attributes_;
+  if (a.group_channels == 0 || channels == int64_t{a.group} * a.group_channels) return nullptr;
+  return message_.set("expected group x group_channels = %d x %d channels, got %lld", a.group,
+                      a.group_channels, static_cast<long long>(channels));
+}
+
 int32_t Plugin::getOutputDataTypes(DataType* outputs, int32_t num_outputs, const DataType* inputs,
                                    int32_t num_inputs) const noexcept {
   if (num_inputs != this->num_inputs() || num_outputs != 1) return kFailure;
@@ -99,15 +106,13 @@ int32_t Plugin::getOutputShapes(const DimsExprs* inputs, int32_t num_inputs, con
                                  inputs[k].nbDims));
   const Attributes& a = attributes_;
   const IDimensionExpr* channels = inputs[0].d[3];
-  // An open number of channels is checked against the group at run time, by entry.cpp.
+  // An open number of channels is checked at run time, by call_of() and entry.cpp.
   if (channels->isConstant()) {
     const long long number = channels->getConstantValue();
     if (number % a.group != 0)
       return finish(
           message_.set("expected channels that group = %d divides, got %lld", a.group, number));
-    if (a.group_channels != 0 && number != static_cast<long long>(a.group) * a.group_channels)
-      return finish(message_.set("expected group x group_channels = %d x %d channels, got %lld",
-                                 a.group, a.group_channels, number));
+    if (const char* failure = check_group_channels(number)) return finish(failure);
   }
   const Expressions expressions{builder};
   outputs[0].nbDims = 4;
@@ -163,6 +168,7 @@ const char* Plugin::call_of(const PluginTensorDesc* inputs, const PluginTensorDe
     return type == DataType::kHALF ? DCNV3_FLOAT16 : DCNV3_FLOAT32;
   };
   const nvinfer1::Dims& size = inputs[0].dims;
+  if (const char* failure = check_group_channels(size.d[3])) return failure;
   const Attributes& a = attributes_;
   *call = {};
   call->batch = size.d[0];

@@ -71,6 +71,8 @@ class Plugin final : public nvinfer1::IPluginV3,
   // Logs what is wrong; null is success. Returns TensorRT's word for either.
   int32_t finish(const char* failure) const noexcept;
   const char* check_counts(int32_t num_inputs, int32_t num_outputs) noexcept;
+  // Of the original's nodes alone, which say how many channels a group has.
+  const char* check_group_channels(int64_t channels) noexcept;
   const char* call_of(const nvinfer1::PluginTensorDesc* inputs,
                       const nvinfer1::PluginTensorDesc& output, Dcnv3Call* call) noexcept;
 

@@ -82,7 +82,14 @@ def test_channels_that_are_not_the_originals_groups_are_refused(probe: Probe):
     plugin = probe.create(ORIGINAL, **ORIGINAL_NODE)
     assert plugin is not None
     assert plugin.output_shape((1, 8, 8, 128), (1, 8, 8, 72), (1, 8, 8, 36)) is None
-    assert "TRTDCNv3: expected group x group_channels = 4 x 16 channels, got 128" in probe.logged
+    words = "TRTDCNv3: expected group x group_channels = 4 x 16 channels, got 128"
+    assert words in probe.logged
+    # Where the network does not know them, the run does.
+    assert plugin.output_shape((1, 8, 8, -129), (1, 8, 8, 72), (1, 8, 8, 36)) == (1, 8, 8, 128)
+    probe.log_to(1)
+    node = Node(channels=128, group=4)
+    assert plugin.run(node.inputs(), np.full(node.output_size, 7.0, node.dtype)) == -1
+    assert words in probe.logged
 
 
 @pytest.mark.parametrize("name", NODES)
