@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from internimage.integrations.openmmlab.scripts.config_file import read_config
+from internimage.integrations.openmmlab.scripts.data_checks import TRAIN, check_data
 from internimage.integrations.openmmlab.scripts.train import main
 from tests.detection.script_runs import CONFIGS, run_script
 from tests.detection.tiny_coco import write_config, write_images
@@ -87,6 +89,32 @@ def other_names(content: Content) -> None:
 
 def other_order(content: Content) -> None:
     content["categories"].reverse()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"type": "mmdet.CocoDataset"}, None),
+        ({"filter_cfg": {"filter_empty_gt": False}}, "1 x missing image"),
+        ({"filter_cfg": None}, "1 x missing image"),
+    ],
+)
+def test_images_that_the_training_reads_must_be_there(
+    changes: dict[str, Any], message: str | None, folder: Path
+):
+    def edit(content: Content) -> None:
+        content["images"].append({"id": 99, "file_name": "no.png", "width": 32, "height": 24})
+
+    change(folder, "train", edit)
+    config = read_config(folder / "tiny.py")
+    config.train_dataloader.dataset.update(changes)
+    if message is None:
+        check_data(config, TRAIN)
+        change(folder, "train", nan_box)
+        message = "1 x not finite"
+    with pytest.raises(ValueError, match=message):
+        check_data(config, TRAIN)
 
 
 @pytest.mark.parametrize(

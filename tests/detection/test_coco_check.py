@@ -107,6 +107,14 @@ CHANGES: list[tuple[str, Change]] = [
     ("bad run lengths", first(segmentation={"size": [32, 24], "counts": [50, 10, 708]})),
     ("bad run lengths", first(segmentation={"size": [24, 32], "counts": [769, -1]})),
     ("bad run lengths", first(segmentation={"counts": "abc"})),
+    ("bad run lengths", first(segmentation={"size": [24, 32], "counts": ["50", "718"]})),
+    ("bad run lengths", first(segmentation={"size": [24, None], "counts": [50, 718]})),
+    ("bad polygon", first(segmentation=[[math.nan, 2, 3, 4, 5, 6]])),
+    ("bad polygon", first(segmentation=[[None] * 6])),
+    ("bad polygon", first(segmentation=[*POLYGON, ["1", "2", "3", "4", "5", "6"]])),
+    ("not finite", first(area=10**400)),
+    ("zero area", first(bbox=[2, 2, 0, 5], segmentation=[[None] * 6])),
+    ("bad polygon", first(segmentation=[1, 2, 3, 4, 5, 6])),
     ("unknown category", first(category_id=7)),
     ("unknown image", first(image_id=7)),
     ("negative size", first(bbox=[20, 20, -10, 5])),
@@ -328,6 +336,8 @@ def test_missing_image_files_are_found_by_listing_their_folders(tmp_path: Path):
         require_trainable(tmp_path / "a.json", folder=tmp_path)
     with pytest.raises(ValueError, match=r"1 x missing image: no such file \(\S*3.png\)"):
         require_trainable(tmp_path / "a.json", folder=tmp_path, evaluated=False)
+    with pytest.raises(ValueError, match="2 x missing image"):
+        require_trainable(tmp_path / "a.json", folder=tmp_path, evaluated=False, reads_empty=True)
     for name in ("3.png", "9.png"):
         (tmp_path / name).touch()
     assert require_trainable(tmp_path / "a.json", folder=tmp_path).stopping == ()

@@ -84,6 +84,7 @@ def require_trainable(
     evaluated: bool = True,
     min_size: float = 0,
     folder: Path | None = None,
+    reads_empty: bool | None = None,
 ) -> CocoReport:
     """Check an annotation file and raise if a training on it would end in an exception later.
 
@@ -94,6 +95,7 @@ def require_trainable(
         evaluated: whether the file is for the evaluation.
         min_size: images with a shorter side, pixels, are not learned.
         folder: where the images are; None does not look for them.
+        reads_empty: whether images without annotations are read; None where the evaluation does.
 
     Returns:
         The report; its faults do not stop anything.
@@ -106,7 +108,8 @@ def require_trainable(
     report = check_coco(
         content, classes=classes, masks=masks, evaluated=evaluated, min_size=min_size
     )
-    missing = missing_images(content, folder, evaluated=evaluated) if folder else None
+    reads_empty = evaluated if reads_empty is None else reads_empty
+    missing = missing_images(content, folder, reads_empty=reads_empty) if folder else None
     if missing is not None:
         report = dataclasses.replace(report, faults=(*report.faults, missing))
     if report.stopping:
@@ -119,16 +122,16 @@ def require_trainable(
 
 
 def missing_images(
-    content: Mapping[str, Any], folder: Path, *, evaluated: bool = True
+    content: Mapping[str, Any], folder: Path, *, reads_empty: bool = True
 ) -> Fault | None:
     """Look for the image files in a listing of their folders; return the fault if some lack.
 
     Args:
         content: as :func:`read_coco` returns it.
         folder: where the images are.
-        evaluated: whether images without annotations are read as well.
+        reads_empty: whether images without annotations are read as well; a training leaves them
+            out unless filter_empty_gt is switched off.
     """
-    # A training reads no image without annotations, as far as filter_empty_gt is not switched off.
     annotated = {
         entry["image_id"]
         for entry in content["annotations"]
@@ -145,7 +148,7 @@ def missing_images(
         if path.parent not in listings:
             there = path.parent.is_dir()
             listings[path.parent] = set(os.listdir(path.parent)) if there else set()
-        if path.name not in listings[path.parent] and (evaluated or key in annotated):
+        if path.name not in listings[path.parent] and (reads_empty or key in annotated):
             found.add("missing image", str(path), index)
     return next(iter(found.faults()), None)
 

@@ -5,7 +5,7 @@ Boxes are COCO's: x, y, width, height in pixels.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "no area": ("stops", "no number under area, which mmdet reads"),
     "no iscrowd": ("stops", "no iscrowd, which the evaluation reads"),
     "no mask": ("stops", "no segmentation, and masks are to be learned"),
+    "bad polygon": ("stops", "a polygon that is no list of numbers, or has NaN or infinity"),
     "bad run lengths": ("stops", "counts that do not fill the image, or another size"),
     "corners": ("stops", "area or polygon say that the box is x1, y1, x2, y2; give x, y, w, h"),
     "unknown category": ("dropped", "a category_id without a category"),
@@ -137,7 +138,7 @@ def is_given_by_corners(annotation: Mapping[str, Any]) -> bool:
     Args:
         annotation: one that :func:`faults_of` finds nothing in that stops.
     """
-    x, y, width, height = annotation["bbox"]
+    x, y, width, height = map(float, annotation["bbox"])
     # A polygon tells more surely than an area, which may be made of the same wrong numbers.
     right, bottom = _far_corner(annotation.get("segmentation"))
     if right is not None and bottom is not None:
@@ -152,7 +153,7 @@ def is_given_by_corners(annotation: Mapping[str, Any]) -> bool:
 
 def _far_corner(mask: Any) -> tuple[float | None, float | None]:
     """Return the greatest x and y of polygons, pixels."""
-    if not isinstance(mask, list) or not mask:
+    if not isinstance(mask, list) or not mask or _faults_of_mask(mask, None):
         return None, None
     return (
         max(value for part in mask for value in part[0::2]),
@@ -164,12 +165,15 @@ def _faults_of_mask(mask: Any, size: tuple[float, float] | None) -> list[str]:
     if not mask:
         return ["no mask"]
     if isinstance(mask, list):
-        whole = [len(part) for part in mask if isinstance(part, list)]
+        if not all(isinstance(part, list) and all(map(is_finite, part)) for part in mask):
+            return ["bad polygon"]
         # x and y of three points or more.
-        good = len(whole) == len(mask) and all(n >= 6 and n % 2 == 0 for n in whole)
+        good = all(len(part) >= 6 and len(part) % 2 == 0 for part in mask)
         return [] if good else ["short polygon"]
     counts, shape = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (0, 0)
     if not isinstance(counts, (list, str)) or not isinstance(shape, list) or len(shape) != 2:
+        return ["bad run lengths"]
+    if not all(map(is_finite, [*shape, *(counts if isinstance(counts, list) else ())])):
         return ["bad run lengths"]
     # Text is COCO's packed form, which only pycocotools can count.
     fills = isinstance(counts, str) or (
@@ -207,5 +211,5 @@ def is_id(value: Any) -> TypeGuard[int]:
 
 
 def is_finite(value: Any) -> TypeGuard[float]:
-    """Whether a value is a number other than NaN and infinity."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    """Whether a value is a number other than NaN and infinity that a float can hold."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max

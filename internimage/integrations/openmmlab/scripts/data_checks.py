@@ -225,7 +225,7 @@ def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained
     """Read the annotations of a set in COCO's format."""
     path = Path(annotation_path(leaf))
     # Other types read other files, or read COCO's in their own way.
-    if leaf.get("type") != "CocoDataset" or leaf.get("backend_args"):
+    if type_name(leaf) != "CocoDataset" or leaf.get("backend_args"):
         return
     has_own_classes = (leaf.get("metainfo") or {}).get(CLASSES) is not None
     if path.name in KNOWN_FILES and not has_own_classes:
@@ -233,14 +233,16 @@ def _check_content(config: Config, key: str, leaf: dict[str, Any], *, is_trained
     prefixes = leaf.get("data_prefix") or {}
     folder = prefixes.get("img") or prefixes.get("img_path") or ""
     is_filtered = is_trained and not leaf.get("test_mode")  # mmdet filters no set in test mode
+    filters = (leaf.get("filter_cfg") or {}) if is_filtered else {}
     pipeline = leaf.get("pipeline") or []
     report = require_trainable(
         path,
         classes=class_names_of(config, leaf),
         masks=any(step.get("with_mask") for step in pipeline),
         evaluated=not is_trained,
-        min_size=(leaf.get("filter_cfg") or {}).get("min_size", 0) if is_filtered else 0,
+        min_size=filters.get("min_size", 0),
         folder=Path(leaf.get("data_root") or "", folder),
+        reads_empty=not filters.get("filter_empty_gt"),
     )
     for fault in report.faults:
         if fault.effect == "dropped":
