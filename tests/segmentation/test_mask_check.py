@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.fileio import list_dir_or_file
 from PIL import Image
 
 from internimage.integrations.openmmlab.data.mask_check import (
@@ -11,6 +12,7 @@ from internimage.integrations.openmmlab.data.mask_check import (
     check_masks,
     require_masks,
 )
+from internimage.integrations.openmmlab.data.mask_pairs import files_below
 
 CLASSES = ("road", "house", "tree")
 SIZE = (6, 4)  # width and height
@@ -222,6 +224,17 @@ def test_images_of_another_suffix_and_masks_of_no_image_are_left_out(data: Path)
     assert report.num_images == 3
     assert example(report, "other suffix").endswith("images/2.JPG")
     assert example(report, "mask without image").endswith("masks/2.png")
+
+
+def test_hidden_folders_are_read_as_a_training_reads_them(data: Path):
+    (data / "images" / ".thumbnails").mkdir()
+    for name in (".thumbnails/0.jpg", ".hidden.jpg"):
+        (data / "images" / name).write_bytes((data / "images" / "0.jpg").read_bytes())
+    read = list_dir_or_file(str(data / "images"), list_dir=False, suffix=".jpg", recursive=True)
+    assert set(files_below(data / "images")) == set(read)
+    report = check(data)
+    assert kinds(report) == {"missing mask": 1}
+    assert ".thumbnails/0.jpg" in example(report, "missing mask")
 
 
 def test_an_empty_folder_stops(data: Path):

@@ -174,6 +174,15 @@ def test_another_label_may_be_the_ignored_one():
         check({**results, "gt_seg_map": np.where(LABELS == 0, 255, LABELS)})
 
 
+def test_where_0_is_ignored_the_ignored_label_is_255():
+    check = CheckSegMap(num_classes=3, ignore_index=200)
+    results = {"ori_shape": (HEIGHT, WIDTH), "reduce_zero_label": True}
+    with pytest.raises(ValueError, match="ignore_index = 255 with reduce_zero_label, .* got 200"):
+        check({**results, "gt_seg_map": np.where(LABELS < 3, LABELS, 255).astype(np.uint8)})
+    with pytest.raises(ValueError, match="labels 1 to 3, and 0 and 201 for what .* got 4, 5 in"):
+        check({**results, "gt_seg_map": LABELS.astype(np.uint8)})
+
+
 @pytest.mark.parametrize("num_classes", [0, 256, 300])
 def test_classes_are_as_many_as_a_mask_can_hold(num_classes: int):
     CheckSegMap(num_classes=1), CheckSegMap(num_classes=255)

@@ -71,11 +71,12 @@ def pair_files(
 
 
 def files_below(folder: Path) -> dict[str, None]:
-    """Return the paths of the visible files below a folder, relative to it, sorted."""
+    """Return the paths of the files below a folder, relative to it, sorted.
+
+    They are those that mmseg reads: it passes over hidden files and goes into hidden folders.
+    """
     names = []
-    for root, folders, files in os.walk(folder, followlinks=True):
-        # In place, so that os.walk does not go into them. mmseg passes over hidden files, too.
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for root, _, files in os.walk(folder, followlinks=True):
         inner = Path(root).relative_to(folder)
         names += [(inner / name).as_posix() for name in files if not name.startswith(".")]
     return dict.fromkeys(sorted(names))

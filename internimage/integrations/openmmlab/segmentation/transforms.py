@@ -90,12 +90,18 @@ class CheckSegMap(BaseTransform):
             return
         # As they stand in the file, where the loader has lowered them.
         lowered = bool(results.get("reduce_zero_label"))
-        found = np.unique(wrong) + lowered
+        found = np.unique(wrong).astype(np.int64) + lowered
+        if lowered and found[-1] > IGNORED:
+            raise ValueError(
+                f"CheckSegMap: expected ignore_index = {IGNORED} with reduce_zero_label, for "
+                f"LoadAnnotations makes {IGNORED} of a mask's 0, got {self.ignore_index} and {path}"
+            )
         named = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
         # With a map the labels of a file are its keys, not the classes.
         mapped = results.get("label_map")
         last = max(mapped) if mapped else self.num_classes - 1
-        ignored = f"0 and {self.ignore_index}" if lowered else str(self.ignore_index)
+        also = self.ignore_index + (lowered and self.ignore_index != IGNORED)
+        ignored = f"0 and {also}" if lowered else str(also)
         raise ValueError(
             f"CheckSegMap: expected {path} = labels {int(lowered)} to {last + lowered}, and "
             f"{ignored} for what is ignored, got {named} in {wrong.size} of {labels.size} pixels"
