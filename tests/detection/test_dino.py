@@ -155,9 +155,17 @@ def test_initialising_a_whole_detector_keeps_the_zero_offsets_of_dcnv3():
     [
         (dict(as_two_stage=False), "expected as_two_stage = True, got False"),
         (dict(with_box_refine=False), "expected with_box_refine = True, got False"),
+        (dict(dn_cfg=None), "expected dn_cfg = fields of denoising queries, got None"),
         (dict(dn_cfg=dict(box_noise_scale=-1.0)), "dn_cfg with box_noise_scale >= 0, got -1.0"),
     ],
 )
 def test_settings_that_dino_does_not_know_are_an_error(changes, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(small_config(**changes))
+
+
+def test_a_decoder_without_intermediate_outputs_warns_that_it_has_them():
+    config = small_config()
+    config["decoder"]["return_intermediate"] = False
+    with pytest.warns(UserWarning, match="decoder.return_intermediate = False has no effect"):
+        build(config)

@@ -198,6 +198,20 @@ def test_an_unknown_option_is_an_error():
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": True}, "num_classes = a whole number, got True"),
+        ({"num_classes": 1.0}, "num_classes = a whole number, got 1.0"),
+        ({"frequency_power": "x"}, "frequency_power = a number, got 'x'"),
+        ({"ann_file": None}, "ann_file = an annotation file, got None"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(changes, message):
+    with pytest.raises(TypeError, match=f"FederatedClasses: expected {message}"):
+        FederatedClasses(**{"total_classes": 4, "ann_file": "lvis.json"} | changes)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ('{"categories": [{"id": 1, "image_count": 3}]}', "the 4 classes of the head, .* with 1"),

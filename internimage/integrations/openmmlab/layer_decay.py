@@ -73,10 +73,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         rate = self.paramwise_cfg.get("layer_decay_rate")
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise ValueError(f"{name}: expected 0 < layer_decay_rate <= 1, got {rate}")
-        if self.paramwise_cfg.get("offset_lr_scale", 1.0) < 0:
+        scale = self.paramwise_cfg.get("offset_lr_scale", 1.0)
+        if not isinstance(scale, (int, float)) or not scale >= 0:
+            raise ValueError(f"{name}: expected offset_lr_scale >= 0, got {scale!r}")
+        first = self.paramwise_cfg.get("first_layer_names", FIRST_LAYER_NAMES)
+        # A text would be taken letter by letter, and an empty part is in every name.
+        if not isinstance(first, (list, tuple)) or not all(
+            isinstance(part, str) and part for part in first
+        ):
             raise ValueError(
-                f"{name}: expected offset_lr_scale >= 0, got "
-                f"{self.paramwise_cfg['offset_lr_scale']}"
+                f"{name}: expected first_layer_names = a list of parts of names, got {first!r}"
             )
         if self.base_lr is None or self.base_wd is None:
             raise ValueError(

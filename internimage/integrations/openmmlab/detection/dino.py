@@ -11,6 +11,7 @@ of the levels' pixels. Boxes are (cx, cy, w, h) in 0-1 of the valid image.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -177,6 +178,10 @@ class InternImageDINO(DINO):
         }.items():
             if flag is not True:
                 raise ValueError(f"InternImageDINO: expected {name} = True, got {flag}")
+        if not isinstance(dn_cfg, dict):
+            raise ValueError(
+                f"InternImageDINO: expected dn_cfg = fields of denoising queries, got {dn_cfg!r}"
+            )
         for name in ("label_noise_scale", "box_noise_scale"):
             if dn_cfg.get(name, 0.0) < 0:
                 raise ValueError(
@@ -200,5 +205,11 @@ class InternImageDINO(DINO):
 
     def _init_layers(self) -> None:
         decoder: dict[str, Any] = self.__dict__["decoder"]  # the config: no module yet
+        if not decoder.get("return_intermediate", True):
+            warnings.warn(
+                "InternImageDINO: decoder.return_intermediate = False has no effect: the heads of "
+                "all layers learn",
+                stacklevel=2,
+            )
         super()._init_layers()
         self.decoder = ReleasedDinoDecoder(**decoder)

@@ -43,7 +43,15 @@ class FederatedClasses:
         num_classes: int = 50,  # both are detectron2's defaults
         frequency_power: float = 0.5,
     ) -> None:
-        if not isinstance(num_classes, int) or not 1 <= num_classes <= total_classes:
+        kinds: dict[str, tuple[object, tuple[type, ...], str]] = {
+            "num_classes": (num_classes, (int,), "a whole number"),
+            "frequency_power": (frequency_power, (int, float), "a number"),
+            "ann_file": (ann_file, (str, Path), "an annotation file"),
+        }
+        for name, (value, types, kind) in kinds.items():
+            if not isinstance(value, types) or isinstance(value, bool):
+                raise TypeError(f"FederatedClasses: expected {name} = {kind}, got {value!r}")
+        if not 1 <= num_classes <= total_classes:
             raise ValueError(
                 f"FederatedClasses: expected 1 <= num_classes <= {total_classes}, the classes of "
                 f"the head, got {num_classes}"
@@ -52,7 +60,7 @@ class FederatedClasses:
             raise ValueError(
                 f"FederatedClasses: expected frequency_power >= 0, got {frequency_power}"
             )
-        if not isinstance(ann_file, str | Path) or not str(ann_file):
+        if not str(ann_file):
             raise ValueError(
                 f"FederatedClasses: expected ann_file = an annotation file, got {ann_file!r}"
             )
