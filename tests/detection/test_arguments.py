@@ -87,6 +87,8 @@ def test_flags_may_be_typed_in_either_way_without_a_word(typed, name, value):
         ("None", None),
         ("dict", "dict"),
         ("a=b", "a=b"),
+        ("my photos/of cups", "my photos/of cups"),
+        ("1, 2", [1, 2]),
     ],
 )
 def test_values_of_options_are_numbers_lists_and_names_with_spaces(typed, expected):

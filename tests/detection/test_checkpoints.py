@@ -329,6 +329,15 @@ def test_released_models_are_found_by_name_and_address(source: str, monkeypatch)
     assert asked == [("OpenGVLab/InternImage", f"{RELEASED_MODELS[0]}.pth")]
 
 
+def test_a_folder_that_is_called_like_a_released_model_does_not_hide_it(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / RELEASED_MODELS[0]).mkdir()
+    monkeypatch.setattr(safe_loading, "download_file", lambda *_: Path("x.pth"))
+    assert find_file(RELEASED_MODELS[0]) == Path("x.pth")
+
+
 def test_released_names_are_those_of_readme_configs_and_docstrings():
     """The tables' files, what ``load_from`` of the configs names, and the commands beside them."""
     readme = (CONFIGS.parent / "README.md").read_text()
@@ -346,5 +355,7 @@ def test_a_file_of_that_name_wins_and_nothing_else_is_guessed(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     Path(f"{RELEASED_MODELS[0]}.pth").write_bytes(b"x")
     assert find_file(f"{RELEASED_MODELS[0]}.pth").exists()
+    with pytest.raises(FileNotFoundError, match=r"got the folder \S*test_a_file"):
+        find_file(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected an existing checkpoint, got no.pth"):
         find_file("no.pth")

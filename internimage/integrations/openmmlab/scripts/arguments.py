@@ -123,6 +123,8 @@ class KeyValues(DictAction):
                 return ast.literal_eval(_WithDicts().visit(ast.parse(text, mode="eval")))
             except (ValueError, SyntaxError):
                 pass  # words without quotes, [a,b], are mmengine's own form
+        if " " in text and not set(text) & set("[](),"):
+            return text  # a sentence, or a path: mmengine's own would take its spaces out
         try:
             return self._parse_iterable(text)
         except (AssertionError, RecursionError):  # mmengine asserts that brackets are in pairs

@@ -96,7 +96,7 @@ def find_file(source: str | Path) -> Path:
         ConnectionError: It is to be downloaded, and there is no way to it.
     """
     path = Path(source).expanduser()
-    if path.exists():
+    if path.exists() and not path.is_dir():  # a folder may be called like a released model
         return path
     text = str(source)
     # Each zoo is a file of mmengine with the address of every name.
@@ -112,7 +112,8 @@ def find_file(source: str | Path) -> Path:
         return download_file(PTH_REPOSITORY, f"{name}.pth")
     if find_release(name) is not None:
         return download_release(name)
-    raise FileNotFoundError(f"expected an existing checkpoint, got {source}")
+    kind = "the folder " if path.is_dir() else ""
+    raise FileNotFoundError(f"expected an existing checkpoint, got {kind}{source}")
 
 
 def load_from_safe_reader(filename: str, map_location: Any = None) -> dict[str, Any]:
