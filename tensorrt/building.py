@@ -13,7 +13,7 @@ from engine_files import EngineFacts, write_engine
 from internimage.files import write_atomically
 from internimage.runtime.metadata import KEY, Metadata, parse_metadata
 from internimage.runtime.onnx_file import read_property
-from nvidia_runtime import BOX_NODES, HOW_TO_BUILD, INSTALL, PLUGIN_NODES, Runtime
+from nvidia_runtime import BOX_NODES, HOW_TO_BUILD, INSTALL, PLUGIN_NODES, Runtime, last_errors
 from profiles import OPEN, Profile, Shape, choose_profiles
 
 MEBIBYTE = 2**20
@@ -251,11 +251,6 @@ def configure(
         if config.add_optimization_profile(shapes) < 0:
             raise ValueError(f"{runtime.title} refuses {', '.join(map(str, profiles))}")
     return config
-
-
-def last_errors(logger: Any, count: int = 2) -> str:
-    """Return what the library last complained of."""
-    return "; ".join(logger.errors[-count:]) or "it gives no reason"
 
 
 def _attach_timing_cache(config: Any, path: Path | None, logger: Any) -> Any | None:

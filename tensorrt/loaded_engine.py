@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cuda_memory import TO_DEVICE, TO_HOST, Buffer, Cuda
-from nvidia_runtime import Runtime
+from nvidia_runtime import Runtime, last_errors
 from profiles import OPEN, Profile, Shape
 
 
@@ -88,7 +88,9 @@ class Engine:
                     "sizes an engine serves"
                 )
             if not self._context.set_input_shape(name, tuple(array.shape)):
-                raise ValueError(f"{self.path} refuses {name} {array.shape}: {self._reason()}")
+                raise ValueError(
+                    f"{self.path} refuses {name} {array.shape}: {last_errors(self._logger)}"
+                )
             self._place(name, tuple(array.shape))
             # float64 may become float32 and int64 int32, but no float a whole number.
             np.copyto(self._array(name), array, casting="same_kind")
@@ -115,7 +117,7 @@ class Engine:
             ValueError: TensorRT refuses.
         """
         if not self._context.execute_async_v3(self.stream):
-            raise ValueError(f"{self.path} cannot be run: {self._reason()}")
+            raise ValueError(f"{self.path} cannot be run: {last_errors(self._logger)}")
 
     def download(self) -> None:
         """Enqueue the copies of the outputs to the host."""
@@ -129,7 +131,9 @@ class Engine:
         size = self._bytes(name)
         self._host[name].reserve(size)
         if not self._context.set_tensor_address(name, self._device[name].reserve(size)):
-            raise ValueError(f"{self.path} refuses an address for {name}: {self._reason()}")
+            raise ValueError(
+                f"{self.path} refuses an address for {name}: {last_errors(self._logger)}"
+            )
 
     def _bytes(self, name: str) -> int:
         return int(np.prod(self._shapes[name])) * self.dtypes[name].itemsize
@@ -137,16 +141,9 @@ class Engine:
     def _array(self, name: str) -> np.ndarray:
         return self._host[name].array(self._shapes[name], self.dtypes[name])
 
-    def _reason(self) -> str:
-        return "; ".join(self._logger.errors[-2:]) or "it gives no reason"
-
 
 def _load(runtime: Runtime, path: Path, logger: Any) -> tuple[Any, Any, Any]:
     """Return TensorRT's runtime, engine and context; each must outlive the next."""
-
-    def reason() -> str:
-        return "; ".join(logger.errors[-2:]) or "it gives no reason"
-
     plan = path.read_bytes()
     # Before the plan is read: its nodes may be NVIDIA's own plugins, such as RoiAlign.
     if runtime.name == "tensorrt":
@@ -157,16 +154,16 @@ def _load(runtime: Runtime, path: Path, logger: Any) -> tuple[Any, Any, Any]:
         library = None
     if library is None:
         raise OSError(
-            f"{runtime.title} cannot start on this machine: {reason()}; it needs an NVIDIA GPU and "
-            "its driver"
+            f"{runtime.title} cannot start on this machine: {last_errors(logger)}; it needs an "
+            "NVIDIA GPU and its driver"
         )
     engine = library.deserialize_cuda_engine(plan)
     if engine is None:
         raise ValueError(
             f"expected an engine that {runtime.title} has built for this GPU, got {path}: "
-            f"{reason()}; build it again here"
+            f"{last_errors(logger)}; build it again here"
         )
     context = engine.create_execution_context()
     if context is None:
-        raise OSError(f"{runtime.title} has no memory to run {path}: {reason()}")
+        raise OSError(f"{runtime.title} has no memory to run {path}: {last_errors(logger)}")
     return library, engine, context

@@ -126,6 +126,16 @@ class Runtime:
             raise ValueError(f"expected a library with getCreators(), got {path} without plugins")
 
 
+def last_errors(logger: Any, count: int = 2) -> str:
+    """Return what the library last complained of.
+
+    Args:
+        logger: of :meth:`Runtime.make_logger`.
+        count: how many of its errors.
+    """
+    return "; ".join(logger.errors[-count:]) or "it gives no reason"
+
+
 def choose_runtime(name: RuntimeName | None = None) -> Runtime:
     """Import the library that is asked for, or the one that is installed.
 

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from building import BuildOptions, configure, last_errors, make_builder, parse_model
+from building import BuildOptions, configure, make_builder, parse_model
 from internimage.runtime import read_metadata
-from nvidia_runtime import choose_runtime
+from nvidia_runtime import choose_runtime, last_errors
 from profiles import choose_profiles
 
 HALF = "HALF"
