@@ -243,6 +243,19 @@ def test_an_init_cfg_that_says_nothing_useful_is_an_error(options, message):
         model.init_weights()
 
 
+def test_an_init_cfg_without_a_type_is_an_error():
+    model = build(init_cfg=dict(checkpoint="x.pth"))
+    with pytest.raises(ValueError, match="expected init_cfg with type = .* got {'checkpoint'"):
+        model.init_weights()
+
+
+@pytest.mark.parametrize("field", ["prefix", "map_location"])
+def test_fields_of_an_init_cfg_without_effect_warn(field, checkpoint):
+    with pytest.warns(UserWarning, match=f"{field} of init_cfg has no effect"):
+        model = initialised(checkpoint, **{field: "backbone."})
+    assert model.init_report.loaded
+
+
 def test_other_kinds_of_initialisation_are_those_of_mmengine():
     model = build(init_cfg=dict(type="Constant", layer="Conv2d", val=0.5))
     model.init_weights()

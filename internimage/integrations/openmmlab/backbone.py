@@ -26,8 +26,8 @@ from internimage.model import InternImage
 from internimage.variants import get_variant
 
 INIT_FIELDS = frozenset({"type", "checkpoint", "strict", "prefix", "map_location"})
-"""What ``init_cfg`` of type ``Pretrained`` may hold. The last two, which OpenMMLab's own has, are
-read and need not be given: the layout of a checkpoint is found, and it is read on the CPU."""
+"""What ``init_cfg`` of type ``Pretrained`` may hold. The last two, which OpenMMLab's own has, have
+no effect: the layout of a checkpoint is found, and it is read on the CPU."""
 
 # InternImage-T has layer scales in detectors and segmentors, and none as a released classifier.
 _LAYER_SCALE_KEYS = (".gamma1", ".gamma2")
@@ -99,8 +99,17 @@ class InternImageBackbone(InternImage, BaseModule):
 def split_init_cfg(
     init_cfg: dict[str, Any] | list[dict[str, Any]] | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the parts of an ``init_cfg`` that load a checkpoint, and those that draw weights."""
+    """Return the parts of an ``init_cfg`` that load a checkpoint, and those that draw weights.
+
+    Raises:
+        ValueError: a part has no type.
+    """
     configs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
+    for config in configs:
+        if not isinstance(config, dict) or "type" not in config:
+            raise ValueError(
+                f"InternImage: expected init_cfg with type = Pretrained or another, got {config!r}"
+            )
     pretrained = [config for config in configs if config["type"] == "Pretrained"]
     return pretrained, [config for config in configs if config["type"] != "Pretrained"]
 
@@ -149,6 +158,12 @@ def load_pretrained(model: InternImage, init_cfg: dict[str, Any]) -> LoadReport:
         raise ValueError(
             f"InternImage: expected init_cfg with the fields {', '.join(sorted(INIT_FIELDS))}, "
             f"got {', '.join(sorted(unknown))}"
+        )
+    if unread := [name for name in ("prefix", "map_location") if name in init_cfg]:
+        warnings.warn(
+            f"InternImage: {' and '.join(unread)} of init_cfg has no effect: the layout of a "
+            "checkpoint is found, and it is read on the CPU",
+            stacklevel=2,
         )
     origin = init_cfg.get("checkpoint")
     if not isinstance(origin, str) or not origin:
