@@ -223,6 +223,12 @@ def test_only_the_released_configs_have_the_originals_faults():
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
+def test_ranks_wait_longer_for_the_scores_than_those_take(path: Path):
+    options = config_at(path).env_cfg.dist_cfg
+    assert options == {"backend": "nccl", "timeout": 3600}  # seconds: OLS needs ten minutes
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
 def test_images_are_changed_before_they_are_normalised_and_only_in_training(path: Path):
     config = config_at(path)
     steps = [step["type"] for step in config.train_dataloader.dataset.pipeline]

@@ -14,9 +14,10 @@ from mmengine.evaluator import BaseMetric
 class SceneMetric(BaseMetric):
     """Scores frames, or writes the submission of a benchmark, or both.
 
-    Results are gathered by frame: what mmengine's own way, by place, cuts scenes of unequal length.
-    A subclass appends to ``self.results`` one dictionary a frame, with its ``token``, and
-    implements :meth:`score` and :meth:`write_submission`, which get each frame once.
+    Results are gathered by frame: mmengine's own way, by place, is for frames dealt out by turns,
+    not for whole scenes. A subclass appends to ``self.results`` one dictionary a frame, with its
+    ``token``, and implements :meth:`score` and :meth:`write_submission`, which get each frame once,
+    on the main process; the others wait for it, no longer than ``env_cfg.dist_cfg.timeout``.
 
     Args:
         format_only: write the submission and score nothing; no truth is needed.
