@@ -327,6 +327,20 @@ def test_a_sample_without_scores_or_truth_is_named():
         OpenLaneMetric(format_only=True)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"versions": ("1.1",)}, "expected versions out of .* got \\('1.1',\\)"),
+        ({"versions": "2.1"}, "expected versions out of .* got '2.1'"),
+        ({"versions": ()}, "expected versions out of .* got \\(\\)"),
+        ({"submission": {"team": "tiny"}}, r"expected fields out of .* got \['team'\]"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_the_run(settings, message):
+    with pytest.raises(ValueError, match=f"OpenLaneMetric: {message}"):
+        OpenLaneMetric(**settings)
+
+
 def test_boxes_without_area_do_not_overlap():
     boxes = np.array([[1.0, 1, 1, 1], [0, 0, 2, 2]])
     np.testing.assert_array_equal(element_distances(boxes, boxes), [[1, 1], [1, 0]])

@@ -77,10 +77,7 @@ def evaluate_openlane(
         ValueError: there is no such version or no frame, or a frame lacks a score, holds a lane of
             fewer than two points, or a matrix does not fit the lanes and elements.
     """
-    if not versions or not set(versions) <= set(get_args(Version)):
-        raise ValueError(
-            f"evaluate_openlane: expected versions out of {get_args(Version)}, got {versions!r}"
-        )
+    check_versions(versions, "evaluate_openlane")
     if not frames:
         raise ValueError("evaluate_openlane: expected at least one frame, got none")
     for number, (annotation, predictions) in enumerate(frames):
@@ -105,6 +102,21 @@ def evaluate_openlane(
         # Roots, for scores of topology are small: .020 and .170 in the published row.
         scores[f"OLS{suffix}"] = float(np.mean([det_l, det_t, np.sqrt(top_ll), np.sqrt(top_lt)]))
     return scores
+
+
+def check_versions(versions: Sequence[str], name: str) -> None:
+    """Check versions of the topology scores.
+
+    Args:
+        versions: at least one of ``Version``.
+        name: of the caller, for errors.
+
+    Raises:
+        ValueError: there is no such version, or none at all.
+    """
+    # A text alone would be taken letter by letter.
+    if isinstance(versions, str) or not versions or not set(versions) <= set(get_args(Version)):
+        raise ValueError(f"{name}: expected versions out of {get_args(Version)}, got {versions!r}")
 
 
 def match(distances: np.ndarray, confidence: np.ndarray, threshold: float) -> FrameMatch:
@@ -180,7 +192,8 @@ def _average_precision(matches: Sequence[FrameMatch]) -> float:
     precision = hits / np.arange(1, len(hits) + 1)
     # In float32, 3 of 5 truths reach the level 0.6; in float64 they do not.
     recall = hits.astype(np.float32) / np.float32(num_truths)
-    levels = np.arange(0, 1.05, 0.1, dtype=np.float64).astype(np.float32)[:NUM_RECALL_LEVELS]
+    # 0, 0.1 .. 1 by way of float64, as the devkit has them.
+    levels = (np.arange(NUM_RECALL_LEVELS) * 0.1).astype(np.float32)
     return float(np.mean([precision[recall >= level].max(initial=0) for level in levels]))
 
 

@@ -14,7 +14,11 @@ from internimage.integrations.openmmlab.driving.data.openlane_layout import (
     lanes_to_openlane,
 )
 from internimage.integrations.openmmlab.driving.data.pickles import write_pickle
-from internimage.integrations.openmmlab.driving.metrics.openlane import Version, evaluate_openlane
+from internimage.integrations.openmmlab.driving.metrics.openlane import (
+    Version,
+    check_versions,
+    evaluate_openlane,
+)
 from internimage.integrations.openmmlab.driving.metrics.scene_metric import SceneMetric
 
 # The keys as the challenge's server spells them, with blanks and slashes.
@@ -36,11 +40,7 @@ def make_submission(
     Raises:
         ValueError: there is no such field, or a frame's predictions are not whole.
     """
-    unknown = set(fields) - set(SUBMISSION_FIELDS)
-    if unknown:
-        raise ValueError(
-            f"make_submission: expected fields out of {SUBMISSION_FIELDS}, got {sorted(unknown)}"
-        )
+    _check_fields(fields, "make_submission")
     for name, predictions in results.items():
         check_frame(predictions, f"the predictions of frame {name}", scored=True)
     empty: dict[str, Any] = {key: [] if key == "authors" else "" for key in SUBMISSION_FIELDS}
@@ -49,6 +49,14 @@ def make_submission(
         **fields,
         "results": {name: {"predictions": frame} for name, frame in results.items()},
     }
+
+
+def _check_fields(fields: Mapping[str, Any], name: str) -> None:
+    unknown = set(fields) - set(SUBMISSION_FIELDS)
+    if unknown:
+        raise ValueError(
+            f"{name}: expected fields out of {SUBMISSION_FIELDS}, got {sorted(unknown)}"
+        )
 
 
 def evaluate_submission(
@@ -93,6 +101,9 @@ class OpenLaneMetric(SceneMetric):
     Args:
         versions: of the topology scores; the first has the plain names.
         **kwargs: those of :class:`SceneMetric`; ``submission`` has ``SUBMISSION_FIELDS``.
+
+    Raises:
+        ValueError: there is no such version or field of a submission.
     """
 
     default_prefix = "openlane"
@@ -103,7 +114,10 @@ class OpenLaneMetric(SceneMetric):
         versions: Sequence[Version] = ("1.0", "2.1"),
         **kwargs: Any,
     ) -> None:
+        # Now: the score, which would refuse them too, comes behind a whole epoch.
+        check_versions(versions, "OpenLaneMetric")
         super().__init__(**kwargs)
+        _check_fields(self.submission, "OpenLaneMetric")
         self.versions = tuple(versions)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
