@@ -11,6 +11,7 @@ import mmengine
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 
 from internimage.integrations.openmmlab.prediction.detector import build_detector
 from internimage.integrations.openmmlab.scripts.arguments import parse_test
@@ -143,6 +144,7 @@ def test_pictures_keep_the_sub_folders_of_their_images(tiny_folder: Path):
     settings = config.default_hooks.visualization
     assert settings["type"] == "BoxPicturesHook"
     (images,) = settings["image_dirs"]
+    Visualizer.get_instance("of any pictures")  # the hook asks for the last one
     hook = BoxPicturesHook(
         draw=True, test_out_dir=str(tiny_folder / "drawn"), image_dirs=[tiny_folder]
     )

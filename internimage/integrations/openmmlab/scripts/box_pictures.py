@@ -22,6 +22,8 @@ class BoxPicturesHook(DetVisualizationHook):
         **fields: Those of mmdet's; ``test_out_dir`` is a whole path.
     """
 
+    test_out_dir: str | None
+
     def __init__(self, *, image_dirs: Sequence[str] = (), **fields: Any) -> None:
         super().__init__(**fields)
         self._folders = OutputFolders(image_dirs)
