@@ -55,8 +55,9 @@ class LabelCounts:
             self._num_ignored_masks += 1
             found.add("ignored mask", str(path))
         known = self._is_known & seen
-        np.add.at(self.pixels, self._labels[known], mask.counts[known])
-        np.add.at(self.masks_with, self._labels[known], 1)
+        # No two labels of a file become one class: each index is there once.
+        self.pixels[self._labels[known]] += mask.counts[known]
+        self.masks_with[self._labels[known]] += 1
         (unknown,) = np.nonzero(seen & ~self._is_known & ~self._is_ignored)
         if len(unknown):
             found.add("unknown label", f"{path} has {self._describe(unknown, mask.counts)}")

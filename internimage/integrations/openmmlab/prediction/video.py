@@ -42,7 +42,7 @@ def read_facts(path: Path) -> VideoFacts:
         FileNotFoundError: there is no such file.
         ValueError: the file is no video that OpenCV can read.
     """
-    capture = _open(path)
+    capture = _open(path, "read_facts")
     try:
         fps = capture.get(cv2.CAP_PROP_FPS)
         if not math.isfinite(fps) or fps <= 0:
@@ -65,7 +65,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no video that OpenCV can read.
     """
-    capture = _open(path)
+    capture = _open(path, "read_frames")
     try:
         while True:
             there, frame = capture.read()
@@ -123,9 +123,9 @@ class VideoWriter:
             self._writer.release()
 
 
-def _open(path: Path) -> cv2.VideoCapture:
+def _open(path: Path, function: str) -> cv2.VideoCapture:
     if not path.exists():
-        raise FileNotFoundError(f"read_frames: expected an existing video file, got {path}")
+        raise FileNotFoundError(f"{function}: expected an existing video file, got {path}")
     level = cv2.getLogLevel()
     cv2.setLogLevel(0)  # the error below says it
     try:
@@ -134,6 +134,6 @@ def _open(path: Path) -> cv2.VideoCapture:
         cv2.setLogLevel(level)
     if not capture.isOpened():
         raise ValueError(
-            f"read_frames: expected a video file, got {path}, which is none that OpenCV can read"
+            f"{function}: expected a video file, got {path}, which is none that OpenCV can read"
         )
     return capture

@@ -39,7 +39,7 @@ __all__ = [
 
 Purpose = Literal["test", "resume", "load_from"]
 
-BACKBONES = ("backbone.", "img_backbone.")  # the second is mmdet3d's
+BACKBONE = "backbone."
 
 # How many outputs a layer has for k classes, as (a, b) of a * k + b: scores; scores with one for
 # "no object"; boxes of four numbers.
@@ -167,7 +167,7 @@ def require_start(
     in_backbone = [
         key
         for key in [*report.missing, *(key for key, _, _ in report.mismatched)]
-        if key.startswith(BACKBONES)
+        if key.startswith(BACKBONE)
     ]
     wanted_kind, kind = _kinds(report, weights)
     if _is_other_head(wanted_kind, kind) and not in_backbone:
@@ -177,7 +177,7 @@ def require_start(
             "taken, the heads start at random",
             stacklevel=3,
         )
-        return tuple(key for key in report.loaded if key.startswith(BACKBONES))
+        return tuple(key for key in report.loaded if key.startswith(BACKBONE))
     _refuse_parts(report, weights, origin)
     others = {key for key, _, _ in report.mismatched} - set(classes)
     if in_backbone or others:
@@ -219,7 +219,7 @@ def _refuse_parts(report: LoadReport, weights: Mapping[str, Tensor], origin: str
             f"expected a checkpoint of the whole model, got {kind} in {origin}: its names lack the "
             f"prefix backbone.; to start from it set {init_cfg}"
         )
-    is_backbone = bool(report.loaded) and all(key.startswith(BACKBONES) for key in report.loaded)
+    is_backbone = bool(report.loaded) and all(key.startswith(BACKBONE) for key in report.loaded)
     start = f", of which only the backbone fits; to start from it set {init_cfg}"
     wanted, found = _kinds(report, weights)
     if wanted != found and wanted is not None and found is not None:
@@ -254,7 +254,7 @@ def class_sized(model: nn.Module, report: LoadReport) -> tuple[str, ...]:
     }
     explained: dict[tuple[int, int], list[str]] = {}
     for key, found, wanted in report.mismatched:
-        if key.startswith(BACKBONES) or found[1:] != wanted[1:]:
+        if key.startswith(BACKBONE) or found[1:] != wanted[1:]:
             continue  # only the number of outputs, the first dimension, may differ
         for factor, more in _OUTPUTS:
             old, old_rest = divmod(found[0] - more, factor)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -16,6 +19,8 @@ from internimage.integrations.openmmlab.data.image_files import check_image
 from internimage.integrations.openmmlab.data.mask_file import read_mask
 from internimage.integrations.openmmlab.scripts.data_checks import require_images
 from internimage.integrations.openmmlab.scripts.model_building import naming_part
+from internimage.integrations.openmmlab.scripts.ranks import replace_sync_batch_norm
+from internimage.integrations.openmmlab.scripts.safe_loading import register_safe_loading
 
 ABOUT_DATA = (ValueError, OSError, RuntimeError, ArithmeticError, AssertionError, cv2.error)
 """What transforms raise about an image: other errors are mistakes of a program."""
@@ -26,6 +31,21 @@ CAMERAS = "img_paths"
 
 JPEG = (".jpg", ".jpeg")
 JPEG_END = b"\xff\xd9"
+
+
+def prepare_process(config: Config) -> None:
+    """Set up what a training and an evaluation share: safe loading, TF32, plain batch norms.
+
+    Args:
+        config: Gets plain batch norms where one process has nothing to synchronise.
+    """
+    register_safe_loading()
+    # As the original's train.py, which its published scores come from; an evaluation measures
+    # what the run itself would.
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    if count := replace_sync_batch_norm(config):
+        print_log(f"{count} SyncBN of the config are plain BN here", "current")
 
 
 class NamingRunner(Runner):

@@ -17,8 +17,6 @@ from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
-NUM_SEEDS = 2**32  # numpy takes no larger ones
-
 
 @FUNCTIONS.register_module()
 def keep_worker_seed(worker_id: int) -> None:
@@ -59,7 +57,7 @@ class StepSeedHook(Hook):
     def _seed(self, runner: Runner, step: int, part: int) -> None:
         # SeedSequence mixes the numbers: neighbouring steps and ranks get unrelated seeds.
         words = np.random.SeedSequence([runner.seed, step, runner.rank, part]).generate_state(1)
-        seed = int(words[0]) % NUM_SEEDS
+        seed = int(words[0])  # of 32 bits: numpy takes no larger ones
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

@@ -7,11 +7,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from mmcv.cnn import fuse_conv_bn
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
@@ -23,14 +21,12 @@ from internimage.integrations.openmmlab.scripts.data_checks import TEST, check_d
 from internimage.integrations.openmmlab.scripts.ranks import (
     choose_gpu,
     name_launcher,
-    replace_sync_batch_norm,
     start_ranks,
 )
 from internimage.integrations.openmmlab.scripts.records import ScoresHook
-from internimage.integrations.openmmlab.scripts.runner import NamingRunner
+from internimage.integrations.openmmlab.scripts.runner import NamingRunner, prepare_process
 from internimage.integrations.openmmlab.scripts.safe_loading import (
     find_file,
-    register_safe_loading,
 )
 from internimage.integrations.openmmlab.scripts.test_settings import (
     apply_arguments,
@@ -90,12 +86,7 @@ def test(config: Config, *, fuse: bool) -> None:
     Raises:
         ValueError: The checkpoint is not of this model, or the data set is empty.
     """
-    register_safe_loading()
-    # As in training: the scores are those that the run itself would measure.
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    if count := replace_sync_batch_norm(config):
-        print_log(f"{count} SyncBN of the config are plain BN here", "current")
+    prepare_process(config)
     # Weights are all in the checkpoint: nothing is downloaded to start from.
     runner = NamingRunner.from_cfg(config)
     leave_out_scores(runner.model, config.test_evaluator)

@@ -29,15 +29,13 @@ from internimage.integrations.openmmlab.scripts.mixed_precision import HostAmpOp
 from internimage.integrations.openmmlab.scripts.ranks import (
     choose_gpu,
     name_launcher,
-    replace_sync_batch_norm,
     start_ranks,
 )
 from internimage.integrations.openmmlab.scripts.records import RecordsHook
-from internimage.integrations.openmmlab.scripts.runner import NamingRunner
+from internimage.integrations.openmmlab.scripts.runner import NamingRunner, prepare_process
 from internimage.integrations.openmmlab.scripts.safe_loading import (
     find_file,
     read_checkpoint,
-    register_safe_loading,
 )
 from internimage.integrations.openmmlab.scripts.saving import StopHook
 from internimage.integrations.openmmlab.scripts.seeds import StepSeedHook
@@ -152,13 +150,8 @@ def train(config: Config, kept: list[str], *, from_work_dir: bool) -> None:
         DivergedError: The loss is no number any more.
         StoppedError: A signal asked to stop, and the state is saved.
     """
-    register_safe_loading()
-    # As the original's train.py, which its published scores come from.
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
+    prepare_process(config)
     _choose_start(config, from_work_dir or config.load_from is None)
-    if count := replace_sync_batch_norm(config):
-        print_log(f"{count} SyncBN of the config are plain BN here", "current")
     _prepare(config)
     kept.append(config.work_dir)
     # Before the runner is made, which writes its config over the earlier run's.

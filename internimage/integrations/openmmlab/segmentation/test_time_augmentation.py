@@ -5,7 +5,7 @@ Shape legend: C classes, Ho Wo of the original image in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -35,21 +35,10 @@ class InternImageSegTTA(SegTTAModel):
         Args:
             data: ``inputs`` and ``data_samples``, each a list of views of a list of images.
         """
-        merged: list[SegDataSample] = []
-        sums: list[Tensor] = []
-        views = range(len(data["inputs"]))
-        for view in views:
-            samples = self.module.test_step({key: value[view] for key, value in data.items()})
-            if not merged:
-                merged = samples
-                sums = [take_probabilities(sample) for sample in samples]
-                continue
-            for total, sample in zip(sums, samples, strict=True):
-                total += take_probabilities(sample)
-        return [
-            self._with_mean(sample, total.div_(len(views)))
-            for sample, total in zip(merged, sums, strict=True)
-        ]
+        return self._merge(
+            self.module.test_step({key: value[view] for key, value in data.items()})
+            for view in range(len(data["inputs"]))
+        )
 
     # mmengine's interface, for whoever has the views' predictions already.
     @torch.no_grad()
@@ -62,13 +51,24 @@ class InternImageSegTTA(SegTTAModel):
             data_samples_list: for every image the predictions of all its views, which lose their
                 scores.
         """
-        merged = []
-        for samples in data_samples_list:
-            total = take_probabilities(samples[0])
-            for sample in samples[1:]:
+        return self._merge(zip(*data_samples_list, strict=True))
+
+    def _merge(self, views: Iterable[Sequence[SegDataSample]]) -> list[SegDataSample]:
+        """Return the first view's samples with the mean of all; one view is held at a time."""
+        merged: Sequence[SegDataSample] = ()
+        sums: list[Tensor] = []
+        num_views = 0
+        for samples in views:
+            num_views += 1
+            if num_views == 1:
+                merged, sums = samples, [take_probabilities(sample) for sample in samples]
+                continue
+            for total, sample in zip(sums, samples, strict=True):
                 total += take_probabilities(sample)
-            merged.append(self._with_mean(samples[0], total.div_(len(samples))))
-        return merged
+        return [
+            self._with_mean(sample, total.div_(num_views))
+            for sample, total in zip(merged, sums, strict=True)
+        ]
 
     def _with_mean(self, sample: SegDataSample, mean: Tensor) -> SegDataSample:
         """Put the views' mean (C, Ho, Wo) and its labels into the sample of the first."""
