@@ -25,7 +25,7 @@ from internimage.model import InternImage
 from internimage.variants import get_variant
 
 WHERE_WEIGHTS_COME_FROM = (
-    "--checkpoint PATH for weights of your own or fetched by hand, a released name as --model "
+    "--checkpoint PATH for weights of your own or fetched by hand, a released name as the model "
     "(internimage list) to download its weights, or --random-weights to see the program work"
 )
 

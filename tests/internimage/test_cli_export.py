@@ -78,6 +78,7 @@ def test_an_exported_checkpoint_answers_for_an_image_as_before(
     [
         ([SIZE, "--checkpoint", "no.pth"], "expected an existing file, got no.pth"),
         ([SIZE], "expected weights for internimage_test_t, got none"),
+        ([SIZE], "a released name as the model (internimage list)"),
         (["internimage_t_1k_224"], "internimage_t_1k_224"),
         (["nothing", "--random-weights"], "expected a known model name, got 'nothing'"),
         ([SIZE, "--random-weights", "--opset", "20"], "got 20: opset 20 calls GridSample's"),
