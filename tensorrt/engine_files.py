@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internimage.files import write_atomically
+from internimage.files import flush_to_disk, write_atomically
 from nvidia_runtime import NAMES
 
 FORMAT = 1  # of the facts; files of another one are refused: a build writes them anew
@@ -49,15 +49,21 @@ def facts_path(engine: Path) -> Path:
 def write_engine(path: Path, plan: bytes, facts: EngineFacts) -> None:
     """Write an engine and its facts, each whole or not at all.
 
-    The facts come first: an engine that has appeared can be used.
+    An engine that has appeared can be used, and one that stays keeps its facts: they are written
+    between the engine's bytes, which are what a disk is too full for, and its name.
 
     Raises:
-        OSError: the disk is full or the folder is not writable.
+        OSError: the disk is full or the folder is not writable; both files are as they were.
     """
     fields = {"format": FORMAT, **vars(facts)}
     text = json.dumps(fields, ensure_ascii=False, indent=1)
-    write_atomically(facts_path(path), lambda target: target.write_text(text, encoding="utf-8"))
-    write_atomically(path, lambda target: target.write_bytes(plan))
+
+    def write_both(temporary: Path) -> None:
+        temporary.write_bytes(plan)
+        flush_to_disk(temporary)
+        write_atomically(facts_path(path), lambda target: target.write_text(text, encoding="utf-8"))
+
+    write_atomically(path, write_both)
 
 
 def read_facts(engine: Path) -> EngineFacts:

@@ -5,6 +5,7 @@ RTX builds for a named compute capability without a GPU. TensorRT 10 and 11 have
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -20,8 +21,9 @@ from onnx import TensorProto, helper
 import build_engine
 import building
 from building import BuildOptions
-from engine_files import facts_path, read_facts
+from engine_files import facts_path, read_facts, write_engine
 from nvidia_runtime import Runtime
+from tests.disks import files_of_at_most
 from tests.tensorrt.small_models import (
     metadata_text,
     save_classifier,
@@ -309,3 +311,19 @@ def test_an_engine_that_cannot_be_written_leaves_the_old_one(
         building.build_engine(Runtime("tensorrt", module_of()), options)
     assert options.output.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.engine", "m.onnx"]
+
+
+@pytest.mark.parametrize("has_old", [False, True])
+def test_a_disk_without_room_for_the_engine_leaves_the_facts_of_the_old_one(
+    tmp_path: Path, has_old: bool
+):
+    options = options_of(tmp_path)
+    building.build_engine(Runtime("tensorrt", module_of()), options)
+    facts = read_facts(options.output)
+    if not has_old:
+        options.output.unlink()
+        facts_path(options.output).unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with files_of_at_most(10_000), pytest.raises(OSError, match=f"{options.output}"):
+        write_engine(options.output, bytes(20_000), dataclasses.replace(facts, version="0"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
