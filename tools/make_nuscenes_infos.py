@@ -71,8 +71,9 @@ def write_infos(
     path = root / "annotations.json"
     annotations = read_json(path)
     for key in (*(f"{split}_split" for split in SPLITS), "scene_infos"):
-        if key not in annotations:
+        if not isinstance(annotations, dict) or key not in annotations:
             raise ValueError(f"{NAME}: expected {key} in {path}, got none")
+    truths = _truths(annotations["scene_infos"], path)
     counts, contents = {}, {}
     for split in SPLITS:
         names, count = annotations[f"{split}_split"], Counter[str]()
@@ -80,8 +81,8 @@ def write_infos(
         infos: list[dict[str, Any]] = []
         with progress(split, len(names)) as advance:
             for name in names:
-                truths = annotations["scene_infos"].get(name, {})
-                infos += _scene(tables, name, truths, read_motions(can_bus, name), count)
+                motions = read_motions(can_bus, name)
+                infos += _scene(tables, name, truths.get(name, {}), motions, count)
                 advance(1)
         count["frames"] = len(infos)
         # Read as training will, before anything is written: a refusal here names the frame.
@@ -104,10 +105,39 @@ def write_infos(
     return counts
 
 
+def _truths(scene_infos: Any, path: Path) -> dict[str, dict[str, str]]:
+    """Returns of each scene the files of its keyframes' voxels, by token.
+
+    Raises:
+        ValueError: There is something else.
+    """
+    found: dict[str, dict[str, str]] = {}
+    if not isinstance(scene_infos, dict):
+        raise ValueError(f"{NAME}: expected scenes by name in {path}, got {scene_infos!r:.40}")
+    for scene, frames in scene_infos.items():
+        if not isinstance(frames, dict):
+            raise ValueError(
+                f"{NAME}: expected keyframes by token of {scene} in {path}, got {frames!r:.40}"
+            )
+        found[scene] = {}
+        for token, entry in frames.items():
+            file = entry.get("gt_path") if isinstance(entry, dict) else entry
+            # Without a file it is a keyframe without voxels, which is left out and counted.
+            if file is None:
+                continue
+            if not isinstance(entry, dict) or not isinstance(file, str):
+                raise ValueError(
+                    f"{NAME}: expected a gt_path of keyframe {token} of {scene} in {path}, got "
+                    f"{file!r:.40}"
+                )
+            found[scene][token] = file
+    return found
+
+
 def _scene(
     tables: NuScenesTables,
     name: str,
-    truths: dict[str, Any],
+    truths: dict[str, str],
     motions: Motions,
     count: Counter[str],
 ) -> list[dict[str, Any]]:
@@ -116,7 +146,7 @@ def _scene(
     infos = []
     for index, sample in enumerate(samples):
         # `index` counts those too that are left out: it is the keyframe's place in its scene.
-        truth = truths.get(sample["token"], {}).get("gt_path")
+        truth = truths.get(sample["token"])
         if truth is None:
             count["keyframes without voxels, left out"] += 1
             continue

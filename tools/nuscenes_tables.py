@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ _RECORDING = (
     *("calibrated_sensor_token", "ego_pose_token"),
 )
 _POSE = ("token", "rotation", "translation")
+_CALIBRATION = (*_POSE, "sensor_token", "camera_intrinsic")
+# Of another kind they would end in an error that names no file, or in none: a number as a token.
+_TEXTS = ("name", "channel", "filename", "prev", "next")
+_NUMBERS = ("timestamp", "height", "width")
 
 
 def read_json(path: Path) -> Any:
@@ -47,7 +51,7 @@ class NuScenesTables:
 
     Raises:
         FileNotFoundError: A table is missing.
-        ValueError: A table is damaged, or a row lacks a key.
+        ValueError: A table is damaged, or a row lacks a key or has a value of another kind.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,9 +59,11 @@ class NuScenesTables:
         self.scenes = {row["name"]: row for row in self._rows("scene", "name", "token")}
         self.samples = {row["token"]: row for row in self._rows("sample", *_SAMPLE)}
         # sample_data names a calibration, that a sensor, and that at last the channel.
-        channels = {row["token"]: row["channel"] for row in self._rows("sensor", "channel")}
+        channels = {
+            row["token"]: row["channel"] for row in self._rows("sensor", "token", "channel")
+        }
         self.calibrations = {
-            row["token"]: row for row in self._rows("calibrated_sensor", "sensor_token", *_POSE)
+            row["token"]: row for row in self._rows("calibrated_sensor", *_CALIBRATION)
         }
         self.recordings: dict[str, dict[str, Row]] = {}
         for row in self._rows("sample_data", *_RECORDING):
@@ -122,7 +128,29 @@ class NuScenesTables:
             for key in keys:
                 if not isinstance(row, dict) or key not in row:
                     raise ValueError(f"expected {key} in row {number} of {path}, got none")
+                kind = _missed_kind(key, row[key])
+                if kind:
+                    raise ValueError(
+                        f"expected {kind} as {key} in row {number} of {path}, got {row[key]!r:.40}"
+                    )
         return rows
+
+
+def _missed_kind(key: str, value: Any) -> str | None:
+    """Returns what a value should be and is not; None where it is right."""
+    if key in _NUMBERS:
+        # JSON's true is a number in Python.
+        right = isinstance(value, int) and not isinstance(value, bool)
+        return None if right else "a whole number"
+    if key in _POSE[1:]:
+        right = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
+        return None if right else "a list of numbers"
+    if key == "camera_intrinsic":
+        right = isinstance(value, list) and all(isinstance(row, list) for row in value)
+        return None if right else "a matrix"
+    if key in _TEXTS or key.endswith("token"):
+        return None if isinstance(value, str) else "a text"
+    return None
 
 
 def read_motions(folder: Path, scene: str) -> Callable[[int], list[float]] | None:
@@ -156,18 +184,29 @@ def read_motions(folder: Path, scene: str) -> Callable[[int], list[float]] | Non
             f"expected messages with utime, {', '.join(keys)} in {path}, got {error!r}"
         ) from error
     # Looked up by bisection, which out of order finds anything.
-    if not times or any(len(row) != 9 for row in values) or times != sorted(times):
-        raise ValueError(f"expected messages of 3 x 3 numbers in the order of time in {path}")
+    wrong = next((row for row in values if len(row) != 9), None)
+    if not times or wrong is not None or times != sorted(times):
+        got = "none" if not times else f"{len(wrong)} numbers" if wrong else "another order"
+        raise ValueError(
+            f"expected messages of 3 x 3 numbers in the order of time in {path}, got {got}"
+        )
     # A copy each time: the caller may change it.
     return lambda time: list(values[max(bisect.bisect_right(times, time) - 1, 0)])
 
 
-def check_scenes(names: Sequence[str], tables: NuScenesTables, where: Path) -> None:
-    """Raises an error for a scene that the tables do not have.
+def check_scenes(names: Any, tables: NuScenesTables, where: Path) -> None:
+    """Checks the names of scenes.
+
+    Args:
+        names: What a file has for the list of them.
+        tables: Where they are looked up.
+        where: The file.
 
     Raises:
-        ValueError: There is one.
+        ValueError: It is no list of names, or the tables do not have one.
     """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"expected a list of the scenes of a split in {where}, got {names!r:.40}")
     missing = [name for name in names if name not in tables.scenes]
     if missing:
         raise ValueError(

@@ -254,6 +254,30 @@ def _cycle(folder):
         rows[0]["prev"] = rows[3]["token"]
 
 
+def _annotated(**changes):
+    def spoil(folder):
+        path = folder / "annotations.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+def _changed(table, key, value):
+    def spoil(folder):
+        with change_table(folder, table) as rows:
+            rows[2][key] = value
+
+    return spoil
+
+
+def _without(table, key):
+    def spoil(folder):
+        with change_table(folder, table) as rows:
+            del rows[2][key]
+
+    return spoil
+
+
 def _no_keyframe(folder):
     path = folder / "annotations.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"scene_infos": {}}))
@@ -277,6 +301,35 @@ def _no_readings(folder):
         (_no_keyframe, "expected keyframes with voxels in"),
         (_unknown_scene, "got none named scene-0002"),
         (_no_key, "expected height in row 3 of"),
+        (
+            _without("calibrated_sensor", "camera_intrinsic"),
+            "expected camera_intrinsic in row 2 of",
+        ),
+        (_without("sensor", "token"), "expected token in row 2 of"),
+        (
+            _changed("sample", "timestamp", "soon"),
+            "expected a whole number as timestamp in row 2 of",
+        ),
+        (_changed("sample", "token", ["a"]), "expected a text as token in row 2 of"),
+        (_changed("sample_data", "filename", None), "expected a text as filename in row 2 of"),
+        (_changed("ego_pose", "rotation", "north"), "ego_pose.json"),
+        (
+            _changed("calibrated_sensor", "translation", [{}]),
+            "expected a list of numbers as transl",
+        ),
+        (
+            _changed("calibrated_sensor", "camera_intrinsic", [1]),
+            "expected a matrix as camera_intr",
+        ),
+        (_annotated(train_split=None), "annotations.json, got None"),
+        (_annotated(train_split=[["scene-0001"]]), "annotations.json, got [['scene-0001']]"),
+        (_annotated(scene_infos=[1]), "expected scenes by name in"),
+        (_annotated(scene_infos={"scene-0001": 3}), "expected keyframes by token of scene-0001"),
+        (
+            _annotated(scene_infos={"scene-0001": {"key": "a text"}}),
+            "expected a gt_path of keyframe key of scene-0001 in",
+        ),
+        (lambda folder: (folder / "annotations.json").write_text("null"), "expected train_split"),
         (_no_readings, "expected messages with utime, accel, rotation_rate, vel"),
         (lambda folder: (folder / "v1.0-mini" / "sensor.json").unlink(), "sensor.json"),
         (lambda folder: (folder / "annotations.json").write_text("{"), "expected JSON in"),
