@@ -194,6 +194,14 @@ def test_a_prediction_that_is_no_grid_of_classes_is_an_error(tmp_path, grid, mes
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("token", ["../escaped", "a/b", "/absolute", "..", ""])
+def test_a_token_that_names_no_file_of_the_folder_is_refused(tmp_path, token):
+    metric = OccupancyMetric(format_only=True, output_dir=str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="expected a token of letters, .* as the name of a file"):
+        metric.process(None, [{"token": token, "pred_semantics": np.zeros((2, 2, 2), np.uint8)}])
+    assert not list(tmp_path.rglob("*.npz"))
+
+
 def test_processes_with_shares_of_unlike_size_are_scored_together(monkeypatch):
     with np.load(RECORDS / "occ_basic.npz") as record:
         frames = list(_frames(record, "camera"))

@@ -323,6 +323,16 @@ def test_predictions_without_a_score_for_each_are_refused(scores):
         draw_board(inputs, sample, LONG)
 
 
+def test_tokens_that_differ_in_signs_alone_have_pages_of_their_own(tmp_path: Path):
+    writer = BoardWriter(tmp_path / "drawn", LONG)
+    images, sample = frame(ARGOVERSE, gt_polylines=polylines())
+    for token in ("a-b", "a/b", "../a b"):
+        sample.set_metainfo({"token": token})
+        writer.add(images, sample)
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 3
+    assert (tmp_path / "drawn" / "scene-0001_a-b.png").is_file()
+
+
 def test_an_animation_in_all_colours_holds_the_very_pages(tmp_path: Path):
     writer = BoardWriter(tmp_path, LONG)
     pages = []

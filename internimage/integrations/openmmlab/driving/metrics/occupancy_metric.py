@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,11 +86,13 @@ class OccupancyMetric(SceneMetric):
 
         Raises:
             ValueError: A sample lacks its prediction, its truth or its mask, their shapes differ,
-                or the prediction is no grid of classes.
+                the prediction is no grid of classes, or the token cannot be the name of a file.
         """
         for sample in data_samples:
             grid = np.asarray(self.require(sample, "pred_semantics"))
             prediction = _checked(grid, sample["token"])
+            if self.output_dir is not None:
+                _check_file_name(sample["token"])
             result: dict[str, Any] = {"token": sample["token"]}
             if self.output_dir is not None:
                 # At once: the grids of 6,019 frames are 4 GB.
@@ -165,6 +168,19 @@ def _checked(grid: NDArray[Any], token: str) -> NDArray[np.uint8]:
         )
     # What the benchmark's server takes.
     return grid.astype(np.uint8)
+
+
+def _check_file_name(token: str) -> None:
+    """Check that a token names a file of the folder itself: the server looks for it by the token.
+
+    Raises:
+        ValueError: It has separators, or others than a file's name may have.
+    """
+    if re.fullmatch(r"[\w-][\w.-]*", str(token)) is None:
+        raise ValueError(
+            "OccupancyMetric: expected a token of letters, digits, dots and dashes as the name of "
+            f"a file, got {token!r}"
+        )
 
 
 def _write_grid(path: Path, grid: NDArray[np.uint8]) -> None:

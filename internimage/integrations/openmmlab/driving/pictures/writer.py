@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,8 @@ class BoardWriter:
     """Draws frames as they come, into one folder.
 
     Args:
-        folder: made if need be; one frame is ``SCENE_TOKEN.png``.
+        folder: made if need be; one frame is ``SCENE_TOKEN.png``, with a dash and eight digits
+            for what a file's name cannot hold.
         extent: of the model's space, x0, y0, z0, x1, y1, z1 in metres.
         score_threshold: what scores less is left out, 0-1.
 
@@ -151,5 +153,8 @@ def _with_palette(image: Image.Image) -> Image.Image:
 
 
 def _plain(name: str) -> str:
-    """Return a name that is one of a file: tokens are anything at all."""
-    return re.sub(r"[^\w.-]+", "-", str(name))
+    """Return a name that is one of a file, another one for each: tokens are anything at all."""
+    plain = re.sub(r"[^\w.-]+", "-", str(name))
+    # "a/b" and "a-b" would otherwise share a file.
+    digest = hashlib.sha256(str(name).encode()).hexdigest()[:8]
+    return plain if plain == name else f"{plain}-{digest}"
