@@ -59,11 +59,13 @@ def score_maps(submission: Any, annotations: Any) -> dict[str, Any]:
     """
     results = submission.get("results") if isinstance(submission, dict) else None
     if not isinstance(results, dict):
-        raise ValueError(f"{NAME}: expected a submission with results by frame, got none")
+        raise ValueError(
+            f"{NAME}: expected a submission with results by frame, got {submission!r:.60}"
+        )
     if not isinstance(annotations, dict) or not all(
         isinstance(frames, list) for frames in annotations.values()
     ):
-        raise ValueError(f"{NAME}: expected a truth of frames by segment, got none")
+        raise ValueError(f"{NAME}: expected a truth of frames by segment, got {annotations!r:.60}")
     truth = {}
     for segment, frames in annotations.items():
         check_frames(NAME, frames, f"segment {segment} of the truth")
@@ -112,7 +114,16 @@ def score_occupancy(folder: Path, info_file: Path) -> dict[str, Any]:
             with np.load(path, allow_pickle=False) as file:
                 # By place: no rule says how the one array of a file is named.
                 prediction = file[file.files[0]]
-        except (ValueError, IndexError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        # A TypeError where one array is saved without an archive around it.
+        except (
+            TypeError,
+            ValueError,
+            IndexError,
+            OSError,
+            EOFError,
+            zlib.error,
+            zipfile.BadZipFile,
+        ) as error:
             # NumPy would advise to load what is no archive as a pickle, that is, to run it.
             raise ValueError(f"{NAME}: expected a grid in {path}, got none") from error
         voxels = read_voxels(Path(frame["ann_occupancy"]))
@@ -146,10 +157,12 @@ def score_lanes(submission: Any, truth: Any) -> dict[str, Any]:
         for name, frame in frames
         if isinstance(frame, dict) and frame.get("annotation")
     }
-    if not annotations or not isinstance(submission, dict):
+    if not annotations:
         raise ValueError(
-            f"{NAME}: expected a submission, and a pickle of frames with annotations, got none"
+            f"{NAME}: expected frames with annotations in the truth, got {truth!r:.60}"
         )
+    if not isinstance(submission, dict):
+        raise ValueError(f"{NAME}: expected a submission with results, got {submission!r:.60}")
     return evaluate_submission(submission, annotations)
 
 

@@ -19,6 +19,7 @@ from internimage.integrations.openmmlab.driving.metrics.vector_map import (
     resample_polyline,
     score_vector_maps,
 )
+from internimage.integrations.openmmlab.driving.metrics.vector_map_metric import VectorMapMetric
 
 RECORDS = Path(__file__).parents[1] / "fixtures" / "parity" / "driving"
 
@@ -139,3 +140,12 @@ def test_scores_and_points_that_are_no_numbers_are_refused(broken):
     result[broken] = [float("nan")] if broken == "scores" else [[[0, 0], [float("nan"), 1]]]
     with pytest.raises(ValueError, match="finite points and scores.* in frame 17"):
         elements_from_submission("17", result)
+
+
+def test_a_label_of_no_class_is_refused_before_the_run_goes_on():
+    line = one_frame(([[0, 0], [8, 0]], 1.0))
+    sample = {"token": "17", "gt_polylines": line, "pred_polylines": line}
+    VectorMapMetric().process(None, [sample])
+    sample["pred_polylines"] = {**line, "labels": np.array([3])}
+    with pytest.raises(ValueError, match="expected labels 0 to 2, got 3 in frame 17"):
+        VectorMapMetric().process(None, [sample])

@@ -90,9 +90,9 @@ def test_a_submission_of_lanes_that_lacks_a_frame_is_refused(capsys, tmp_path):
     ("submission", "truth", "message"),
     [
         ("{", "{}", "expected json"),
-        ("[]", "{}", "expected a submission with results"),
+        ("[]", "{}", "expected a submission with results by frame, got []"),
         ('{"results": {}}', '{"s": [{"timestamp": 1}]}', "'annotation' of frame 1, got none"),
-        ('{"results": {}}', "[]", "expected a truth of frames by segment"),
+        ('{"results": {}}', "[]", "expected a truth of frames by segment, got []"),
         ('{"results": {}}', '{"s": [3]}', "segment s of the truth, got 3 for number 0"),
         ('{"results": {}}', '{"s": [{"timestamp": 7, "annotation": 5}]}', "frame 7"),
         ('{"results": {"1": {"vectors": [], "labels": []}}}', "{}", "frame 1 without scores"),
@@ -129,6 +129,9 @@ def test_a_file_that_is_no_submission_is_one_line(capsys, tmp_path, submission, 
         ),
         ({"labels": 1}, "a whole number as label for each line of frame 9"),
         ({"labels": [None]}, "a whole number as label for each line of frame 9"),
+        ({"labels": [float("inf")]}, "each line of frame 9, got [0.5] and [inf]"),
+        ({"labels": [9]}, "expected labels 0 to 2, got 9 in frame 9"),
+        ({"vectors": [[[0, 0], [1e9, 0]]]}, "within 10,000 m of the vehicle in frame 9, got one"),
     ],
 )
 def test_a_frame_of_maps_that_is_not_whole_is_named(capsys, tmp_path, entry, message):
@@ -203,6 +206,10 @@ def test_a_submission_of_occupancy_that_lacks_a_frame_or_holds_no_grid_is_refuse
     paths = write_occupancy(tmp_path)
     grid = paths[0] / f"{token_of('scene-0003', 1)}.npz"
     grid.write_bytes(b"no archive")
+    code, _, err = run(capsys, *paths)
+    assert code == 2 and f"expected a grid in {grid}, got none\n" in err and err.count("\n") == 1
+    with grid.open("wb") as file:
+        np.save(file, np.zeros((2, 2, 2), np.uint8))  # without an archive around it
     code, _, err = run(capsys, *paths)
     assert code == 2 and f"expected a grid in {grid}, got none\n" in err and err.count("\n") == 1
     np.savez(grid, np.zeros((2, 2, 2), np.uint8))

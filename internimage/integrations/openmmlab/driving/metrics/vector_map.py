@@ -19,6 +19,7 @@ from scipy.spatial.distance import cdist
 from internimage.integrations.openmmlab.driving.data.map_elements import MAP_CLASSES, MapElements
 
 THRESHOLDS = (0.5, 1.0, 1.5)  # metres, VectorMapNet's and the challenge's; HDMapNet has others
+FARTHEST = 10_000  # metres from the vehicle, of a point that is meant; maps end at 30 m
 SPACING = 0.3  # metres between the points of a resampled polyline, the challenge's
 
 Array = NDArray[Any]
@@ -128,8 +129,7 @@ def score_vector_maps(
         AP of every threshold; ``missing_frames`` and ``unknown_frames``: how many.
 
     Raises:
-        ValueError: a frame's polylines, labels and scores do not fit each other, or a polyline has
-            fewer than two points.
+        ValueError: a frame is not as :func:`check_elements` has it.
     """
     counts = np.zeros(len(classes), int)
     found: list[list[Array]] = [[] for _ in classes]  # per class and frame: (1 + T, P)
@@ -190,7 +190,8 @@ def elements_from_submission(token: str, result: Any) -> MapElements:
             f"frame {token}, got others: {error}"
         ) from error
     # Whole ones: the next smaller class is no better guess than another.
-    if labels.ndim != 1 or scores.ndim != 1 or not (labels == np.round(labels)).all():
+    whole = np.isfinite(labels).all() and (labels == np.round(labels)).all()
+    if labels.ndim != 1 or scores.ndim != 1 or not whole:
         raise ValueError(
             "elements_from_submission: expected a score and a whole number as label for each line "
             f"of frame {token}, got {result['scores']!r:.40} and {result['labels']!r:.40}"
@@ -210,14 +211,8 @@ def _lines_by_class(
     token: str, elements: MapElements, num_classes: int, *, scored: bool
 ) -> list[tuple[list[Array], Array]]:
     """Return the resampled polylines and the scores of each class."""
-    check_elements(token, elements, scored=scored)
+    check_elements(token, elements, scored=scored, num_classes=num_classes)
     labels = np.asarray(elements["labels"])
-    # A label beyond the classes would vanish, and a false prediction with it.
-    if len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
-        raise ValueError(
-            f"score_vector_maps: expected labels 0 to {num_classes - 1}, got {labels.max()} or "
-            f"{labels.min()} in frame {token}"
-        )
     by_class = []
     for label in range(num_classes):
         indices = np.flatnonzero(labels == label)
@@ -227,27 +222,53 @@ def _lines_by_class(
     return by_class
 
 
-def check_elements(token: str, elements: MapElements, *, scored: bool) -> None:
+def check_elements(
+    token: str, elements: MapElements, *, scored: bool, num_classes: int = len(MAP_CLASSES)
+) -> None:
     """Check the map of a frame.
 
     Args:
         token: names the frame in errors.
         elements: its polylines, labels and, if ``scored``, scores.
         scored: whether it is a prediction.
+        num_classes: how many labels there are, from 0.
 
     Raises:
-        ValueError: they differ in number, or points or scores are no numbers.
+        ValueError: they differ in number, a polyline has fewer than two points, points or scores
+            are no numbers, or a label is of no class.
     """
     names = ("polylines", "labels", "scores") if scored else ("polylines", "labels")
     lengths = {name: len(elements[name]) for name in names if name in elements}  # type: ignore[literal-required]
     if len(lengths) < len(names) or len(set(lengths.values())) > 1:
         raise ValueError(
-            f"score_vector_maps: expected as many {', '.join(names)}, got {lengths} in frame "
-            f"{token}"
+            f"check_elements: expected as many {', '.join(names)}, got {lengths} in frame {token}"
         )
     # A score that is no number would be sorted anywhere, and its line could be right.
     numbers = [*elements["polylines"], *([elements["scores"]] if scored else [])]
     if not all(np.isfinite(np.asarray(values, np.float64)).all() for values in numbers):
         raise ValueError(
-            f"score_vector_maps: expected finite points and scores, got nan or inf in frame {token}"
+            f"check_elements: expected finite points and scores, got nan or inf in frame {token}"
+        )
+    for line in elements["polylines"]:
+        if np.ndim(line) != 2 or len(line) < 2 or np.shape(line)[1] != 2:
+            raise ValueError(
+                f"check_elements: expected at least 2 points (x, y) of each line of frame {token}, "
+                f"got an array of shape {np.shape(line)}"
+            )
+        # Resampled every 0.3 m, a vertex of diverged weights would take all memory.
+        if np.abs(np.asarray(line)).max() > FARTHEST:
+            raise ValueError(
+                f"check_elements: expected points within {FARTHEST:,} m of the vehicle in frame "
+                f"{token}, got one at {np.abs(np.asarray(line)).max():.3g} m"
+            )
+    # A label beyond the classes would vanish, and a false prediction with it.
+    wrong = [
+        label
+        for label in np.asarray(elements["labels"]).tolist()
+        if label not in range(num_classes)
+    ]
+    if wrong:
+        raise ValueError(
+            f"check_elements: expected labels 0 to {num_classes - 1}, got {wrong[0]} in frame "
+            f"{token}"
         )
