@@ -76,17 +76,22 @@ def attention_bytes(
     chosen = gather_seen(seen)
     # As if each camera saw every cell: all rows, (B, N, cells).
     everything = SeenQueries(torch.arange(seen.shape[-1]).expand(seen.shape), seen)
-    held = [_held(layer, queries, visible.shape[-1], maps) for queries in (chosen, everything)]
+    held = [_held(layer, queries, visible.shape[2:], maps) for queries in (chosen, everything)]
     return AttentionBytes(seen.shape[-1], chosen.cells.shape[-1], *held)
 
 
 def _held(
-    layer: SpatialCrossAttention, queries: SeenQueries, depth: int, maps: list[tuple[int, int]]
+    layer: SpatialCrossAttention,
+    queries: SeenQueries,
+    pillars: tuple[int, ...],
+    maps: list[tuple[int, int]],
 ) -> int:
-    """Returns the bytes of the tensors that autograd keeps, each storage once."""
+    """Returns the bytes of the tensors that autograd keeps, each storage once.
+
+    Of the view ``pillars`` are the number of its cells and that of the points above each.
+    """
     batch, cameras, rows = queries.cells.shape
-    # Fake tensors hold no numbers, so what depends on numbers is read before.
-    cells = int(queries.cells.max()) + 1
+    cells, depth = pillars
     channels = layer.output_proj.in_features
     pixels = sum(height * width for height, width in maps)
     kept: dict[int, int] = {}

@@ -60,10 +60,12 @@ class Clock:
 
     Args:
         part: Takes lists of feature maps and returns one tensor.
+        device: Where it is.
     """
 
-    def __init__(self, part: torch.nn.Module) -> None:
+    def __init__(self, part: torch.nn.Module, device: str) -> None:
         self.total = 0.0
+        self._device = device
         self._began = self._forward = self._backward_began = 0.0
         part.register_forward_pre_hook(self._before)
         part.register_forward_hook(self._after)
@@ -72,19 +74,19 @@ class Clock:
         features, *others = args
         # Backward runs the other way: it enters the part at its output and leaves it at its inputs.
         marked = [_Mark.apply(level, self._end_backward) for level in features]
-        self._began = _now()
+        self._began = _now(self._device)
         return (marked, *others)
 
     def _after(self, _: Any, __: tuple[Any, ...], bev: Tensor) -> Tensor:
-        self.total += _now() - self._began
+        self.total += _now(self._device) - self._began
         return _Mark.apply(bev, self._begin_backward)
 
     def _begin_backward(self) -> None:
-        self._backward_began = _now()
+        self._backward_began = _now(self._device)
 
     def _end_backward(self) -> None:
         # Once for each level; the last one is the end.
-        now = _now()
+        now = _now(self._device)
         self.total += now - self._backward_began
         self._backward_began = now
 
@@ -103,10 +105,10 @@ class _Mark(torch.autograd.Function):
         return gradient, None
 
 
-def _now() -> float:
-    if torch.cuda.is_available():
+def _now(device: str) -> float:
+    if device.startswith("cuda"):
         # Kernels still run when Python is already elsewhere.
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         return time.perf_counter()
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
@@ -119,23 +121,23 @@ def measure_training(name: str, data: str, device: str, steps: int) -> dict[str,
     model = MODELS.build(config.model).to(device).train()
     # Any rate: nothing is learnt in a few steps, but a step of AdamW takes its time and memory.
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    clock = Clock(model.view)
+    clock = Clock(model.view, device)
     seconds, shares, images = [], [], 0
     batches = iter(loader)
     for step in range(steps + 1):
         batch = next(batches)
-        clock.total, began = 0.0, _now()
+        clock.total, began = 0.0, _now(device)
         losses = model(**model.data_preprocessor(batch, training=True), mode="loss")
         loss, _ = model.parse_losses(losses)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        total = _now() - began
+        total = _now(device) - began
         images = sum(int(np.prod(frames.shape[:2])) for frames in batch["inputs"])
         if step:  # the first one warms up
             seconds.append(total)
             shares.append(clock.total / total)
-    return _result(seconds, shares, images, before)
+    return _result(seconds, shares, images, _used(device, before))
 
 
 def measure_forward(name: str, device: str, steps: int) -> dict[str, Any]:
@@ -143,18 +145,18 @@ def measure_forward(name: str, device: str, steps: int) -> dict[str, Any]:
     config, before = _read(name, None), _peak()
     model = MODELS.build(config.model).to(device).eval()
     num_cameras, height, width = IMAGES[name]
-    clock = Clock(model.view)
+    clock = Clock(model.view, device)
     seconds, shares = [], []
     # Without a step to warm up: a frame of the full size may take minutes on a CPU.
     for _ in range(steps):
         batch = random_frame(num_cameras, (height, width))
-        clock.total, began = 0.0, _now()
+        clock.total, began = 0.0, _now(device)
         with torch.inference_mode():
             model.test_step(batch)
-        total = _now() - began
+        total = _now(device) - began
         seconds.append(total)
         shares.append(clock.total / total)
-    return _result(seconds, shares, num_cameras, before)
+    return _result(seconds, shares, num_cameras, _used(device, before))
 
 
 def random_frame(num_cameras: int, shape: tuple[int, int]) -> dict[str, Any]:
@@ -192,20 +194,25 @@ def _read(name: str, data: str | None) -> Config:
         root = Path(data, Path(config.train_dataloader.dataset.data_root).name)
         config = read_config(path, {"data_root": str(root)})
     init_default_scope(config.default_scope)
-    config.model.backbone.pop("init_cfg", None)
     return config
 
 
 def _result(
-    seconds: Sequence[float], shares: Sequence[float], images: int, before: int
+    seconds: Sequence[float], shares: Sequence[float], images: int, peak: int
 ) -> dict[str, Any]:
-    on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated()
     return {
         "seconds": statistics.median(seconds),
         "share": statistics.median(shares),
         "images": images,
-        "peak": on_gpu or _peak() - before,
+        "peak": peak,
     }
+
+
+def _used(device: str, before: int) -> int:
+    """Returns the most bytes that a measurement took, on a GPU those of PyTorch's tensors."""
+    return (
+        torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else _peak() - before
+    )
 
 
 def _peak() -> int:
@@ -225,6 +232,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=("tiny", "full", "bytes"), default=None)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
+    for name in ("threads", "steps", "forwards"):
+        if getattr(args, name) < 1:
+            parser.error(f"expected --{name} >= 1, got {getattr(args, name)}")
+    chosen = args.only or ("tiny", "full", "bytes")
+    if not args.measure and "tiny" in chosen and not Path(args.data).is_dir():
+        parser.error(
+            f"expected the folder of tools/make_driving_scenes.py as --data, got {args.data}"
+        )
     if args.measure:
         torch.set_num_threads(args.threads)
         torch.manual_seed(0)
@@ -234,12 +249,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             answer = measure_forward(args.measure, args.device, args.forwards)
         print(json.dumps(answer))
         return
-    device = "GPU" if args.device.startswith("cuda") else f"{args.threads} thread(s)"
+    device = f"{processor()}, {args.threads} thread(s)"
+    if args.device.startswith("cuda"):
+        device = torch.cuda.get_device_name(args.device)
     print(
-        f"{processor()}, {device}; Python {platform.python_version()}, "
+        f"{device}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, mmcv {mmcv.__version__}"
     )
-    chosen = args.only or ("tiny", "full", "bytes")
     if "tiny" in chosen:
         _print_table("training step", TINY, args)
     if "full" in chosen:
