@@ -16,7 +16,7 @@ from mmengine.registry import MODELS
 
 from internimage.integrations.openmmlab.driving import OpenLaneMetric, VectorMapMetric
 from internimage.integrations.openmmlab.driving.data.map_elements import MAP_CLASSES
-from internimage.integrations.openmmlab.driving.data.occ3d import FREE
+from internimage.integrations.openmmlab.driving.data.occ3d import FREE, read_voxels
 from internimage.integrations.openmmlab.driving.data.pickles import read_pickle, write_pickle
 from tests.autonomous_driving.drives import annotations, read
 from tools.driving_scenes.nuscenes import TRAIN
@@ -114,6 +114,116 @@ def test_a_frame_whose_cameras_or_poses_cannot_be_is_named(damaged, part, spoil,
         damaged(part, change)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("nuscenes", "gone", "expected 'token' of frame number 4 of .*pkl, got none"),
+        ("nuscenes", None, "frame number 4 of .*pkl, got None for token, which is no text"),
+        ("nuscenes", "", "frame number 4 of .*pkl, got '' for token, which is empty"),
+        ("openlane", None, r"each frame of .*pkl, got \('train', None, '\d+'\) for number 4"),
+        ("openlane", "", r"each frame of .*pkl, got \('train', '', '\d+'\) for number 4"),
+        ("argoverse2", "gone", "'timestamp' of frame number 0 of segment .* of .*json, got none"),
+        ("argoverse2", None, "frame number 0 of segment .* got None for timestamp"),
+        ("argoverse2", "", "frame number 0 of segment .* got '' for timestamp"),
+    ],
+)
+def test_a_frame_without_its_name_is_refused_with_its_place_in_the_file(
+    damaged, part, value, message
+):
+    def change(content):
+        if part == "openlane":
+            items = list(content.items())
+            (split, _, time), frame = items[4]
+            items[4] = (split, value, time), frame
+            content.clear()
+            content.update(items)
+            return
+        frames = content["infos"] if part == "nuscenes" else next(iter(content.values()))
+        frame = frames[4 if part == "nuscenes" else 0]
+        key = "token" if part == "nuscenes" else "timestamp"
+        if value == "gone":
+            del frame[key]
+        else:
+            frame[key] = value
+
+    with pytest.raises(ValueError, match=message):
+        damaged(part, change)
+
+
+def lose_all_of_a_camera(part, frame):
+    frame["cams" if part == "nuscenes" else "sensor"][CAMERA[part]] = None
+
+
+def number_for_cameras(part, frame):
+    frame["cams" if part == "nuscenes" else "sensor"] = 3
+
+
+def ragged_turn(part, frame):
+    turn = [[1.0, 0.0, 0.0], [0.0]]
+    if part == "openlane":
+        frame["pose"]["rotation"] = turn
+    else:
+        (frame if part == "nuscenes" else frame["pose"])["ego2global_rotation"] = turn
+
+
+def huge_turn(part, frame):
+    # Its products are inf - inf.
+    pose = frame if part == "nuscenes" else frame["pose"]
+    key = "rotation" if part == "openlane" else "ego2global_rotation"
+    pose[key] = [[1e200, -1e200, 0.0], [1e200, 1e200, 0.0], [0.0, 0.0, 1.0]]
+
+
+def ragged_intrinsic(part, frame):
+    camera = camera_of(part, frame)
+    if part == "openlane":
+        camera["intrinsic"]["K"] = [[1.0, 2.0], [3.0]]
+    else:
+        camera["cam_intrinsic" if part == "nuscenes" else "intrinsic"] = [[1.0, 2.0], [3.0]]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lose_all_of_a_camera, "expected .*{camera}.* frame "),
+        (number_for_cameras, "expected (a whole|ring_front_center in) frame "),
+        (ragged_turn, "frame .*expected numbers in rows of one length, got "),
+        (huge_turn, "frame .*expected a rigid pose"),
+        (ragged_intrinsic, "{camera} of frame .*expected numbers in rows of one length, got "),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@pytest.mark.filterwarnings("error:.*:RuntimeWarning")
+def test_what_is_of_another_kind_is_one_line_with_the_file_in_our_own_words(
+    damaged, part, spoil, message
+):
+    def change(content):
+        spoil(part, frames_of(part, content)[2])
+
+    with pytest.raises(ValueError, match=message.format(camera=CAMERA[part])) as error:
+        damaged(part, change)
+    said = str(error.value)
+    assert "train" in said and said.endswith((".pkl", ".json"))
+    assert not any(word in said for word in ("object", "sequence", "inhomogeneous", "\n"))
+
+
+@pytest.mark.parametrize("size", [5, "big", [900], [900, 0], [900.5, 1600], [900, None]])
+def test_an_image_size_that_is_none_is_named_with_its_camera_and_file(damaged, size):
+    def change(content):
+        camera_of("nuscenes", content["infos"][2])["image_size"] = size
+
+    with pytest.raises(ValueError, match=r"image_size of CAM_BACK of frame .*, in .*train\.pkl"):
+        damaged("nuscenes", change)
+
+
+def test_voxels_that_are_one_array_alone_are_named(tmp_path):
+    path = tmp_path / "labels.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros((2, 3, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"labels.npz, got none: one array alone, \(2, 3, 4\)"):
+        read_voxels(path)
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_calibration_for_half_the_size_of_the_image_is_an_error(damaged, part):
     def scaled(intrinsic):
@@ -132,7 +242,7 @@ def test_a_calibration_for_half_the_size_of_the_image_is_an_error(damaged, part)
                 camera["intrinsic"] = scaled(camera["intrinsic"])
 
     dataset = damaged(part, change)
-    with pytest.raises(ValueError, match=f"principal point of {CAMERA[part]} "):
+    with pytest.raises(ValueError, match=f"principal point of {CAMERA[part]} .* in frame "):
         dataset[0]
 
 
@@ -205,7 +315,8 @@ def test_an_image_that_is_missing_or_empty_is_named(damaged, driving_scenes, tmp
 
 
 def test_a_drive_without_frames_is_left_out(driving_scenes, tmp_path, damaged):
-    assert len(damaged("argoverse2", lambda content: content.update(empty=[]))) == 8
+    with pytest.warns(UserWarning, match="1 of 3 scenes of .* have no frames and are left out"):
+        assert len(damaged("argoverse2", lambda content: content.update(empty=[]))) == 8
 
     source, root = driving_scenes / "openlane", tmp_path / "openlane"
     for path in source.rglob("*.json"):

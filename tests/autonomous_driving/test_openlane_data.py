@@ -214,9 +214,12 @@ def test_a_lane_of_one_point_ends_the_tool_with_one_line(tmp_path, capsys):
     [
         (lambda frame: frame["annotation"].update(lane_centerline=None), "a list for lane_center"),
         (lambda frame: frame["annotation"].update(topology_lclc=[[0, 1], [0]]), "rows of one leng"),
-        (lambda frame: frame["pose"].update(rotation="a"), "could not convert string"),
-        (lambda frame: frame["pose"].update(rotation=[[1, 0], [0]]), "expected a whole frame"),
-        (lambda frame: frame["sensor"].update(more=3), "expected a whole frame"),
+        (
+            lambda frame: frame["pose"].update(rotation="a"),
+            "numbers in rows of one length, got 'a'",
+        ),
+        (lambda frame: frame["pose"].update(rotation=[[1, 0], [0]]), "length, got [[1, 0], [0]]"),
+        (lambda frame: frame["sensor"].update(more=3), "expected extrinsic in more of "),
     ],
 )
 def test_a_file_whose_frame_is_of_another_kind_is_named_by_the_tool(
@@ -268,6 +271,24 @@ def test_a_frame_without_any_lane_stays_in_the_set(tmp_path):
 
 
 def test_another_pickle_is_named_with_the_tool_that_makes_the_right_one(tmp_path):
-    write_pickle(tmp_path / "data_dict_subset_A_train.pkl", {"infos": []})
+    write_pickle(tmp_path / "data_dict_subset_A_train.pkl", [])
     with pytest.raises(ValueError, match="got another one, .*tools/make_openlane_pickles.py"):
+        read(tmp_path, "train")
+
+
+def test_lanes_whose_points_are_all_the_same_are_counted(folder, tmp_path):
+    frames = read_pickle(folder / "data_dict_subset_A_train.pkl")
+    lane = next(iter(frames.values()))["annotation"]["lane_centerline"][0]
+    lane["points"] = np.repeat(np.asarray(lane["points"])[:1], 201, 0)
+    write_pickle(tmp_path / "data_dict_subset_A_train.pkl", frames)
+    with pytest.warns(UserWarning, match="has 1 lanes whose points are all the same"):
+        read(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", [("train", "00000", "first"), ("train", None, "12"), ("train",)])
+def test_a_key_that_names_no_frame_is_an_error_with_its_place(folder, tmp_path, name):
+    path = tmp_path / "data_dict_subset_A_train.pkl"
+    frames = read_pickle(folder / path.name)
+    write_pickle(path, {**frames, name: next(iter(frames.values()))})
+    with pytest.raises(ValueError, match="each frame of .*train.pkl, got .* for number 2; tools/"):
         read(tmp_path, "train")

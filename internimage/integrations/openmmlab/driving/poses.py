@@ -17,22 +17,40 @@ _RIGID_TOLERANCE = 1e-3
 digits."""
 
 
+def numbers_of(value: ArrayLike, name: str) -> Matrix:
+    """Return a value of a file as float64, of any shape.
+
+    Raises:
+        ValueError: it holds something else than numbers, or rows of unlike length.
+    """
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):  # the last of whole numbers beyond 1e308
+        # NumPy's own text speaks of sequences and inhomogeneous shapes. The value in one line, which
+        # an array's text is not.
+        shown = " ".join(repr(value).split())[:60]
+        raise ValueError(f"{name}: expected numbers in rows of one length, got {shown}") from None
+
+
 def check_rigid(pose: ArrayLike, name: str) -> Matrix:
     """Return a pose (4, 4) as float64, if it is a rotation and a translation.
 
     Raises:
         ValueError: it has another shape, holds no finite numbers, stretches, shears or mirrors.
     """
-    matrix = np.asarray(pose, dtype=np.float64)
+    matrix = numbers_of(pose, name)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise ValueError(f"{name}: expected a pose of 4 x 4 finite numbers, got {matrix.tolist()}")
     rotation = matrix[:3, :3]
-    error = np.abs(rotation @ rotation.T - np.eye(3)).max()
-    # R R^T = 1 holds of a mirrored frame too; only the determinant tells.
-    if error > _RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers whose squares are beyond 1e308
+        error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+        determinant = np.linalg.det(rotation)
+    # R R^T = 1 holds of a mirrored frame too; only the determinant tells. `not`, so that a NaN is
+    # refused as well.
+    if not (error <= _RIGID_TOLERANCE and determinant > 0):
         raise ValueError(
             f"{name}: expected a rigid pose (R R^T = 1, det R = 1), got R R^T - 1 up to {error:.2g}"
-            f" and det R = {np.linalg.det(rotation):.3g}"
+            f" and det R = {determinant:.3g}"
         )
     if np.abs(matrix[3] - [0, 0, 0, 1]).max() > _RIGID_TOLERANCE:
         raise ValueError(f"{name}: expected a pose with the last row 0 0 0 1, got {matrix[3]}")
@@ -48,9 +66,9 @@ def pose_of(rotation: ArrayLike, translation: ArrayLike, name: str = "pose_of") 
         name: of the pose, for errors.
 
     Raises:
-        ValueError: the shapes are others, or the rotation is none.
+        ValueError: the shapes are others, the rotation is none, or something is no number.
     """
-    turn = np.asarray(rotation, dtype=np.float64)
+    turn = numbers_of(rotation, name)
     if turn.shape == (4,):
         length = np.linalg.norm(turn)
         # Another length says that these are other numbers than a rotation. `not <=` and not `>`, so
@@ -61,7 +79,7 @@ def pose_of(rotation: ArrayLike, translation: ArrayLike, name: str = "pose_of") 
                 f"{length:.4g}"
             )
         turn = Rotation.from_quat(turn[[1, 2, 3, 0]]).as_matrix()  # SciPy has w last
-    offset = np.asarray(translation, dtype=np.float64)
+    offset = numbers_of(translation, name)
     if turn.shape != (3, 3) or offset.shape != (3,):
         raise ValueError(
             f"{name}: expected a rotation of shape (3, 3) or (4,) and a translation of shape (3,), "
@@ -99,7 +117,7 @@ def ego_to_image(intrinsic: ArrayLike, camera2ego: ArrayLike, name: str = "ego_t
         ValueError: the intrinsic matrix has another shape, no focal length or another last row, or
             the pose is not rigid.
     """
-    k = np.asarray(intrinsic, dtype=np.float64)
+    k = numbers_of(intrinsic, name)
     # A transposed matrix has its principal point in the last row.
     if k.shape != (3, 3) or not (
         np.isfinite(k).all() and min(k[0, 0], k[1, 1]) > 0 and np.array_equal(k[2], [0, 0, 1])

@@ -19,7 +19,7 @@ from internimage.integrations.openmmlab.driving.data.dataset import DrivingDatas
 from internimage.integrations.openmmlab.driving.data.frames import (
     check_cameras,
     check_frames,
-    naming_file,
+    dictionary,
     naming_frame,
     text,
     whole_number,
@@ -70,14 +70,23 @@ class ArgoverseMapDataset(DrivingDataset):
                 f"ArgoverseMapDataset: expected a list of frames for each segment, got {path}"
             )
         root = Path(self.data_root or "")
-        for segment in segments.values():
-            check_frames("ArgoverseMapDataset", segment, str(path))
-        with naming_file(str(path)):
-            frames = [
-                _read_frame(frame, segment, root)
-                for segment in segments
-                for frame in segments[segment]
-            ]
+        for segment, members in segments.items():
+            check_frames(
+                "ArgoverseMapDataset",
+                members,
+                f"segment {segment} of {path}",
+                name=lambda frame: whole_number(frame, "timestamp"),
+            )
+        frames = [
+            _read_frame(frame, segment, root) for segment in segments for frame in segments[segment]
+        ]
+        empty = sum(not members for members in segments.values())
+        if empty and frames:  # without any frame at all the set is refused
+            warnings.warn(
+                f"ArgoverseMapDataset: {empty:,} of {len(segments):,} scenes of {path} have no "
+                "frames and are left out",
+                stacklevel=2,
+            )
         # The test split has no annotation.
         if not self.test_mode:
             _check_learned(str(path), frames)
@@ -109,10 +118,9 @@ def _check_learned(file: str, frames: list[dict[str, Any]]) -> None:
 
 
 def _read_frame(frame: dict[str, Any], segment: str, root: Path) -> dict[str, Any]:
-    # Before all else, so that an error about anything else can name the frame.
-    token = str(frame.get("timestamp", "without a timestamp"))
+    token = str(frame["timestamp"])  # check_frames has seen it
     with naming_frame("ArgoverseMapDataset", token):
-        sensors, pose = frame["sensor"], frame["pose"]
+        sensors, pose = dictionary(frame, "sensor"), dictionary(frame, "pose")
         # OpenLane-V2's names and order: its subset A is made of Argoverse 2.
         check_cameras("ArgoverseMapDataset", token, sensors, CAMERAS)
         read = {

@@ -60,9 +60,8 @@ class DrivingDataset(BaseDataset):
         Raises:
             ValueError: There is none, or they are out of order.
         """
-        frames = self.load_frames()
         with naming_file(self.ann_file):
-            frames = order_frames(frames)
+            frames = order_frames(self.load_frames())
         if not frames:
             raise ValueError(
                 f"{type(self).__name__}: expected at least one frame, got none in {self.ann_file}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,11 +46,23 @@ def naming_file(file: str) -> Iterator[None]:
         raise ValueError(f"{error}, in {file}") from error
 
 
-def check_frames(reader: str, frames: Iterable[Any], file: str) -> None:
-    """Check that the frames of a file are dictionaries.
+def check_frames(
+    reader: str,
+    frames: Iterable[Any],
+    file: str,
+    *,
+    name: Callable[[Mapping[str, Any]], object] | None = None,
+) -> None:
+    """Check that the frames of a file are dictionaries, each with its name.
+
+    Args:
+        reader: the data set's class, for the error.
+        frames: in the order of the file; an error says the place, from 0, as there may be no name.
+        file: for the error.
+        name: returns the name of a frame, or raises what ``naming_frame`` turns into an error.
 
     Raises:
-        ValueError: One is something else.
+        ValueError: One is something else, or has no name.
     """
     for number, frame in enumerate(frames):
         if not isinstance(frame, Mapping):
@@ -58,6 +70,9 @@ def check_frames(reader: str, frames: Iterable[Any], file: str) -> None:
                 f"{reader}: expected a dictionary for each frame of {file}, got {frame!r:.40} for "
                 f"number {number}"
             )
+        if name is not None:
+            with naming_frame(reader, f"number {number} of {file}"):
+                name(frame)
 
 
 def whole_number(frame: Mapping[str, Any], key: str) -> int:
@@ -90,11 +105,35 @@ def text(frame: Mapping[str, Any], key: str) -> str:
     return frame[key]
 
 
-def check_cameras(reader: str, token: str, found: Collection[str], needed: Sequence[str]) -> None:
+def token_of(frame: Mapping[str, Any]) -> str:
+    """Return the token of a frame, by which the frame behind it and submissions name it.
+
+    Raises:
+        KeyError: It is missing.
+        ValueError: It is no text, or an empty one: ``prev`` says by that that there is no frame.
+    """
+    if not (token := text(frame, "token")):
+        raise ValueError("'' for token, which is empty")
+    return token
+
+
+def dictionary(frame: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a value of a frame that is a dictionary.
+
+    Raises:
+        KeyError: It is missing.
+        ValueError: It is none.
+    """
+    if not isinstance(frame[key], Mapping):
+        raise ValueError(f"{frame[key]!r:.40} for {key}, which is no dictionary")
+    return frame[key]
+
+
+def check_cameras(reader: str, token: str, found: Mapping[str, Any], needed: Sequence[str]) -> None:
     """Check that a frame has all cameras: the views attend to each by its place in the order.
 
     Raises:
-        ValueError: One is missing.
+        ValueError: One is missing, or is no dictionary.
     """
     missing = [camera for camera in needed if camera not in found]
     if missing:
@@ -102,6 +141,12 @@ def check_cameras(reader: str, token: str, found: Collection[str], needed: Seque
             f"{reader}: expected {len(needed)} cameras in frame {token}, got none of "
             f"{', '.join(missing)}"
         )
+    for camera in needed:
+        if not isinstance(found[camera], Mapping):
+            raise ValueError(
+                f"{reader}: expected a dictionary for {camera} of frame {token}, got "
+                f"{found[camera]!r:.40}"
+            )
 
 
 def order_frames(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

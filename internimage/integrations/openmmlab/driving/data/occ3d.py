@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -21,12 +22,20 @@ from internimage.integrations.openmmlab.driving.data.dataset import DrivingDatas
 from internimage.integrations.openmmlab.driving.data.frames import (
     check_cameras,
     check_frames,
+    dictionary,
     naming_frame,
     text,
+    token_of,
     whole_number,
 )
 from internimage.integrations.openmmlab.driving.data.pickles import read_pickle
-from internimage.integrations.openmmlab.driving.poses import ego_to_image, pose_of, yaw_of
+from internimage.integrations.openmmlab.driving.poses import (
+    ego_to_image,
+    numbers_of,
+    pose_of,
+    quaternion_of,
+    yaw_of,
+)
 
 # Starred rows, so that the formatter gives no name a line of its own.
 OCCUPANCY_CLASSES = (
@@ -47,6 +56,9 @@ NUSCENES_CAMERAS = (
     *("CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT"),
 )
 """The cameras in the order in which the released checkpoints know them."""
+
+# How else a damaged archive fails; an encrypted one is a RuntimeError.
+_DAMAGE = (zlib.error, zipfile.BadZipFile)
 
 
 @DATASETS.register_module()
@@ -77,7 +89,7 @@ class Occ3DDataset(DrivingDataset):
                 f"Occ3DDataset: expected a dictionary with the list infos, got {self.ann_file}"
             )
         root = Path(self.data_root or "")
-        check_frames("Occ3DDataset", content["infos"], self.ann_file)
+        check_frames("Occ3DDataset", content["infos"], self.ann_file, name=token_of)
         frames = [read_frame(info, root) for info in content["infos"]]
         if self.test_mode:  # the test split has no voxels at all
             return frames
@@ -95,16 +107,17 @@ def read_frame(info: dict[str, Any], root: Path) -> dict[str, Any]:
     """Return a frame of an info file as ``DrivingDataset.load_frames`` has it.
 
     Args:
-        info: one of its ``infos``.
+        info: one of its ``infos``, with a token: ``check_frames`` has seen it.
         root: folder of the data set.
 
     Raises:
         ValueError: It lacks a camera or a key, or a value cannot be.
     """
-    token = str(info.get("token", "without a token"))
+    token = str(info["token"])
     with naming_frame("Occ3DDataset", token):
-        check_cameras("Occ3DDataset", token, info["cams"], NUSCENES_CAMERAS)
-        cameras = [info["cams"][name] for name in NUSCENES_CAMERAS]
+        sensors = dictionary(info, "cams")
+        check_cameras("Occ3DDataset", token, sensors, NUSCENES_CAMERAS)
+        cameras = [sensors[name] for name in NUSCENES_CAMERAS]
         lidar2ego = pose_of(
             info["lidar2ego_rotation"], info["lidar2ego_translation"], f"LiDAR of frame {token}"
         )
@@ -121,8 +134,10 @@ def read_frame(info: dict[str, Any], root: Path) -> dict[str, Any]:
                     for name, camera in zip(NUSCENES_CAMERAS, cameras, strict=True)
                 ]
             ),
-            # (H, W) in our own files; those of BEVFormer's tools do not say it.
-            "image_sizes": [camera.get("image_size") for camera in cameras],
+            "image_sizes": [
+                _image_size(camera, f"{name} of frame {token}")
+                for name, camera in zip(NUSCENES_CAMERAS, cameras, strict=True)
+            ],
             "ego2global": pose_of(
                 info["ego2global_rotation"], info["ego2global_translation"], f"frame {token}"
             ),
@@ -133,13 +148,30 @@ def read_frame(info: dict[str, Any], root: Path) -> dict[str, Any]:
     return frame
 
 
+def _image_size(camera: Mapping[str, Any], name: str) -> tuple[int, int] | None:
+    """Return (H, W) in pixels as our own files say it; those of BEVFormer's tools do not."""
+    size = camera.get("image_size")
+    if size is None:
+        return None
+    sides = numbers_of(size, f"image_size of {name}")
+    if sides.shape != (2,) or not (
+        np.isfinite(sides).all() and (sides >= 1).all() and (sides == np.round(sides)).all()
+    ):
+        raise ValueError(
+            f"Occ3DDataset: expected a height and a width in pixels for image_size of {name}, got "
+            f"{size!r:.40}"
+        )
+    return int(sides[0]), int(sides[1])
+
+
 def _can_bus(info: dict[str, Any], token: str) -> NDArray[np.float32]:
     """Return the readings (18,), with place and heading those of the ego's pose.
 
     BEVFormer's tools leave the heading 0 and take the place from another clock.
     """
-    # A copy: place and heading are written into it.
-    can_bus = np.array(info["can_bus"], np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused
+        # A copy: place and heading are written into it.
+        can_bus = numbers_of(info["can_bus"], f"can_bus of frame {token}").astype(np.float32)
     if can_bus.shape != (18,):
         raise ValueError(
             f"Occ3DDataset: expected 18 numbers of can_bus in frame {token}, got shape "
@@ -150,8 +182,12 @@ def _can_bus(info: dict[str, Any], token: str) -> NDArray[np.float32]:
             f"Occ3DDataset: expected finite numbers of can_bus in frame {token}, got "
             f"{can_bus[~np.isfinite(can_bus)][0]}"
         )
-    yaw = yaw_of(pose_of(info["ego2global_rotation"], info["ego2global_translation"]))
-    can_bus[:3], can_bus[3:7] = info["ego2global_translation"], info["ego2global_rotation"]
+    pose = pose_of(info["ego2global_rotation"], info["ego2global_translation"], f"frame {token}")
+    yaw = yaw_of(pose)
+    can_bus[:3] = pose[:3, 3]
+    # A quaternion as it stands in the file, with its sign: the released models saw both.
+    turn = np.asarray(info["ego2global_rotation"], np.float64)
+    can_bus[3:7] = turn if turn.shape == (4,) else quaternion_of(pose[:3, :3])
     can_bus[-2:] = yaw, np.degrees(yaw)  # rad in 0..2 pi, then degrees
     return can_bus
 
@@ -199,8 +235,8 @@ class LoadOccupancy(BaseTransform):
         for name, grid in grids.items():
             if grid.shape != self.shape:
                 raise ValueError(
-                    f"LoadOccupancy: expected {name} of shape {self.shape}, got {grid.shape} in "
-                    f"{path}"
+                    f"LoadOccupancy: expected {name} of shape {self.shape} in frame "
+                    f"{results['token']}, got {grid.shape} in {path}"
                 )
         # The names that PackDrivingInputs keeps: `gt_*` and `mask_*`.
         results["gt_semantics"] = grids.pop("semantics")
@@ -222,9 +258,12 @@ def read_voxels(path: Path) -> dict[str, NDArray[Any]]:
         raise FileNotFoundError(f"read_voxels: expected the voxels of a frame, got no file {path}")
     names = ("semantics", "mask_camera", "mask_lidar")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            grids = {name: file[name] for name in names}
-    except (ValueError, KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):  # of np.save, whatever the file is called
+            raise ValueError(f"one array alone, {file.shape}")
+        with file:
+            grids = {name: np.asarray(file[name]) for name in names}
+    except (ValueError, KeyError, OSError, EOFError, MemoryError, RuntimeError, *_DAMAGE) as error:
         raise ValueError(
             f"read_voxels: expected semantics, mask_camera and mask_lidar in {path}, got none: "
             f"{error}"

@@ -21,7 +21,6 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from internimage.integrations.openmmlab.driving.bezier import NUM_CONTROL_POINTS, fit_bezier
 from internimage.integrations.openmmlab.driving.data.dataset import DrivingDataset
 from internimage.integrations.openmmlab.driving.data.frames import (
-    naming_file,
     naming_frame,
     text,
 )
@@ -32,7 +31,7 @@ from internimage.integrations.openmmlab.driving.data.openlane_layout import (
 )
 from internimage.integrations.openmmlab.driving.data.pickles import read_pickle
 from internimage.integrations.openmmlab.driving.history import can_bus_of_pose
-from internimage.integrations.openmmlab.driving.poses import ego_to_image, pose_of
+from internimage.integrations.openmmlab.driving.poses import ego_to_image, numbers_of, pose_of
 
 SCORED_INTERVAL = 20
 """Lanes are scored by each 20th of their 201 points."""
@@ -88,10 +87,11 @@ def collect_split(
 
 def _as_arrays(frame: Any, where: str, interval: int) -> dict[str, Any]:
     check_calibration(frame, where)
-    for camera in frame["sensor"].values():
+    for name, camera in frame["sensor"].items():
         for part in ("extrinsic", "intrinsic"):
-            camera[part] = {k: np.asarray(v, np.float64) for k, v in camera[part].items()}
-    frame["pose"] = {key: np.asarray(value, np.float64) for key, value in frame["pose"].items()}
+            values = _part(camera, part, f"{name} of {where}")
+            camera[part] = {k: numbers_of(v, f"{name} of {where}") for k, v in values.items()}
+    frame["pose"] = {key: numbers_of(v, f"{key} of {where}") for key, v in frame["pose"].items()}
     annotation = frame.get("annotation")
     if annotation:
         check_frame(annotation, where)
@@ -159,17 +159,19 @@ class OpenLaneDataset(DrivingDataset):
     def load_frames(self) -> list[dict[str, Any]]:
         """Read the frames of the pickle."""
         frames = read_pickle(self.ann_file)
-        if not isinstance(frames, dict) or not all(
-            # The third is a time, which orders the frames.
-            isinstance(name, tuple) and len(name) == 3 and str(name[2]).isdigit()
-            for name in frames
-        ):
+        if not isinstance(frames, dict):
             raise ValueError(
                 "OpenLaneDataset: expected a pickle of frames by (split, segment, time), got "
                 f"another one, {self.ann_file}; tools/make_openlane_pickles.py makes it"
             )
-        with naming_file(self.ann_file):
-            read = [self._frame(name, frame) for name, frame in frames.items()]
+        for number, name in enumerate(frames):
+            if not _is_name(name):
+                raise ValueError(
+                    "OpenLaneDataset: expected (split, segment, time) to name each frame of "
+                    f"{self.ann_file}, got {name!r:.60} for number {number}; "
+                    "tools/make_openlane_pickles.py makes such a pickle"
+                )
+        read = [self._frame(name, frame) for name, frame in frames.items()]
         _check_content(self.ann_file, read, is_trained=not self.test_mode)
         return read
 
@@ -219,13 +221,23 @@ class OpenLaneDataset(DrivingDataset):
         return read
 
 
+def _is_name(name: Any) -> bool:
+    """Whether a key of a pickle names a frame: two texts and a time in nanoseconds."""
+    if not isinstance(name, tuple) or len(name) != 3:
+        return False
+    split, segment, time = name
+    # The time orders the frames. ASCII: "²" is a digit as well, and no number.
+    is_time = str(time).isascii() and str(time).isdigit()
+    return is_time and all(isinstance(part, str) and part for part in (split, segment))
+
+
 def _check_content(file: str, frames: list[dict[str, Any]], *, is_trained: bool) -> None:
     """Count what lies where no model sees it; a set to learn from has to have something.
 
     Raises:
         ValueError: there is neither a lane nor an element to learn.
     """
-    num_far = num_outside = num_entries = 0
+    num_far = num_outside = num_entries = num_points = 0
     for frame in frames:
         # The principal point lies within 0.3-0.7 of an image's sides (LoadDrivingImages), which
         # are no longer than this, hence.
@@ -239,6 +251,7 @@ def _check_content(file: str, frames: list[dict[str, Any]], *, is_trained: bool)
             bool(np.linalg.norm(np.asarray(lane["points"])[:, :2], axis=1).min() > _FAR)
             for lane in lanes
         )
+        num_points += sum(not np.ptp(lane["points"], axis=0).any() for lane in lanes)
         for element in elements:
             low, high = np.asarray(element["points"], np.float64)
             num_outside += bool((low > sides).any() or (high < 0).any())
@@ -249,6 +262,7 @@ def _check_content(file: str, frames: list[dict[str, Any]], *, is_trained: bool)
         )
     for count, what in (
         (num_far, f"lanes that come nowhere within {_FAR:.0f} m of the car"),
+        (num_points, "lanes whose points are all the same"),
         (num_outside, "boxes of traffic elements outside of the image"),
     ):
         if count:

@@ -55,7 +55,7 @@ class LoadDrivingImages(BaseTransform):
                     f"LoadDrivingImages: expected an image of {camera} in frame "
                     f"{results['token']}, got {path}"
                 )
-            _check_calibration(camera, path, image.shape[:2], size, matrix)
+            _check_calibration(results["token"], camera, path, image.shape[:2], size, matrix)
             images.append(image)
         results["img"] = images
         results["scale_factors"] = np.ones((len(images), 2))
@@ -63,6 +63,7 @@ class LoadDrivingImages(BaseTransform):
 
 
 def _check_calibration(
+    token: str,
     camera: str,
     path: str,
     shape: tuple[int, int],
@@ -81,7 +82,7 @@ def _check_calibration(
     if calibrated is not None and tuple(calibrated) != (height, width):
         raise ValueError(
             f"LoadDrivingImages: expected an image of {calibrated[1]}x{calibrated[0]} pixels, for "
-            f"which {camera} is calibrated, got {width}x{height} in {path}"
+            f"which {camera} is calibrated, got {width}x{height} in frame {token}, {path}"
         )
     # The rows of K R are orthogonal but for the principal point, which is what they share with
     # the last one.
@@ -91,8 +92,8 @@ def _check_calibration(
     if not (low * width < x < high * width and low * height < y < high * height):
         raise ValueError(
             f"LoadDrivingImages: expected the principal point of {camera} near the middle of the "
-            f"image of {width}x{height} pixels, got ({x:.1f}, {y:.1f}): the calibration is for "
-            f"another size than that of {path}"
+            f"image of {width}x{height} pixels, got ({x:.1f}, {y:.1f}) in frame {token}: the "
+            f"calibration is for another size than that of {path}"
         )
 
 
