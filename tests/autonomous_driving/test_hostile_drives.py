@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +224,18 @@ def test_voxels_that_are_one_array_alone_are_named(tmp_path):
         np.save(file, np.zeros((2, 3, 4), np.uint8))
     with pytest.raises(ValueError, match=r"labels.npz, got none: one array alone, \(2, 3, 4\)"):
         read_voxels(path)
+
+
+def test_voxels_whose_header_is_damaged_or_asks_for_too_much_are_named(tmp_path):
+    path, buffer = tmp_path / "labels.npz", io.BytesIO()
+    np.save(buffer, np.zeros(1, np.uint8))
+    sizes = buffer.getvalue().replace(b"(1,), }" + 12 * b" ", b"(" + 13 * b"9" + b",), }")
+    for array in (sizes, b"\x93NUMPY\x01\x00v\x00" + 118 * b"{"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("semantics", "mask_camera", "mask_lidar"):
+                archive.writestr(f"{name}.npy", array)
+        with pytest.raises(ValueError, match="expected semantics, .* in .*labels.npz, got none: "):
+            read_voxels(path)
 
 
 @pytest.mark.parametrize("part", PARTS)

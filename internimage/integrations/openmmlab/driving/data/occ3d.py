@@ -6,6 +6,7 @@ The layout below ``data_root``: info files, ``samples/<camera>/<image>`` of nuSc
 
 from __future__ import annotations
 
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -57,8 +58,9 @@ NUSCENES_CAMERAS = (
 )
 """The cameras in the order in which the released checkpoints know them."""
 
-# How else a damaged archive fails; an encrypted one is a RuntimeError.
-_DAMAGE = (zlib.error, zipfile.BadZipFile)
+# How else a damaged archive fails, the last two in the header of an array; an encrypted one is a
+# RuntimeError.
+_DAMAGE = (zlib.error, zipfile.BadZipFile, SyntaxError, tokenize.TokenError)
 
 
 @DATASETS.register_module()
