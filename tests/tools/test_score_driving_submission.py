@@ -46,7 +46,9 @@ def test_maps_get_the_scores_of_the_original_and_missing_frames_are_counted(caps
     paths, expected = write_maps(tmp_path)
     code, out, err = run(capsys, *paths)
     scores = json.loads(out)
-    assert "warning: 1 of" in err and "1 frames of the submission are not in the truth" in err
+    assert (
+        "warning: 1 of" in err and "warning: 1 frames of the submission are not in the truth" in err
+    )
     assert code == 0 and scores["mAP"] == pytest.approx(expected["mAP"], abs=1e-6)
     assert scores["missing_frames"] == 1 and scores["unknown_frames"] == 1
 
@@ -84,6 +86,53 @@ def test_a_submission_of_lanes_that_lacks_a_frame_is_refused(capsys, tmp_path):
     paths, _ = write_lanes(tmp_path, left_out=1)
     code, _, err = run(capsys, *paths)
     assert code == 2 and err.count("\n") == 1 and "got none for 1 of them" in err
+    assert f"in {paths[0]}\n" in err
+
+
+def test_frames_of_lanes_that_the_truth_does_not_have_are_counted(capsys, tmp_path):
+    paths, _ = write_lanes(tmp_path)
+    submission = read_pickle(paths[0])
+    submission["results"]["val", "other", "1"] = {}
+    write_pickle(paths[0], submission)
+    code, _, err = run(capsys, *paths)
+    assert code == 0 and "warning: 1 frames of the submission are not in the truth" in err
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([{"annotation": {}}], "'timestamp' of frame number 0 of segment s of the truth, got none"),
+        ([{"timestamp": "a", "annotation": {}}], "'a' for timestamp, which is no whole number"),
+        ([{"timestamp": 7, "annotation": {}}] * 2, "each timestamp once, got 7 again"),
+        (
+            [{"timestamp": 7, "annotation": {"divider": [[[0, 0], [float("nan"), 1]]]}}],
+            "finite points and scores, got nan or inf in frame 7",
+        ),
+    ],
+)
+def test_a_truth_of_maps_that_is_not_whole_is_named_with_its_file(
+    capsys, tmp_path, frames, message
+):
+    paths = tmp_path / "submission.json", tmp_path / "truth.json"
+    paths[0].write_text('{"results": {}}')
+    paths[1].write_text(json.dumps({"s": frames}))
+    code, _, err = run(capsys, *paths)
+    assert code == 2 and err.count("\n") == 1 and message in err and f"in {paths[1]}\n" in err
+
+
+def test_a_grid_file_of_several_arrays_is_refused_and_unknown_ones_are_counted(capsys, tmp_path):
+    paths = write_occupancy(tmp_path)
+    grid = paths[0] / f"{token_of('scene-0003', 1)}.npz"
+    with np.load(grid) as file:
+        whole = file["arr_0"]
+    np.savez(paths[0] / "another.npz", whole)
+    code, out, err = run(capsys, *paths)
+    assert code == 0 and json.loads(out)["mIoU"] == 1
+    assert "warning: 1 frames of the submission are not in the truth" in err
+    for arrays, names in (({"classes": whole, "flow": whole}, "classes, flow"), ({}, "none")):
+        np.savez(grid, **arrays)
+        code, _, err = run(capsys, *paths)
+        assert code == 2 and f"one array, the grid, in {grid}, got {names}\n" in err
 
 
 @pytest.mark.parametrize(
@@ -131,6 +180,7 @@ def test_a_file_that_is_no_submission_is_one_line(capsys, tmp_path, submission, 
         ({"labels": [None]}, "a whole number as label for each line of frame 9"),
         ({"labels": [float("inf")]}, "each line of frame 9, got [0.5] and [inf]"),
         ({"labels": [9]}, "expected labels 0 to 2, got 9 in frame 9"),
+        ({"scores": [7.0]}, "expected scores 0-1, got 7 in frame 9"),
         ({"vectors": [[[0, 0], [1e9, 0]]]}, "within 10,000 m of the vehicle in frame 9, got one"),
     ],
 )
@@ -140,7 +190,7 @@ def test_a_frame_of_maps_that_is_not_whole_is_named(capsys, tmp_path, entry, mes
     paths[0].write_text(json.dumps({"results": {"9": whole | entry}}))
     paths[1].write_text("{}")
     code, _, err = run(capsys, *paths)
-    assert code == 2 and err.count("\n") == 1 and message in err
+    assert code == 2 and err.count("\n") == 1 and message in err and str(paths[0]) in err
 
 
 @pytest.mark.parametrize(
@@ -169,7 +219,7 @@ def test_a_frame_of_lanes_that_is_not_whole_is_named(capsys, tmp_path, part, val
     write_pickle(paths[0], submission)
     code, _, err = run(capsys, *paths)
     assert code == 2 and err.count("\n") == 1
-    assert message.format(name) in err and str(name) in err
+    assert message.format(name) in err and str(name) in err and str(paths[0]) in err
 
 
 def test_lanes_and_maps_are_not_mixed(capsys, tmp_path):
@@ -215,7 +265,7 @@ def test_a_submission_of_occupancy_that_lacks_a_frame_or_holds_no_grid_is_refuse
     np.savez(grid, np.zeros((2, 2, 2), np.uint8))
     code, _, err = run(capsys, *paths)
     assert code == 2 and "expected the prediction in the truth's shape (6, 8, 3)" in err
-    assert token_of("scene-0003", 1) in err
+    assert f"frame {token_of('scene-0003', 1)}" in err and str(grid) in err
     grid.unlink()
     code, _, err = run(capsys, *paths)
     assert code == 2 and "expected predictions for 4 frames" in err

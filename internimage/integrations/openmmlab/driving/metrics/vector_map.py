@@ -235,7 +235,7 @@ def check_elements(
 
     Raises:
         ValueError: they differ in number, a polyline has fewer than two points, points or scores
-            are no numbers, or a label is of no class.
+            are no numbers, a score is not 0-1, or a label is of no class.
     """
     names = ("polylines", "labels", "scores") if scored else ("polylines", "labels")
     lengths = {name: len(elements[name]) for name in names if name in elements}  # type: ignore[literal-required]
@@ -248,6 +248,11 @@ def check_elements(
     if not all(np.isfinite(np.asarray(values, np.float64)).all() for values in numbers):
         raise ValueError(
             f"check_elements: expected finite points and scores, got nan or inf in frame {token}"
+        )
+    outside = [score for score in elements["scores"] if not 0 <= score <= 1] if scored else []
+    if outside:
+        raise ValueError(
+            f"check_elements: expected scores 0-1, got {outside[0]:.6g} in frame {token}"
         )
     for line in elements["polylines"]:
         if np.ndim(line) != 2 or len(line) < 2 or np.shape(line)[1] != 2:
