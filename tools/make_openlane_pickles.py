@@ -5,7 +5,8 @@ python tools/make_openlane_pickles.py data/OpenLane-V2
     DIR/data_dict_subset_A.json                    the frames of each split, from the data set
     DIR/data_dict_subset_A_{train,val,test}.pkl    what this writes
 
-Lanes of train keep their 201 points; those of val have the 11 by which they are scored.
+Lanes of train keep their 201 points; those of val have the 11 by which they are scored. Each frame
+is checked as the training would; all pickles are written, or, if one cannot be, none.
 """
 
 import argparse
@@ -13,9 +14,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from internimage.files import write_atomically
 from internimage.openmmlab_needed import openmmlab_needed
 
 with openmmlab_needed("make_openlane_pickles"):
@@ -25,10 +28,11 @@ with openmmlab_needed("make_openlane_pickles"):
 
 NAME = "make_openlane_pickles"
 LIST = "data_dict_subset_A"
+EMPTY = "segments without frames, left out"
 
 
-def write_pickles(root: Path, splits: Sequence[str] | None = None) -> dict[str, int]:
-    """Writes the pickles of splits and returns their numbers of frames.
+def write_pickles(root: Path, splits: Sequence[str] | None = None) -> dict[str, dict[str, int]]:
+    """Writes the pickles of splits and returns what each holds: counts by their name.
 
     Args:
         root: Folder of the data set.
@@ -36,7 +40,8 @@ def write_pickles(root: Path, splits: Sequence[str] | None = None) -> dict[str, 
 
     Raises:
         FileNotFoundError: The list or a frame is missing.
-        ValueError: A file is no json or a frame is not whole, or there is no such split.
+        ValueError: A file is no json, a frame is not whole or listed twice, or there is no such
+            split, or no frame in it. Nothing has been written then.
     """
     path = root / f"{LIST}.json"
     if not path.is_file():
@@ -50,13 +55,33 @@ def write_pickles(root: Path, splits: Sequence[str] | None = None) -> dict[str, 
     unknown = [split for split in splits or () if split not in listed]
     if unknown:
         raise ValueError(f"{NAME}: expected splits out of {sorted(listed)}, got {unknown}")
-    counts = {}
-    for split in splits or listed:
-        # Each is written when it is whole: what has been read is not lost with a later split.
-        frames = collect_split(root, listed[split], split)
-        write_pickle(root / f"{LIST}_{split}.pkl", frames)
-        counts[split] = len(frames)
-    return counts
+    # A split that is named twice is written once.
+    chosen = dict.fromkeys(splits or listed)
+    # All of them before anything is written: pickles of two runs are no set.
+    collected = {split: collect_split(root, listed[split], split) for split in chosen}
+    if not collected:
+        raise ValueError(f"{NAME}: expected at least one split in {path}, got none")
+    _write([(root / f"{LIST}_{split}.pkl", frames) for split, frames in collected.items()])
+    return {
+        split: {
+            "frames": len(frames),
+            EMPTY: sum(not names for names in listed[split].values()),
+        }
+        for split, frames in collected.items()
+    }
+
+
+def _write(pickles: Sequence[tuple[Path, Any]]) -> None:
+    """Writes all pickles or, where one does not find its place on the disk, none."""
+    (path, content), *others = pickles
+
+    def write(temporary: Path) -> None:
+        write_pickle(temporary, content)
+        # The others take their names while this one is whole on the disk and still without its own.
+        if others:
+            _write(others)
+
+    write_atomically(path, write)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,8 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    for split, count in write_pickles(args.root, args.splits).items():
-        print(f"{args.root / f'{LIST}_{split}.pkl'}: {count:,} frames")
+    for split, counts in write_pickles(args.root, args.splits).items():
+        said = [f"{count:,} {what}" for what, count in counts.items() if count]
+        print(f"{args.root / f'{LIST}_{split}.pkl'}: {', '.join(said)}")
 
 
 if __name__ == "__main__":

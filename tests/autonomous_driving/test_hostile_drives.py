@@ -340,7 +340,8 @@ def test_a_drive_without_frames_is_left_out(driving_scenes, tmp_path, damaged):
     content = json.loads(listing.read_text())
     content["train"]["empty"] = []
     listing.write_text(json.dumps(content))
-    assert write_pickles(root, ["train"]) == {"train": 8}
+    counts = write_pickles(root, ["train"])["train"]
+    assert counts == {"frames": 8, "segments without frames, left out": 1}
 
     source, root = driving_scenes / "nuscenes", tmp_path / "nuscenes"
     for name in ("v1.0-trainval", "can_bus", "annotations.json"):

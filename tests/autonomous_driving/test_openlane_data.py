@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def folder(tmp_path_factory):
     root = write_openlane_folder(
         tmp_path_factory.mktemp("OpenLane-V2"), splits=("train", "val", "test")
     )
-    assert write_pickles(root) == {"train": 2, "val": 2, "test": 2}
+    counts = {"frames": 2, "segments without frames, left out": 0}
+    assert write_pickles(root) == {"train": counts, "val": counts, "test": counts}
     return root
 
 
@@ -248,6 +250,83 @@ def test_a_list_of_another_kind_is_an_error(tmp_path, listed, message):
     (tmp_path / "data_dict_subset_A.json").write_text(json.dumps(listed))
     with pytest.raises(ValueError, match=message):
         write_pickles(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("name", "expected TIME.json, nanoseconds, to name each frame, got .*first.json"),
+        ("twice", f"expected each frame once, got .*{TIMES[0]}.json again"),
+        ("same microsecond", "expected one frame of 00001 a time, got 00001-"),
+        ("empty", "expected at least one frame of val, got none"),
+        ("pose", f"pose of frame .*{TIMES[0]}.json"),
+        ("image", f"{TIMES[0]}.json, got 5 for image_path, which is no text"),
+        ("missing", f"got no file .*{TIMES[0]}.json"),
+    ],
+)
+def test_a_set_that_training_would_refuse_is_refused_before_any_pickle_is_written(
+    tmp_path, damage, message
+):
+    root = write_openlane_folder(tmp_path)
+    listing = root / "data_dict_subset_A.json"
+    listed = json.loads(listing.read_text())
+    path = root / "val" / "00001" / "info" / f"{TIMES[0]}.json"
+    frame = json.loads(path.read_text())
+    names = listed["val"]["00001"]
+    if damage in ("name", "same microsecond"):
+        names[0] = "first.json" if damage == "name" else f"{int(TIMES[1]) + 1}.json"
+        path.rename(path.with_name(names[0]))
+    elif damage == "twice":
+        names.append(names[0])
+    elif damage == "empty":
+        names.clear()
+    elif damage == "missing":
+        path.unlink()
+    else:
+        if damage == "pose":
+            frame["pose"]["rotation"][0][0] = 2
+        else:
+            frame["sensor"][CAMERAS[3]]["image_path"] = 5
+        path.write_text(json.dumps(frame))
+    listing.write_text(json.dumps(listed))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        write_pickles(root)
+    assert not list(root.glob("*.pkl"))
+
+
+def test_a_train_split_with_nothing_to_learn_is_refused(tmp_path):
+    root = write_openlane_folder(tmp_path, splits=("train",))
+    for path in root.glob("train/*/info/*.json"):
+        frame = json.loads(path.read_text())
+        for part in frame["annotation"]:
+            frame["annotation"][part] = []
+        path.write_text(json.dumps(frame))
+    with pytest.raises(ValueError, match="lanes or traffic elements to learn, got none in all 2"):
+        write_pickles(root)
+
+
+def test_where_one_pickle_finds_no_place_all_stay_as_they_were(folder, tmp_path, capsys):
+    root = tmp_path / "set"
+    shutil.copytree(folder, root)
+    (root / "data_dict_subset_A_train.pkl").write_bytes(b"of before")
+    for place in ("val", "test"):
+        (root / f"data_dict_subset_A_{place}.pkl").unlink()
+    (root / "data_dict_subset_A_val.pkl").mkdir()  # no file can take this name
+    assert main([str(root), "--splits", "train", "val"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "data_dict_subset_A_val.pkl" in line
+    assert (root / "data_dict_subset_A_train.pkl").read_bytes() == b"of before"
+    assert not list(root.glob(".*"))
+
+
+def test_segments_without_frames_are_counted(tmp_path, capsys):
+    root = write_openlane_folder(tmp_path, splits=("train",))
+    listing = root / "data_dict_subset_A.json"
+    listed = json.loads(listing.read_text())
+    listed["train"].update(a=[], b=[])
+    listing.write_text(json.dumps(listed))
+    assert main([str(root)]) == 0
+    assert "train.pkl: 2 frames, 2 segments without frames, left out" in capsys.readouterr().out
 
 
 def test_a_folder_without_its_list_and_a_split_that_is_not_in_it_are_named(folder, tmp_path):

@@ -22,6 +22,7 @@ from internimage.integrations.openmmlab.driving.bezier import NUM_CONTROL_POINTS
 from internimage.integrations.openmmlab.driving.data.dataset import DrivingDataset
 from internimage.integrations.openmmlab.driving.data.frames import (
     naming_frame,
+    order_frames,
     text,
 )
 from internimage.integrations.openmmlab.driving.data.openlane_layout import (
@@ -58,7 +59,8 @@ def collect_split(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: ``frames`` holds something else, a file is no json, or a frame is not whole.
+        ValueError: ``frames`` holds something else or no frame, names one twice or not by its time,
+            a file is no json, or :class:`OpenLaneDataset` would refuse what it holds.
     """
     # As the data set's own preparation has it: 201 points to learn from, 11 to be scored by.
     interval = 1 if split == "train" else SCORED_INTERVAL
@@ -69,10 +71,19 @@ def collect_split(
         raise ValueError(
             f"collect_split: expected names of files by segment for {split}, got {frames!r:.60}"
         )
-    collected = {}
+    collected: dict[tuple[str, str, str], dict[str, Any]] = {}
+    read = []
     for segment, names in frames.items():
         for name in names:
             path = root / split / segment / "info" / name
+            identifier = (split, segment, Path(name).stem)
+            if not _is_name(identifier):
+                raise ValueError(
+                    f"collect_split: expected TIME.json, nanoseconds, to name each frame, got "
+                    f"{path}"
+                )
+            if identifier in collected:
+                raise ValueError(f"collect_split: expected each frame once, got {path} again")
             if not path.is_file():
                 raise FileNotFoundError(f"collect_split: expected a frame, got no file {path}")
             try:
@@ -81,7 +92,16 @@ def collect_split(
                 raise ValueError(f"collect_split: expected json, got {path}: {error}") from error
             with naming_frame("collect_split", str(path)):
                 arrays = _as_arrays(frame, f"frame {path}", interval)
-            collected[split, segment, Path(name).stem] = arrays
+            collected[identifier] = arrays
+            # Only "train" is there to be learnt from; the frames of "test" have no annotation.
+            read.append(
+                read_frame(identifier, arrays, str(path), needs_annotation=split == "train")
+            )
+    if not collected:
+        raise ValueError(f"collect_split: expected at least one frame of {split}, got none")
+    order_frames(read)
+    if split == "train":
+        _check_learnable(f"split {split} of {root}", read)
     return collected
 
 
@@ -171,39 +191,66 @@ class OpenLaneDataset(DrivingDataset):
                     f"{self.ann_file}, got {name!r:.60} for number {number}; "
                     "tools/make_openlane_pickles.py makes such a pickle"
                 )
-        read = [self._frame(name, frame) for name, frame in frames.items()]
-        _check_content(self.ann_file, read, is_trained=not self.test_mode)
+        read = []
+        for name, frame in frames.items():
+            _, segment, time = name
+            # A time alone names no frame: two drives may be recorded at once.
+            token = f"{segment}-{time}"
+            read.append(
+                read_frame(
+                    name,
+                    frame,
+                    token,
+                    data_root=self.data_root or "",
+                    needs_annotation=not self.test_mode,
+                )
+            )
+        if not self.test_mode:
+            _check_learnable(self.ann_file, read)
+        _count_unseen(self.ann_file, read)
         return read
 
-    def _frame(self, name: tuple[str, str, str], frame: dict[str, Any]) -> dict[str, Any]:
-        _, segment, time = name
-        # A time alone names no frame: two drives may be recorded at once.
-        token = f"{segment}-{time}"
-        with naming_frame("OpenLaneDataset", token):
-            return self._read(name, frame, token)
 
-    def _read(self, name: tuple[str, str, str], frame: dict[str, Any], token: str) -> dict:
+def read_frame(
+    name: tuple[str, str, str],
+    frame: dict[str, Any],
+    where: str,
+    *,
+    data_root: str = "",
+    needs_annotation: bool,
+) -> dict[str, Any]:
+    """Return a frame of a pickle as ``DrivingDataset.load_frames`` has it.
+
+    Args:
+        name: split, segment and time.
+        frame: what the pickle holds by that name.
+        where: names it in errors.
+        data_root: folder of the images.
+        needs_annotation: whether there has to be something to learn.
+
+    Raises:
+        ValueError: it lacks a camera or the annotation, or its poses are not rigid.
+    """
+    with naming_frame("OpenLaneDataset", where):
+        check_calibration(frame, f"frame {where}")
         _, segment, time = name
-        check_calibration(frame, f"frame {token}")
-        sensors = frame["sensor"]
-        pose = frame["pose"]
-        ego2global = pose_of(pose["rotation"], pose["translation"], f"pose of frame {token}")
+        sensors, pose = frame["sensor"], frame["pose"]
+        ego2global = pose_of(pose["rotation"], pose["translation"], f"pose of frame {where}")
         matrices = []
         for camera in CAMERAS:
-            extrinsic, where = sensors[camera]["extrinsic"], f"{camera} of frame {token}"
+            extrinsic, place = sensors[camera]["extrinsic"], f"{camera} of frame {where}"
             # From camera to ego, the other way round than in the files of vectorised maps.
-            camera2ego = pose_of(extrinsic["rotation"], extrinsic["translation"], where)
-            matrices.append(ego_to_image(sensors[camera]["intrinsic"]["K"], camera2ego, where))
+            camera2ego = pose_of(extrinsic["rotation"], extrinsic["translation"], place)
+            matrices.append(ego_to_image(sensors[camera]["intrinsic"]["K"], camera2ego, place))
         read = {
-            "token": token,
+            "token": f"{segment}-{time}",
             "identifier": tuple(name),  # what a submission names the frame by
             "scene": segment,
             # Nanoseconds in the files.
             "timestamp": int(time) // 1000,
             "cameras": list(CAMERAS),
             "img_paths": [
-                str(Path(self.data_root or "", text(sensors[camera], "image_path")))
-                for camera in CAMERAS
+                str(Path(data_root, text(sensors[camera], "image_path"))) for camera in CAMERAS
             ],
             "front_intrinsic": np.asarray(sensors[CAMERAS[0]]["intrinsic"]["K"], np.float64),
             # The json files do not say sizes; the loader looks at the principal point instead.
@@ -214,10 +261,10 @@ class OpenLaneDataset(DrivingDataset):
             "can_bus": can_bus_of_pose(ego2global).astype(np.float32),
         }
         if frame.get("annotation"):
-            check_frame(frame["annotation"], f"frame {token}")
+            check_frame(frame["annotation"], f"frame {where}")
             read["ann_openlane"] = frame["annotation"]
-        elif not self.test_mode:
-            raise ValueError(f"OpenLaneDataset: expected an annotation to learn in frame {token}")
+        elif needs_annotation:
+            raise ValueError(f"OpenLaneDataset: expected an annotation to learn in frame {where}")
         return read
 
 
@@ -231,13 +278,23 @@ def _is_name(name: Any) -> bool:
     return is_time and all(isinstance(part, str) and part for part in (split, segment))
 
 
-def _check_content(file: str, frames: list[dict[str, Any]], *, is_trained: bool) -> None:
-    """Count what lies where no model sees it; a set to learn from has to have something.
+def _check_learnable(file: str, frames: list[dict[str, Any]]) -> None:
+    """Check that there is a lane or a traffic element in any of the frames.
 
     Raises:
-        ValueError: there is neither a lane nor an element to learn.
+        ValueError: there is neither.
     """
-    num_far = num_outside = num_entries = num_points = 0
+    annotations = [frame["ann_openlane"] for frame in frames]
+    if frames and not any(a["lane_centerline"] or a["traffic_element"] for a in annotations):
+        raise ValueError(
+            f"OpenLaneDataset: expected lanes or traffic elements to learn, got none in all "
+            f"{len(frames):,} frames of {file}"
+        )
+
+
+def _count_unseen(file: str, frames: list[dict[str, Any]]) -> None:
+    """Warn of what lies where no model sees it, with its number."""
+    num_far = num_outside = num_points = 0
     for frame in frames:
         # The principal point lies within 0.3-0.7 of an image's sides (LoadDrivingImages), which
         # are no longer than this, hence.
@@ -246,7 +303,6 @@ def _check_content(file: str, frames: list[dict[str, Any]], *, is_trained: bool)
         if annotation is None:
             continue
         lanes, elements = annotation["lane_centerline"], annotation["traffic_element"]
-        num_entries += len(lanes) + len(elements)
         num_far += sum(
             bool(np.linalg.norm(np.asarray(lane["points"])[:, :2], axis=1).min() > _FAR)
             for lane in lanes
@@ -255,11 +311,6 @@ def _check_content(file: str, frames: list[dict[str, Any]], *, is_trained: bool)
         for element in elements:
             low, high = np.asarray(element["points"], np.float64)
             num_outside += bool((low > sides).any() or (high < 0).any())
-    if is_trained and frames and not num_entries:
-        raise ValueError(
-            f"OpenLaneDataset: expected lanes or traffic elements to learn, got none in all "
-            f"{len(frames):,} frames of {file}"
-        )
     for count, what in (
         (num_far, f"lanes that come nowhere within {_FAR:.0f} m of the car"),
         (num_points, "lanes whose points are all the same"),
