@@ -39,6 +39,7 @@ with openmmlab_needed(NAME):
     from torch import Tensor
 
     from internimage.cli_arguments import positive, rate
+    from internimage.cli_commands import check_device
     from internimage.integrations.openmmlab.driving.pictures.writer import BoardWriter
     from internimage.integrations.openmmlab.driving.sample import DrivingSample
     from internimage.integrations.openmmlab.scripts.arguments import ScriptParser
@@ -113,8 +114,10 @@ def draw(args: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: the checkpoint is not of this model, or there is nothing to draw.
+        ValueError: there is no such device, the checkpoint is not of this model, or there is
+            nothing to draw.
     """
+    check_device(args.device)
     config = read_config(args.config, args.cfg_options, configs=CONFIGS)
     check_task(config, CONFIGS)
     check_data(config, TEST)

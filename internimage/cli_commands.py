@@ -166,7 +166,9 @@ def check_device(name: str) -> str:
         torch.zeros(1, device=name).item()  # a stand-in such as "meta" holds no values
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ValueError(f"expected a device of this machine, got {name!r} ({reason})") from error
+        raise ValueError(
+            f"expected a device of this machine, got --device {name} ({reason})"
+        ) from error
     return name
 
 

@@ -55,6 +55,10 @@ def test_without_a_checkpoint_the_truth_is_drawn(data: Path, tmp_path: Path, cap
         ([CONFIG, "--out", "x", "--limit", "0"], "expected a whole number >= 1, got 0"),
         ([CONFIG, "--out", "x", "--animate", "mp4"], "invalid choice: 'mp4'"),
         ([CONFIG, "--out", "x", "--score-thr", "2"], "expected a number from 0 to 1, got 2"),
+        (
+            [CONFIG, "--out", "x", "--device", "cuda:99"],
+            "expected a device of this machine, got --device cuda:99 (",
+        ),
         ([CONFIG, "--out", "x", "--limt", "2"], "did you mean --limit?"),
         (
             ["detection/configs/digit_scenes/mask_rcnn_internimage_n_fpn.py", "--out", "x"],

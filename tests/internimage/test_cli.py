@@ -213,15 +213,15 @@ BAD = {
     "offline": (["photo.jpg", "--model", "internimage_t_1k_224"], "by hand: fetch https://"),
     "device": (
         ["photo.jpg", "--checkpoint", "model.safetensors", "--device", "abacus"],
-        "expected a device of this machine, got 'abacus'",
+        "expected a device of this machine, got --device abacus",
     ),
     "device without values": (
         ["photo.jpg", "--checkpoint", "model.safetensors", "--device", "meta"],
-        "expected a device of this machine, got 'meta'",
+        "expected a device of this machine, got --device meta",
     ),
     "device without module": (
         ["photo.jpg", "--checkpoint", "model.safetensors", "--device", "hpu"],
-        "expected a device of this machine, got 'hpu'",
+        "expected a device of this machine, got --device hpu",
     ),
     "huge image": (["photo.jpg", "--image-size", "1000000"], "<= 8192 pixels, got 1000000"),
     "average of random weights": (

@@ -277,7 +277,7 @@ BAD = {
     "no config file": (["--config", "none.py"], "expected a config file, got none at none.py"),
     "an unknown device": (
         ["--device", "warp:0"],
-        "expected a device of this machine, got 'warp:0'",
+        "expected a device of this machine, got --device warp:0",
     ),
     "settings without a config": (["--cfg-options", "a=1"], "expected a config to override"),
     "no pair": (["--config", "config.py", "--cfg-options", "a"], "expected KEY=VALUE behind"),
