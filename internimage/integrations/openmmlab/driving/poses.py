@@ -26,8 +26,8 @@ def numbers_of(value: ArrayLike, name: str) -> Matrix:
     try:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):  # the last of whole numbers beyond 1e308
-        # NumPy's own text speaks of sequences and inhomogeneous shapes. The value in one line, which
-        # an array's text is not.
+        # NumPy's own text speaks of sequences and inhomogeneous shapes. The value in one line,
+        # which an array's text is not.
         shown = " ".join(repr(value).split())[:60]
         raise ValueError(f"{name}: expected numbers in rows of one length, got {shown}") from None
 
