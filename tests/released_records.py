@@ -115,16 +115,13 @@ def assert_losses_equal(losses: Mapping[str, Any], total: float, expected: dict[
     assert total == pytest.approx(expected["total"], rel=LOSS_TOLERANCE)
 
 
-def assert_gradients_equal(
-    model: nn.Module, expected: dict[str, Any], tolerances: Mapping[str, float] | None = None
-) -> None:
+def assert_gradients_equal(model: nn.Module, expected: dict[str, Any]) -> None:
     """Compare the norm of every parameter's gradient, and batch norms' buffers, with recorded ones.
 
     Args:
         model: behind a backward pass.
         expected: ``grad_norms``, ``grad_norms_source`` and maybe ``buffers_after_step`` of the
             record.
-        tolerances: relative ones of parameters that agree less.
     """
     norms = convert_state_dict(
         {name: torch.tensor(norm) for name, norm in expected["grad_norms"].items()}
@@ -137,8 +134,8 @@ def assert_gradients_equal(
     }
     assert set(found) == set(norms)
     for name, norm in found.items():
-        tolerance = (tolerances or {}).get(name, GRADIENT_TOLERANCE)
-        assert norm == pytest.approx(float(norms[name]), rel=tolerance, abs=1e-6), name
+        wanted = pytest.approx(float(norms[name]), rel=GRADIENT_TOLERANCE, abs=1e-6)
+        assert norm == wanted, name
     for name, values in expected.get("buffers_after_step", {}).items():
         np.testing.assert_allclose(
             model.get_buffer(name)[: len(values)], values, rtol=1e-4, atol=1e-6

@@ -46,17 +46,17 @@ def data_samples(record: dict[str, Any]) -> list[DetDataSample]:
     ]
 
 
-def missed_detections(
+def pair_detections(
     boxes: np.ndarray, labels: np.ndarray, found_boxes: np.ndarray, found_labels: np.ndarray
-) -> int:
-    """Count recorded detections (x1, y1, x2, y2, score) that have no equal among those found."""
-    missed = 0
+) -> list[tuple[int, int]]:
+    """Return (recorded, found) indices of equal detections (x1, y1, x2, y2, score)."""
+    pairs = []
     free = np.ones(len(found_boxes), dtype=bool)
     tolerance = np.array([0.02, 0.02, 0.02, 0.02, 1e-4])  # pixels, score
-    for box, label in zip(boxes, labels, strict=True):
+    for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
         same = free & (found_labels == label) & (np.abs(found_boxes - box) <= tolerance).all(axis=1)
         if same.any():
-            free[np.argmax(same)] = False
-        else:
-            missed += 1
-    return missed
+            j = int(np.argmax(same))
+            pairs.append((i, j))
+            free[j] = False
+    return pairs

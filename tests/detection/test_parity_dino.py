@@ -9,7 +9,7 @@ import torch
 from tests.detection.released_records import (
     build_filled,
     data_samples,
-    missed_detections,
+    pair_detections,
     read_record,
 )
 from tests.released_records import assert_equals_record, captured, recorded_images
@@ -98,5 +98,5 @@ def test_detections_equal_the_original(run):
         boxes = torch.cat([found.bboxes, found.scores[:, None]], dim=1).double().numpy()
         expected, labels = run.arrays[f"det_bboxes.{i}"], run.arrays[f"det_labels.{i}"]
         # the record's first 100 may end among equal scores
-        missed = missed_detections(expected, labels, boxes, found.labels.numpy())
-        assert len(expected) == 100 and missed <= 2
+        pairs = pair_detections(expected, labels, boxes, found.labels.numpy())
+        assert len(expected) == 100 and len(pairs) >= 98

@@ -8,6 +8,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from mmcv.ops import batched_nms
+from mmdet.models.dense_heads import rpn_head
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
@@ -20,14 +22,16 @@ from tests.released_records import (
 
 pytestmark = pytest.mark.slow
 
-# The gradients are recorded in float64. Behind a softmax the terms of a bias's gradient nearly
-# cancel: of this one a fortieth of their sum is left, so rounding in float32 counts forty times.
-LESS_EXACT = {"loss_cascade_l": {"backbone.levels.0.blocks.0.dcn.mask.bias": 2.5e-3}}
-
-WITH_GRADIENTS = [
+# A gradient jumps where a sampling point crosses from one pixel to the next or a ReLU opens, and
+# which side a value is on may hang on the rounding of float32, thus on the processor. So those of
+# the two-stage detectors are computed in float64, as most records hold them. DINO's are not: mmdet
+# mixes in float32.
+TWO_STAGES = [
     pytest.param(("loss_mask_rcnn_t", "fixed_proposals"), id="mask_rcnn"),
     pytest.param(("loss_mask_rcnn_t_sampled", "end_to_end_seed0"), id="mask_rcnn_sampled"),
-    pytest.param(("loss_cascade_l", "fixed_proposals"), id="cascade", marks=pytest.mark.slow),
+    pytest.param(("loss_cascade_l", "fixed_proposals"), id="cascade"),
+]
+DINO = [
     pytest.param(("loss_dino_t", "full"), id="dino"),
     pytest.param(("loss_cbdino_h", "full"), id="cbdino"),
 ]
@@ -39,13 +43,13 @@ WITHOUT_GRADIENTS = [
 ]
 
 
-def samples_with_targets(record, arrays):
+def samples_with_targets(record, arrays, dtype):
     """The record's data samples with their boxes, classes and masks."""
     samples = data_samples(record)
     width = record["input"]["shape"][3]
     for i, sample in enumerate(samples):
         sample.gt_instances = InstanceData(
-            bboxes=torch.from_numpy(arrays[f"gt_bboxes.{i}"]).float(),
+            bboxes=torch.from_numpy(arrays[f"gt_bboxes.{i}"]).to(dtype),
             labels=torch.from_numpy(arrays[f"gt_labels.{i}"]).long(),
         )
         if f"gt_masks_packed.{i}" in arrays:
@@ -61,8 +65,9 @@ def losses_of_fixed_proposals(model, images, samples, arrays):
     for sample in class_agnostic:
         sample.gt_instances.labels = torch.zeros_like(sample.gt_instances.labels)
     losses = model.rpn_head.loss(features, class_agnostic)
+    dtype = images.dtype
     proposals = [
-        InstanceData(bboxes=torch.from_numpy(arrays[f"proposals.{i}"]).float())
+        InstanceData(bboxes=torch.from_numpy(arrays[f"proposals.{i}"]).to(dtype))
         for i in range(len(samples))
     ]
     return losses | model.roi_head.loss(features, proposals, samples)
@@ -76,50 +81,64 @@ def current_name(name):
     return name
 
 
+def float32_nms(boxes, scores, *args, **kwargs):
+    """Suppress as mmcv, which takes float32 alone on a CPU, and keep the type."""
+    _, kept = batched_nms(boxes.float(), scores.float(), *args, **kwargs)
+    return torch.cat([boxes[kept], scores[kept, None]], dim=1), kept
+
+
 class Step:
-    """One training step of a record's model: losses, and the gradients of their sum.
+    """The losses of one training step of a record's model.
 
     Args:
         name: of the record.
         variant: of the record.
         weight: gives the deterministic weights.
         image: gives the deterministic images.
+        dtype: of weights, images and boxes.
     """
 
-    def __init__(self, name, variant, weight, image):
+    def __init__(self, name, variant, weight, image, dtype=torch.float32):
         record, arrays = read_record(name)
         self.expected = record["variants"][variant]
-        self.gradient_tolerances = LESS_EXACT.get(name, {})
-        self.model = build_filled(record, weight).train()
-        images = recorded_images(record, image)
-        samples = samples_with_targets(record, arrays)
+        self.model = build_filled(record, weight).train().to(dtype)
+        images = recorded_images(record, image).to(dtype)
+        samples = samples_with_targets(record, arrays, dtype)
         torch.manual_seed(0)
         np.random.seed(0)
-        if variant.startswith("fixed_proposals"):
-            losses = losses_of_fixed_proposals(self.model, images, samples, arrays)
-        else:
-            losses = self.model.loss(images, samples)
-        total, _ = self.model.parse_losses(losses)
-        if "grad_norms" in self.expected:
-            total.backward()
-        self.total = total.item()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rpn_head, "batched_nms", float32_nms)
+            if variant.startswith("fixed_proposals"):
+                losses = losses_of_fixed_proposals(self.model, images, samples, arrays)
+            else:
+                losses = self.model.loss(images, samples)
+        self.total, _ = self.model.parse_losses(losses)
         self.losses = {
             name: [v.item() for v in value] if isinstance(value, list) else value.item()
             for name, value in losses.items()
         }
 
 
-@pytest.fixture(scope="module", params=WITH_GRADIENTS)
+@pytest.fixture(scope="module")
 def step(request, weight, image):
     return Step(*request.param, weight, image)
 
 
-@pytest.mark.parametrize("step", WITH_GRADIENTS + WITHOUT_GRADIENTS, indirect=True)
+@pytest.mark.parametrize("step", TWO_STAGES + DINO + WITHOUT_GRADIENTS, indirect=True)
 def test_losses_equal_the_original(step):
     expected = step.expected["float32"]
     renamed = {current_name(name): value for name, value in expected["losses"].items()}
-    assert_losses_equal(step.losses, step.total, expected | {"losses": renamed})
+    assert_losses_equal(step.losses, step.total.item(), expected | {"losses": renamed})
 
 
+@pytest.mark.parametrize("step", DINO, indirect=True)
 def test_gradients_of_all_parameters_equal_the_original(step):
-    assert_gradients_equal(step.model, step.expected, step.gradient_tolerances)
+    step.total.backward()
+    assert_gradients_equal(step.model, step.expected)
+
+
+@pytest.mark.parametrize("record", TWO_STAGES)
+def test_gradients_of_two_stages_equal_the_original(record, weight, image):
+    step = Step(*record, weight, image, torch.float64)
+    step.total.backward()
+    assert_gradients_equal(step.model, step.expected)

@@ -9,7 +9,7 @@ import torch
 from tests.detection.released_records import (
     build_filled,
     data_samples,
-    missed_detections,
+    pair_detections,
     read_record,
 )
 from tests.released_records import assert_equals_record, captured, recorded_images
@@ -84,8 +84,8 @@ def test_region_proposals_equal_the_original(run):
         # Non-maximum suppression decides by comparisons that rounding can turn.
         assert abs(len(found) - int(run.arrays[f"num_proposals.{i}"])) <= 3
         boxes = torch.cat([found.bboxes, found.scores[:, None]], dim=1).double().numpy()
-        zeros = np.zeros(len(expected))
-        assert missed_detections(expected, zeros, boxes, np.zeros(len(boxes))) <= 3
+        pairs = pair_detections(expected, np.zeros(len(expected)), boxes, np.zeros(len(boxes)))
+        assert len(pairs) >= len(expected) - 3
 
 
 def test_box_heads_equal_the_original(run):
@@ -137,9 +137,11 @@ def test_detections_equal_the_original(run):
         boxes = torch.cat([found.bboxes, found.scores[:, None]], dim=1).double().numpy()
         expected, labels = run.arrays[f"det_bboxes.{i}"], run.arrays[f"det_labels.{i}"]
         assert len(expected) == len(found) == 100
-        assert missed_detections(expected, labels, boxes, found.labels.numpy()) <= 3
+        pairs = pair_detections(expected, labels, boxes, found.labels.numpy())
+        assert len(pairs) >= 97
         if f"det_mask_area.{i}" in run.arrays:
-            areas = found.masks.sum(dim=(1, 2)).sort().values.numpy()
-            wanted = np.sort(run.arrays[f"det_mask_area.{i}"])
-            # in pixels, largest beside largest
-            assert np.mean(np.abs(areas - wanted) <= 2) >= 0.95
+            recorded, own = np.array(pairs).T
+            areas = found.masks.sum(dim=(1, 2)).numpy()[own]
+            # in pixels, each beside that of the same box
+            difference = np.abs(areas - run.arrays[f"det_mask_area.{i}"][recorded])
+            assert np.mean(difference <= 2) >= 0.95
