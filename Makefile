@@ -65,18 +65,19 @@ NOTE_NO_NVCC = $(if $(NVCC),,@echo "note: the CUDA kernels are not compiled: $(i
 RUN_TESTS = $(PY) -m pytest -c pyproject.toml
 # Most of these are Python, which one core runs at a time: two processes of one thread each.
 RUN_IN_TWO = OMP_NUM_THREADS=1 $(RUN_TESTS) -n 2 --dist loadfile
-# The slow tests have one process: models are trained for them beside it, once. A part in which nothing is
-# selected (5 is what pytest ends with then) is right as long as the other one has tests; 2 is Ctrl-C.
+# The tests of trained models have one process: these are trained for it first, once, two at a time.
+# A part in which nothing is selected (5 is what pytest ends with then) is right as long as the other
+# one has tests; 2 is Ctrl-C.
 test: setup-all lint ## set-up, linters, all tests; TESTS=path narrows
 	$(NOTE_NO_NVCC)
 	@ended=; \
-	$(RUN_IN_TWO) -m "not slow" --durations=15 $(TESTS) || { ended+=" $$?"; [ "$$ended" != " 2" ]; }; \
-	$(RUN_TESTS) -m slow --durations=15 $(TESTS) || ended+=" $$?"; \
+	$(RUN_IN_TWO) -m "not trained" --durations=30 $(TESTS) || { ended+=" $$?"; [ "$$ended" != " 2" ]; }; \
+	$(RUN_TESTS) -m trained --durations=30 $(TESTS) || ended+=" $$?"; \
 	case "$$ended" in ""|" 5") ;; *) echo "tests failed (pytest ended with$$ended)" >&2; exit 1 ;; esac
 
 test-fast: setup-all ## the tests that take less than about two seconds; TESTS=path narrows
 	$(NOTE_NO_NVCC)
-	@$(RUN_IN_TWO) -m "not slow and not medium" $(TESTS)
+	@$(RUN_IN_TWO) -m "not slow and not trained" $(TESTS)
 
 lint: setup-all ## ruff, mypy, clang-format, codespell: changes nothing
 	@$(PY) -m ruff format --check .

@@ -1,4 +1,4 @@
-"""Tiny models of every task as ONNX files, each exported once a session and by whoever asks first.
+"""Tiny models of every task as ONNX files, each exported once and by whoever asks first.
 
 The export itself runs each file in ONNX Runtime and compares it with PyTorch; what other programs
 make of the files is for the tests that take them. Do not change the files.
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.shared_folders import folder_of_all
 
 Exported = Callable[[str], Path]
 
@@ -80,7 +82,6 @@ def export_segmentor(kind: str, path: Path) -> None:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Function from a name of :data:`CLASSIFIERS`, ... to its ONNX file."""
-    files: dict[str, Path] = {}
     exports = {
         **dict.fromkeys(CLASSIFIERS, export_classifier),
         **dict.fromkeys(DETECTORS, export_detector),
@@ -88,10 +89,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     }
 
     def export(kind: str) -> Path:
-        if kind not in files:
-            path = tmp_path_factory.mktemp("exported") / f"{kind.replace(' ', '_')}.onnx"
-            exports[kind](kind, path)
-            files[kind] = path
-        return files[kind]
+        with folder_of_all(tmp_path_factory, f"exported {kind}") as folder:
+            path = folder / f"{kind.replace(' ', '_')}.onnx"
+            if not path.exists():
+                exports[kind](kind, path)
+        return path
 
     return export

@@ -94,7 +94,7 @@ def test_every_row_of_errors_is_said_somewhere():
         assert text in source, text
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_flags_of_the_exact_export_are_those_of_the_programs():
     table = PAGE.split("## The exact export")[1].split("\n    python")[0]
     named = set(re.findall(r"^\| `(--[\w-]+)", table, re.MULTILINE))

@@ -71,7 +71,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert message in err
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_it_runs_as_a_script_from_any_folder(tmp_path, task):
     script = ROOT / task / "image_demo.py"

@@ -273,7 +273,7 @@ def test_an_allowed_import_is_not_reported(tmp_path: Path, path: str, source: st
     assert violations(tmp_path) == []
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_importing_internimage_loads_no_framework():
     loaded = subprocess.run(
         [
@@ -289,7 +289,7 @@ def test_importing_internimage_loads_no_framework():
     assert {name.split(".")[0] for name in loaded} & NOT_AT_IMPORT == set()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_importing_the_operator_does_not_load_the_backbone():
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, ops_dcnv3; print(*sys.modules, sep='\\n')"],

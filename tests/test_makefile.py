@@ -306,13 +306,13 @@ def test_tests_narrows_both_test_targets(checkout: Path):
     (fast,) = pytest_commands(make(checkout, "--dry-run", "test-fast", narrowed).stdout)
     first, second = pytest_commands(make(checkout, "--dry-run", "test", narrowed).stdout)
     assert all(command.endswith(" tests/test_one.py") for command in (fast, first, second))
-    assert [" -m slow " in command for command in (fast, first, second)] == [False, False, True]
-    assert '-m "not slow and not medium"' in fast
-    assert '-m "not slow"' in first
+    assert '-m "not slow and not trained"' in fast
+    assert '-m "not trained"' in first
+    assert " -m trained " in second
 
 
 @pytest.mark.parametrize(
-    ("fast", "slow", "num_parts", "is_right"),
+    ("first", "second", "num_parts", "is_right"),
     [
         *((0, 0, 2, True), (0, 5, 2, True), (5, 0, 2, True)),
         *((5, 5, 2, False), (1, 0, 2, False), (0, 1, 2, False), (1, 5, 2, False)),
@@ -320,14 +320,17 @@ def test_tests_narrows_both_test_targets(checkout: Path):
     ],
 )
 def test_all_tests_are_run_in_two_parts_of_which_one_may_be_empty(
-    checkout: Path, fast: int, slow: int, num_parts: int, is_right: bool
+    checkout: Path, first: int, second: int, num_parts: int, is_right: bool
 ):
     mark_as_set_up(checkout, operator="native-sh")
     python = checkout / ".venv" / "bin" / "python"
     python.parent.mkdir()
     python.write_text(
         f"""#!/bin/sh
-case "$*" in *"-m not slow"*) echo part; exit {fast} ;; *"-m slow"*) echo part; exit {slow} ;; esac
+case "$*" in
+    *"-m not trained"*) echo part; exit {first} ;;
+    *"-m trained"*) echo part; exit {second} ;;
+esac
 """
     )
     python.chmod(0o755)

@@ -88,7 +88,7 @@ def resolves(dotted: str) -> bool:
     return False
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_python_block_of_the_readme_runs_as_it_stands(tmp_path: Path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     result = subprocess.run(
@@ -137,7 +137,7 @@ def test_every_environment_variable_that_a_page_names_is_read_by_the_code(page: 
     assert {name for name in named if name not in code} == set()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_command_line_in_the_readme_has_subcommands_and_options_that_exist():
     lines = code_lines((ROOT / "README.md").read_text(encoding="utf-8"))
     commands = [line for line in lines if re.search(r"internimage (predict|detect) ", line)]

@@ -38,7 +38,7 @@ def without_openmmlab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_names_the_command_that_installs_openmmlab(script: str, without_openmmlab):
     result = subprocess.run(

@@ -1,7 +1,8 @@
 """Models that are trained once a session, for all tests that need one which has learnt something.
 
-The trainings run beside the other tests, one after the other: a training has one core and the tests
-have another. The tests that need a trained model come last.
+Such tests are marked ``trained`` and come last. Where there are others, the trainings run beside
+them, one after the other: a training has one core and the tests have another. Where there are none,
+as in the second part of ``make test``, two trainings run at a time.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.shared_folders import folder_of_all
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,57 +95,59 @@ class TrainedRun:
 
 
 class Trainings:
-    """Trainings that a thread starts, each when the one before it has ended.
+    """Trainings in processes of their own, which begin in the order of ``commands``.
 
     Args:
         runs: what they leave, by the name of the fixture.
         commands: of each its command.
+        num_at_once: so many run at a time.
     """
 
-    def __init__(self, runs: dict[str, TrainedRun], commands: dict[str, list[str]]) -> None:
+    def __init__(
+        self, runs: dict[str, TrainedRun], commands: dict[str, list[str]], *, num_at_once: int = 1
+    ) -> None:
         self._runs = runs
-        self._commands = commands
-        self._codes: dict[str, int] = {}
-        self._ended = {name: threading.Event() for name in runs}
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._is_stopped = False
-        self._thread = threading.Thread(target=self._train_all, daemon=True)
-        self._thread.start()
+        self._threads = ThreadPoolExecutor(num_at_once)
+        self._codes = {
+            name: self._threads.submit(self._train, name, command)
+            for name, command in commands.items()
+        }
 
     def wait_for(self, name: str) -> TrainedRun:
         """Returns a run when its training has ended, and fails if that went wrong."""
-        assert self._ended[name].wait(PATIENCE), f"{name} is still being trained"
-        said = self._said(name).read_text(encoding="utf-8")
-        assert self._codes[name] == 0, said[-4000:]
+        code = self._codes[name].result(PATIENCE)
+        assert code == 0, self._said(name).read_text(encoding="utf-8")[-4000:]
         return self._runs[name]
 
     def stop(self) -> None:
-        """Kills the training that is running, and starts no other one."""
+        """Kills the trainings that are running, and starts no other one."""
         with self._lock:
             self._is_stopped = True
-            if self._process is not None:
-                self._process.kill()
-        self._thread.join()
+            for process in self._processes:
+                process.kill()
+        self._threads.shutdown()
 
     def _said(self, name: str) -> Path:
         return self._runs[name].folder.with_suffix(".txt")
 
-    def _train_all(self) -> None:
-        for name in self._runs:
-            with self._said(name).open("wb") as file:
-                with self._lock:
-                    if self._is_stopped:
-                        return
-                    self._process = subprocess.Popen(
-                        self._commands[name],
-                        cwd=ROOT,
-                        env=os.environ | {"OMP_NUM_THREADS": "1"},
-                        stdout=file,
-                        stderr=subprocess.STDOUT,
-                    )
-                self._codes[name] = self._process.wait()
-            self._ended[name].set()
+    def _train(self, name: str, command: list[str]) -> int | None:
+        """Returns the exit code, None where the trainings are stopped already."""
+        with self._said(name).open("wb") as file:
+            with self._lock:
+                if self._is_stopped:
+                    return None
+                process = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=os.environ | {"OMP_NUM_THREADS": "1"},
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+                self._processes.append(process)
+            return process.wait()
 
 
 def command_of(run: TrainedRun) -> list[str]:
@@ -160,8 +166,11 @@ def needed_by(items: Sequence[pytest.Item]) -> list[str]:
 
 
 def sort_trained_last(items: list[pytest.Item]) -> None:
-    """Puts the tests that need a trained model last, those of the first training before others."""
+    """Marks the tests that need a trained model and puts them last, in the order of training."""
     order = list(RECIPES)
+    for item in items:
+        if needed_by([item]):
+            item.add_marker("trained")
 
     def last_training(item: pytest.Item) -> int:
         return max((order.index(name) + 1 for name in needed_by([item])), default=0)
@@ -183,16 +192,18 @@ def driving_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_scenes(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder with what the tool for scenes of this kind has made."""
-    folder = tmp_path_factory.mktemp(kind) / "scenes"
-    done = subprocess.run(
-        [sys.executable, f"tools/make_{kind}_scenes.py", "--out", folder],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder
+    with folder_of_all(tmp_path_factory, f"{kind} scenes") as folder:
+        scenes = folder / "scenes"
+        if not scenes.exists():
+            done = subprocess.run(
+                [sys.executable, f"tools/make_{kind}_scenes.py", "--out", scenes],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=900,
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+    return scenes
 
 
 @pytest.fixture(scope="session")
@@ -201,10 +212,11 @@ def trainings(
 ) -> Iterator[Trainings | None]:
     """Starts the trainings that a test of this session will need, by their configs' commands.
 
-    They take minutes on one core; the tests keep to the other one, since threads that wait for a
-    core that is taken are slower than one thread.
+    They take minutes on one core; the tests keep to one thread, since threads that wait for a core
+    that is taken are slower than one.
     """
-    names = needed_by(request.session.items)
+    items = request.session.items
+    names = needed_by(items)
     if not names:
         yield None
         return
@@ -216,7 +228,8 @@ def trainings(
     commands = {name: command_of(run) for name, run in runs.items()}
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    running = Trainings(runs, commands)
+    has_others = any(not needed_by([item]) for item in items)
+    running = Trainings(runs, commands, num_at_once=1 if has_others else 2)
     try:
         yield running
     finally:

@@ -309,7 +309,7 @@ def test_an_extension_without_cuda_says_how_to_get_one(monkeypatch):
     assert extension.cuda_kernels() == "it does not load"
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_kernels_of_this_build_register_when_told_to_and_not_before():
     if isinstance(extension.cuda_kernels(), str):
         pytest.skip(extension.cuda_kernels())
@@ -435,7 +435,7 @@ def run_script(script: str, **variables: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_neither_import_nor_report_starts_cuda_or_triton():
     done = run_script("""
         import json, sys, torch
@@ -450,7 +450,7 @@ def test_neither_import_nor_report_starts_cuda_or_triton():
     assert json.loads(done.stdout.splitlines()[-1]) == [False, []]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_asking_for_a_triton_that_is_not_there_fails_on_import():
     done = run_script(
         "import sys; sys.modules['triton'] = None; import ops_dcnv3", OPS_DCNV3_BACKEND="triton"

@@ -299,7 +299,7 @@ def test_a_record_names_command_machine_and_bandwidth_and_can_be_added_to(
     assert "\n\n\n" not in record and record.endswith("|\n")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_whole_model_is_built_where_safetensors_is_missing():
     code = (
         f"import sys; sys.modules['safetensors'] = None; sys.path[:0] = ['.', {str(FOLDER)!r}]; "

@@ -107,7 +107,7 @@ def test_the_kernels_are_as_exact_as_pytorch(case, dtype):
         judge(results(case, tensors, how))
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @dtypes
 @runs
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)

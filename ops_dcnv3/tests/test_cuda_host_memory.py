@@ -98,7 +98,7 @@ LARGE_CASES = [
 ]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @dtypes
 @pytest.mark.parametrize("case", LARGE_CASES, ids=str)
 def test_a_gpu_would_accept_every_launch(case, dtype):

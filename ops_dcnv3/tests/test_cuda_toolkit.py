@@ -285,7 +285,7 @@ def test_a_wrong_value_is_an_error_that_names_it(tmp_path, setting, value):
     assert plan.stderr.endswith(f"got {value!r}\n")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.skipif(not DEMANDED, reason="OPS_DCNV3_REQUIRE_NATIVE is not 1, or USE_CUDA is 0")
 def test_where_nvcc_works_the_installed_operator_has_cuda_kernels():
     try:

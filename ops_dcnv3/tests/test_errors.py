@@ -220,7 +220,7 @@ def test_an_output_that_does_not_fit_is_told_where_the_arguments_do(native):
         native(image, offset, mask, kernel_size=1, padding=1024, groups=1)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
 @pytest.mark.parametrize("entry", ["dcnv3", "dcnv3_packed"])
 def test_maps_of_a_backward_pass_that_do_not_fit_are_told_where_the_gradients_do(compiled, entry):

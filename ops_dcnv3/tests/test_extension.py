@@ -76,13 +76,13 @@ def test_extension_info_tells_what_runs_and_why_the_rest_does_not():
         assert info["cpu_levels"] == () and info["cpu_level"] is None
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_best_level_is_chosen_by_default(compiled, tmp_path):
     info = report(tmp_path)["info"]
     assert info["cpu_level"] == info["cpu_levels"][-1]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_reference_can_be_forced_and_does_not_warn_of_what_was_asked_for(tmp_path):
     told = report(tmp_path, OPS_DCNV3_BACKEND="reference")
     assert told["info"]["backends"] == ["reference"]
@@ -90,14 +90,14 @@ def test_the_reference_can_be_forced_and_does_not_warn_of_what_was_asked_for(tmp
     assert told["warnings"] == []
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_compiled_kernels_can_be_forced(compiled, tmp_path):
     told = report(tmp_path, OPS_DCNV3_BACKEND="native")
     assert "cpu" in told["info"]["backends"]
     assert told["warnings"] == []
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["v2", "v3", "v4"])
 def test_a_level_can_be_forced(level, tmp_path):
     if level not in extension.cpu_levels():
@@ -105,7 +105,7 @@ def test_a_level_can_be_forced(level, tmp_path):
     assert report(tmp_path, OPS_DCNV3_CPU_LEVEL=level)["info"]["cpu_level"] == level
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_without_the_extension_there_is_one_warning_and_the_same_numbers(
     package_without_extension, tmp_path
 ):
@@ -117,7 +117,7 @@ def test_without_the_extension_there_is_one_warning_and_the_same_numbers(
     assert "CPU tensors take the PyTorch reference" in warning  # those of a GPU may have Triton
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_damaged_extension_gives_one_warning_and_the_same_numbers(
     package_without_extension, tmp_path
 ):
@@ -128,7 +128,7 @@ def test_a_damaged_extension_gives_one_warning_and_the_same_numbers(
     assert "does not load" in warning and "_C.abi3.so" in warning
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["int ops_dcnv3_interface() { return -1; }", "int unrelated;"])
 def test_an_extension_of_another_version_fails_on_import(package_without_extension, tmp_path, code):
     """It would be called with arguments that it does not expect."""
@@ -146,7 +146,7 @@ def test_an_extension_of_another_version_fails_on_import(package_without_extensi
     assert str(library) in done.stderr and "pip install" in done.stderr
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_forcing_kernels_that_are_not_there_fails_on_import(package_without_extension, tmp_path):
     path = str(package_without_extension.parent)
     done = start(tmp_path, PYTHONPATH=path, OPS_DCNV3_BACKEND="native")
@@ -155,7 +155,7 @@ def test_forcing_kernels_that_are_not_there_fails_on_import(package_without_exte
     assert "pip install" in done.stderr
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_an_unknown_backend_fails_on_import(tmp_path):
     done = start(tmp_path, OPS_DCNV3_BACKEND="gpu")
     assert done.returncode != 0
@@ -163,7 +163,7 @@ def test_an_unknown_backend_fails_on_import(tmp_path):
     assert "got 'gpu'" in done.stderr
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["auto", "native", "reference"])
 def test_an_unknown_level_fails_whatever_the_backend(tmp_path, backend):
     done = start(tmp_path, OPS_DCNV3_BACKEND=backend, OPS_DCNV3_CPU_LEVEL="v9")
@@ -172,7 +172,7 @@ def test_an_unknown_level_fails_whatever_the_backend(tmp_path, backend):
     assert "got 'v9'" in done.stderr
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_level_without_effect_warns(package_without_extension, tmp_path):
     """Forcing the reference, or having no kernels, leaves nothing for the level to choose."""
     told = report(tmp_path, OPS_DCNV3_BACKEND="reference", OPS_DCNV3_CPU_LEVEL="v3")
@@ -183,7 +183,7 @@ def test_a_level_without_effect_warns(package_without_extension, tmp_path):
     assert any("OPS_DCNV3_CPU_LEVEL" in text for text in warnings)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_empty_variables_count_as_unset(tmp_path):
     assert report(tmp_path, OPS_DCNV3_BACKEND="", OPS_DCNV3_CPU_LEVEL="") == report(tmp_path)
 

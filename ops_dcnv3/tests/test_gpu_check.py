@@ -74,7 +74,7 @@ def make_run(gpu_check: ModuleType, folder: Path, seconds: float = 60):
     return gpu_check.Run(args, MACHINE, state, time.monotonic() + seconds)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_without_a_gpu_there_is_one_line_and_exit_status_2():
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
@@ -112,7 +112,7 @@ def test_a_python_without_torch_is_found_out(gpu_check, monkeypatch, tmp_path):
     assert gpu_check.why_not(machine).startswith("PyTorch >= 2.10 in")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_python_without_setuptools_is_found_out_and_torch_is_not_blamed(
     gpu_check, monkeypatch, tmp_path
 ):
@@ -124,7 +124,7 @@ def test_a_python_without_setuptools_is_found_out_and_torch_is_not_blamed(
     assert reason.startswith("setuptools in") and "-m pip install setuptools" in reason
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_nvcc_is_looked_for_as_the_build_does_and_is_what_the_build_is_told(
     gpu_check, folder, monkeypatch
 ):
@@ -159,7 +159,7 @@ def test_nvcc_is_looked_for_as_the_build_does_and_is_what_the_build_is_told(
         assert told.pop() == str(folder / found)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_real_table_runs_on_the_built_package_and_is_resumed(gpu_check, tmp_path):
     """The command line that the steps use, on the CPU with this installation."""
     log = tmp_path / "log.jsonl"
@@ -195,7 +195,7 @@ def test_a_table_whose_checks_all_pass_is_passed(gpu_check, folder):
     assert (result.status, result.detail) == ("passed", "2 passed")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_check_that_never_ends_is_ended_and_the_rest_can_be_continued(gpu_check, folder):
     put_table(folder, ("a", "passed"), ("b", "hangs"), ("c", "passed"))
     result = gpu_check.table(make_run(gpu_check, folder, 2), step="native", backend="native")
@@ -328,7 +328,7 @@ def test_without_a_sanitizer_its_steps_are_skipped(gpu_check, folder, monkeypatc
     assert result == gpu_check.Result("skipped", "compute-sanitizer is not on the path")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_trial_program_compiles(gpu_check, tmp_path):
     try:
         nvcc = gpu_check.find_nvcc()

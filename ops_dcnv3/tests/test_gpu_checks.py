@@ -237,7 +237,7 @@ def test_the_checks_of_huge_tensors_pass_at_a_smaller_limit_and_find_a_wrong_ind
         check(CPU, limit=limit)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", ["static", "dynamic"])
 def test_the_check_of_compiling_passes_and_fails_with_a_wrong_operator(monkeypatch, dynamic):
     assert status_of(f"compile/aot_eager/{dynamic}") == "passed"

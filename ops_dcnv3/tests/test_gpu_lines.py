@@ -227,7 +227,7 @@ def test_the_bandwidth_counts_what_is_read_and_what_is_written(benchmarks, cuda,
     assert timing.CudaTimer(CPU).copy_bandwidth() == pytest.approx(2 * 2**20 / 1e-3)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_benchmark_on_cuda_measures_judges_and_falls_back_from_a_graph(
     benchmarks, cuda, monkeypatch, tmp_path, capsys
 ):

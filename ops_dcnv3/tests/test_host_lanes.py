@@ -189,7 +189,7 @@ def test_the_sanitizers_survive_threads_that_are_dropped(sanitized):
     assert "divergent: " in error(sanitized, "divergent_branch", "random")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_portable_way_to_switch_threads_gives_the_same(folder):
     """The other one exchanges registers in assembly, on Linux and x86-64."""
     program = build(folder, "planted", "plain", extra=["-DHOST_LANES_UCONTEXT"])

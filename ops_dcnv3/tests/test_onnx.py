@@ -105,7 +105,7 @@ def test_a_graph_of_open_size_gives_it_at_every_size(case):
     assert error(dataclasses.replace(larger, batch=1, width=case.width), model) < 5e-6
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (2,), (1, 2)], ids=str)
 def test_separate_tensors_and_each_open_axis_are_as_good(axes):
     case = Case(height=7, kernel_size=(3, 2), padding=(2, 1), offset_scale=1.5, softmax=True)
@@ -126,7 +126,7 @@ def test_columns_behind_the_weights_are_not_read():
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [(), (0, 1, 2)], ids=["known", "open"])
 def test_half_tensors_are_sampled_in_float32(axes):
     # 0.5 is left of a half number's digits at 1,000 pixels: half positions would be nonsense.

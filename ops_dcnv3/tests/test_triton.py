@@ -52,7 +52,7 @@ def interpret(*arguments: str) -> None:
     assert "passed" in summary and "skipped" not in summary
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_interpreted_kernels_are_as_exact_as_pytorch():
     interpret("triton_checks.py", "-k", "exact or packed or runs or refused")
 
@@ -118,7 +118,7 @@ def launch(case: Case, dtype: torch.dtype) -> None:
 NAMES = ["forward_kernel", "backward_kernel", "backward_kernel", "scatter_kernel"]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [AMPERE, HOPPER, BLACKWELL, MI300], ids=lambda t: str(t.arch))
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 def test_the_kernels_compile_to_machine_code(compiled, target, dtype):
@@ -137,7 +137,7 @@ def test_the_kernels_compile_to_machine_code(compiled, target, dtype):
         assert "bar.sync" in compiled[3].asm[text]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -154,7 +154,7 @@ def test_every_geometry_compiles(compiled, case):
     assert [kernel.name for kernel in compiled] == NAMES
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_int64_indices_compile(compiled, monkeypatch):
     monkeypatch.setattr(triton_ops, "INT32_LIMIT", 1)
     driver.set_active(AbsentGPU(AMPERE))

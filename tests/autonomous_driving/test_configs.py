@@ -84,7 +84,7 @@ def original_weights(task: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, record
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
 def test_every_config_builds_model_optimiser_data_sets_transforms_and_scores(path: Path):
     config, model = config_at(path), model_at(path)

@@ -36,7 +36,7 @@ def options(data: Path) -> list[str]:
     return ["--device", "cpu", "--cfg-options", f"data_root={data}", shape]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_without_a_checkpoint_the_truth_is_drawn(data: Path, tmp_path: Path, capsys):
     out = tmp_path / "pictures"
     assert run(CONFIG, "--out", out, "--limit", 5, "--animate", "png", *options(data)) == 0
@@ -77,7 +77,7 @@ def test_a_mistake_is_one_line(words: list[str], reason: str, capsys):
     assert not (ROOT / "x").exists()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_frame_without_truth_is_named_where_there_is_no_checkpoint(
     data: Path, tmp_path: Path, capsys
 ):

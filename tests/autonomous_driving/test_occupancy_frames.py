@@ -167,7 +167,7 @@ def test_at_test_time_a_frame_comes_alone(written):
     assert item["data_samples"].has_prev.tolist() == [False]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_order_in_the_file_does_not_matter(own):
     change_infos(own, lambda infos: infos.reverse())
     tokens = [read_set(own)[i]["data_samples"].token for i in range(NUM_FRAMES)]

@@ -65,7 +65,7 @@ def test_keys_that_frames_of_cameras_have_no_use_for_are_refused(key: str):
         read_config(OCCUPANCY, {key: ("a", "b")})
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
 def test_a_servers_files_are_written_instead_of_scores(path: Path):
     metric = config_with("--format-only", "--work-dir", "w", path=path).test_evaluator[0]

@@ -10,7 +10,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "classification" / "benchmarks" / "bench_step.py"
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_quick_run_prints_the_ratios():
     quick = ["--model", "internimage_test_t", "--size", "32", "--steps", "2", "--turns", "2"]
     done = subprocess.run(

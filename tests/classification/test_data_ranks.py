@@ -68,7 +68,7 @@ def test_one_rank_looks_through_the_shards_and_all_have_them(tmp_path, may_write
     assert sorted(results[0]["test"] + results[1]["test"]) == [0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_others_wait_longer_for_a_slow_storage_than_for_a_lost_rank(tmp_path):
     results = build_on_two_ranks(write_shards(tmp_path / "data"), seconds_a_shard=1.0)
     assert [result["num_scanned"] for result in results] == [5, 0]

@@ -115,7 +115,7 @@ def test_imagenet22k_reads_the_label_file(labels, place, write, settings):
     assert sets.test.labels.tolist() == imagenet_1k_rows()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_imagenet22k_reads_class_folders(place, settings):
     place(*folders("train", IDS_22K), *folders("val", [IDS_22K[7], IDS_22K[21840]]))
     sets = build_imagenet22k(settings("imagenet22k"))

@@ -329,7 +329,7 @@ def test_a_state_that_is_taken_up_within_an_epoch_goes_on_bit_by_bit(steps: int)
     assert resumed.step == unbroken.step == 12
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", ["two_ranks", "three_ranks"])
 @pytest.mark.parametrize("kind", ["plain", "batch_norm"])
 def test_ranks_go_on_within_an_epoch_bit_by_bit(request, ranks: str, kind: str):

@@ -47,7 +47,7 @@ def scores(main, small_yaml: Path, capsys, *arguments: object) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["O0", "O1"])
 def test_the_saved_files_give_the_scores_of_the_summary(
     make_config, small_yaml: Path, capsys, level: str

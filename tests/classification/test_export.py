@@ -37,7 +37,7 @@ def call(*arguments: object) -> int:
     return export.main([str(argument) for argument in arguments])
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_trained_model_is_exported_with_its_classes_and_its_way_of_preparing_images(
     small_yaml: Path, weights: Path, make_config, capsys
 ):
@@ -56,7 +56,7 @@ def test_a_trained_model_is_exported_with_its_classes_and_its_way_of_preparing_i
     }  # fmt: skip
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_originals_command_reads_its_folder_and_writes_beside(
     small_yaml: Path, weights: Path, tmp_path, monkeypatch, capsys
 ):
@@ -72,7 +72,7 @@ def test_the_originals_command_reads_its_folder_and_writes_beside(
     assert facts_of(tmp_path / f"{name}.onnx")["classes"] == []
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_an_engine_is_built_from_the_file_that_was_written(
     small_yaml: Path, weights: Path, monkeypatch
 ):
@@ -133,7 +133,7 @@ def test_a_mistake_is_one_line(arguments, text, small_yaml, tmp_path, monkeypatc
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(small_yaml: Path, weights: Path, tmp_path, capsys):
     output = tmp_path / "model.onnx"
     before = sorted(tmp_path.iterdir())

@@ -65,7 +65,7 @@ def test_training_from_scratch_and_fine_tuning_with_weights_do_not_warn(saved, r
     assert not [warning for warning in recwarn if "PRETRAINED" in str(warning.message)]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_only_a_run_that_begins_anew_warns_of_weights_that_it_does_not_have(make_config):
     options = ("TRAIN.FINE_TUNE", True, "DATA.BATCH_SIZE", 700, "TRAIN.EPOCHS", 1)
     with pytest.warns(UserWarning, match="without MODEL.PRETRAINED"):

@@ -186,7 +186,7 @@ REDUCTIONS = {"n": "t", "t": "t", "s": "s", "b": "s", "l": "s", "xl": "s", "h": 
 LARGER_BATCHES = {"digits": 512, "places205": 64}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ALL)
 def test_a_recipe_trains_when_scaled_down(file: str, tmp_path: Path):
     plain = get_config(CONFIGS / file)

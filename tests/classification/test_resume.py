@@ -174,7 +174,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, num_saves: int) -> None:
     monkeypatch.setattr(module, "save_state", save)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("num_saves", [2, 4, 5])
 def test_the_newest_checkpoint_is_found_and_the_run_goes_on(
     make_config, monkeypatch, num_saves: int
@@ -196,7 +196,7 @@ def test_the_newest_checkpoint_is_found_and_the_run_goes_on(
     assert scores[0] == scores[1]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_best_and_the_last_checkpoints_are_kept(make_config):
     options = ("SAVE_STEPS", 3, "SAVE_CKPT_NUM", 2, "TRAIN.EPOCHS", 3, "SAVE_FREQ", 2)
     done = train_here(make_config, *options)
@@ -210,7 +210,7 @@ def test_the_best_and_the_last_checkpoints_are_kept(make_config):
     ]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_fewer_ranks_go_on_from_the_end_of_an_epoch(make_config, monkeypatch):
     with monkeypatch.context() as patch:
         cut_after(patch, 4)  # epoch 1 after 3 and 6 steps and its end; epoch 2 after 2
@@ -229,7 +229,7 @@ def test_fewer_ranks_go_on_from_the_end_of_an_epoch(make_config, monkeypatch):
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2"]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_checkpoint_to_go_on_from_makes_later_ones_void(make_config):
     train_here(make_config, "SAVE_STEPS", 3, "SAVE_CKPT_NUM", 9)
     folder = Path(make_config().OUTPUT) / "small"
@@ -242,7 +242,7 @@ def test_a_checkpoint_to_go_on_from_makes_later_ones_void(make_config):
     assert names == ["ckpt_epoch_1_step_3.pth", "ckpt_epoch_1.pth", "ckpt_epoch_2.pth"]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_other_batches_go_on_from_the_end_of_an_epoch(make_config, monkeypatch):
     with monkeypatch.context() as patch:
         cut_after(patch, 4)
@@ -253,7 +253,7 @@ def test_other_batches_go_on_from_the_end_of_an_epoch(make_config, monkeypatch):
     assert done["steps"] == 28
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_command_with_resume_goes_on_from_what_it_saved_itself(make_config, monkeypatch):
     train_here(make_config, "SAVE_STEPS", 3, "SAVE_CKPT_NUM", 9, "MODEL.NAME", "former")
     former = Path(make_config().OUTPUT) / "former" / "ckpt_epoch_1_step_3.pth"
@@ -279,7 +279,7 @@ def test_a_command_with_resume_goes_on_from_what_it_saved_itself(make_config, mo
     again.close()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_best_checkpoint_is_a_place_to_go_back_to(make_config):
     train_here(make_config, "SAVE_CKPT_NUM", 9, "TRAIN.EPOCHS", 3)
     folder = Path(make_config().OUTPUT) / "small"
@@ -290,7 +290,7 @@ def test_the_best_checkpoint_is_a_place_to_go_back_to(make_config):
     run.close()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_best_checkpoint_is_the_last_resort(make_config):
     train_here(make_config)
     folder = Path(make_config().OUTPUT) / "small"
@@ -302,7 +302,7 @@ def test_the_best_checkpoint_is_the_last_resort(make_config):
     assert done["epochs"] == 2
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_steps_are_saved_at_the_end_of_an_epoch_as_well(make_config):
     options = ("SAVE_STEPS", 7, "SAVE_FREQ", 99, "EVAL_FREQ", 99, "SAVE_CKPT_NUM", 9)
     train_here(make_config, *options, "TRAIN.EPOCHS", 3)
@@ -311,7 +311,7 @@ def test_steps_are_saved_at_the_end_of_an_epoch_as_well(make_config):
     assert names == [f"ckpt_epoch_{epoch}.pth" for epoch in (1, 2, 3)]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_state_saved_for_its_score_is_evaluated_again_and_has_one_row(make_config, monkeypatch):
     options = ("SAVE_FREQ", 9, "TRAIN.EPOCHS", 3)
     with monkeypatch.context() as patch:
@@ -325,7 +325,7 @@ def test_a_state_saved_for_its_score_is_evaluated_again_and_has_one_row(make_con
     assert (folder / BEST).exists()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_folder_with_a_run_of_other_settings_is_not_touched(make_config):
     train_here(make_config)
     folder = Path(make_config().OUTPUT) / "small"
@@ -335,7 +335,7 @@ def test_a_folder_with_a_run_of_other_settings_is_not_touched(make_config):
     assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_classes(make_config, monkeypatch):
     train_here(make_config)
     names = tuple("1203456789")
@@ -345,7 +345,7 @@ def test_a_run_does_not_go_on_with_other_classes(make_config, monkeypatch):
             train_here(make_config, "TRAIN.EPOCHS", 3)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_damaged_bytes_are_found_in_a_file_that_is_named(make_config):
     train_here(make_config)
     path = Path(make_config().OUTPUT) / "small" / "ckpt_epoch_1.pth"
@@ -357,7 +357,7 @@ def test_damaged_bytes_are_found_in_a_file_that_is_named(make_config):
         train_here(make_config, "MODEL.RESUME", path, "MODEL.NAME", "other")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path):
     script = f"""
 import sys, time

@@ -47,7 +47,7 @@ def test_a_run_does_not_go_on_as_another_one(make_config, saved: Path, options, 
     assert not (saved.parents[1] / "resumed" / "config.yaml").exists()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_may_go_on_with_other_batches_at_the_end_of_an_epoch(make_config, saved: Path):
     options = (*COARSE, "DATA.BATCH_SIZE", 350)
     ready = prepare(make_config("MODEL.NAME", "b", "MODEL.RESUME", saved, *options), ONE_RANK)
@@ -61,7 +61,7 @@ def test_a_run_may_go_on_with_other_batches_at_the_end_of_an_epoch(make_config, 
     ]  # the schedule's, of four steps an epoch
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_resumed_run_may_last_longer_and_learn_slower(make_config, saved: Path):
     run = resumed(make_config, saved, "TRAIN.EPOCHS", 4, "TRAIN.BASE_LR", 1e-3, "TRAIN.MIN_LR", 0)
     assert [row["step"] for row in run.history.rows] == [2, 4, 6, 8]

@@ -120,7 +120,7 @@ def test_a_checkpoint_to_resume_from_is_not_overwritten(make_config, used: Path)
     assert contents(used) == before
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_its_folder_and_keeps_as_many_as_asked(make_config, used: Path):
     options = (*COARSE, "TRAIN.EPOCHS", 4, "SAVE_CKPT_NUM", 2)
     run = prepare(make_config(*options, "MODEL.RESUME", used / "ckpt_epoch_3.pth"), ONE_RANK)
@@ -131,7 +131,7 @@ def test_a_resumed_run_goes_on_in_its_folder_and_keeps_as_many_as_asked(make_con
     assert names == {"ckpt_epoch_3.pth", "ckpt_epoch_4.pth", "ckpt_epoch_best.pth"}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_resumed_from_elsewhere_leaves_that_folder_alone(make_config, used: Path):
     before = contents(used)
     resume = ("MODEL.RESUME", used / "ckpt_epoch_2.pth", "TRAIN.EPOCHS", 3)

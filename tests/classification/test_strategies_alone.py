@@ -133,7 +133,7 @@ def test_without_deepspeed_the_error_says_how_to_install_it(monkeypatch: pytest.
         small_strategy("TRAIN.STRATEGY", "deepspeed")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_optional_libraries_are_imported_when_they_are_needed():
     code = "import sys, classification.strategies; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run(

@@ -24,7 +24,7 @@ def scalars(folder: Path) -> dict[str, list[int]]:
     return {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_and_its_continuation_are_one_curve_in_tensorboard(make_config):
     ranks = Ranks(0, 1, torch.device("cpu"))
     run = prepare(make_config(*COARSE, "SAVE_CKPT_NUM", 9), ranks)

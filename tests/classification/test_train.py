@@ -55,7 +55,7 @@ def run(*arguments: object, num_ranks: int = 0) -> subprocess.CompletedProcess[s
 # ---- what a run leaves
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_leaves_a_summary_metrics_curves_weights_and_a_checkpoint(make_config: MakeConfig):
     config = make_config("SEED", 3)
     summary = train_here(config)
@@ -79,7 +79,7 @@ def test_a_run_leaves_a_summary_metrics_curves_weights_and_a_checkpoint(make_con
     assert parse_arguments(["--cfg", str(folder / "config.yaml")])[0].SEED == 3
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_saved_weights_alone_give_the_accuracy_of_the_summary(make_config: MakeConfig):
     config = make_config()
     summary = train_here(config)
@@ -93,7 +93,7 @@ def test_the_saved_weights_alone_give_the_accuracy_of_the_summary(make_config: M
     assert scores.top5 == summary["top5"]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("use_ema", [False, True])
 def test_a_checkpoint_to_resume_from_names_its_model_and_classes(
     make_config: MakeConfig, use_ema: bool
@@ -109,12 +109,12 @@ def test_a_checkpoint_to_resume_from_names_its_model_and_classes(
     assert weights_sha256(predictor.model.state_dict()) == weights_sha256(weights)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_two_epochs_learn_something(make_config: MakeConfig):
     assert train_here(make_config())["top1"] > 25  # guessing gives 10
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_seed_decides_on_the_weights(make_config: MakeConfig, tmp_path: Path):
     def weights(seed: int, name: str) -> str:
         options = ["SEED", seed, "MODEL.NAME", name, "TRAIN.EPOCHS", 1]
@@ -125,7 +125,7 @@ def test_the_seed_decides_on_the_weights(make_config: MakeConfig, tmp_path: Path
     assert weights(1, "other") != first
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(make_config: MakeConfig):
     unbroken = train_here(make_config("MODEL.NAME", "unbroken", "SAVE_CKPT_NUM", 2))
     folder = Path(make_config().OUTPUT)
@@ -141,7 +141,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(make_config: Mak
     assert len(rows[0]) == len(rows[1]) == 3
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_evaluation_and_checkpoints_come_as_often_as_asked(make_config: MakeConfig):
     config = make_config(
         *("TRAIN.EPOCHS", 5, "EVAL_FREQ", 3, "SAVE_FREQ", 2, "SAVE_CKPT_NUM", 9),
@@ -157,7 +157,7 @@ def test_evaluation_and_checkpoints_come_as_often_as_asked(make_config: MakeConf
     assert evaluated == ["3", "5"]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_settings_of_the_model_reach_it_and_the_file(make_config: MakeConfig):
     config = make_config("MODEL.INTERN_IMAGE.DEPTHS", [1, 1, 1, 1], "DATA.BATCH_SIZE", 700)
     train_here(config)
@@ -165,7 +165,7 @@ def test_settings_of_the_model_reach_it_and_the_file(make_config: MakeConfig):
     assert predictor.model.depths == (1, 1, 1, 1)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_recomputing_blocks_changes_nothing_but_memory(make_config: MakeConfig):
     summaries = [
         train_here(make_config("TRAIN.USE_CHECKPOINT", use, "MODEL.NAME", use, "TRAIN.EPOCHS", 1))
@@ -244,7 +244,7 @@ def test_a_disk_that_fails_before_the_training_is_one_line_and_exit_code_2(
     assert "No space left on device" in printed and printed.count("\n") == 1
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_diverging_run_names_the_step_and_the_rate_and_keeps_its_checkpoint(
     exit_code_here, small_yaml: Path, tmp_path: Path, capsys
 ):
@@ -264,7 +264,7 @@ def test_a_diverging_run_names_the_step_and_the_rate_and_keeps_its_checkpoint(
     assert checkpoint.read_bytes() == before
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_line_and_the_checkpoint_stays(
     exit_code_here, small_yaml: Path, tmp_path: Path, capsys, monkeypatch
 ):
@@ -325,7 +325,7 @@ def test_ctrl_c_while_a_script_imports_is_one_line(tmp_path: Path, script: str, 
         assert process.stderr.read() == f"{name}: stopped by SIGINT\n"
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_with_a_line_that_says_how_to_go_on(small_yaml: Path, tmp_path: Path):
     arguments = ["--cfg", small_yaml, "--output", tmp_path, "--opts", "TRAIN.EPOCHS", 1000]
     with subprocess.Popen(

@@ -88,7 +88,7 @@ def test_the_regions_of_all_contenders_lie_inside_the_image():
     assert (boxes >= 0).all() and (boxes <= torch.tensor([320, 256, 320, 256])).all()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_loader_has_a_row_for_each_pipeline_whose_parts_sum_up(monkeypatch, capsys):
     monkeypatch.setattr(bench_loader, "use_one_core", lambda: None)  # of this process, for good
     bench_loader.main(["--images", "2", "--rounds", "1"])

@@ -236,7 +236,7 @@ def test_masks_of_all_classes_together_are_repeated_and_stay_the_same(tmp_path: 
     torch.testing.assert_close(after, before.expand_as(after))
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_mmdeploys_adaptations_leave_pytorchs_exporter_as_it_was():
     mmdeploy_adapter.import_mmdeploy()
     before = torch.onnx.export

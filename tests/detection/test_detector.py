@@ -149,7 +149,7 @@ def both_ways(folder) -> dict:
     )
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_augmentation_by_mirroring_finds_in_a_mirror_image_the_mirror_images(
     tmp_path, both_ways, image
 ):

@@ -65,7 +65,7 @@ def test_a_cascade_finds_the_very_same_after_three_stages(tmp_path, changes):
     assert len(compare(model)) == (2 if changes is NO_MASKS else 3)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_dino_finds_the_same_beside_padding(tmp_path):
     model = build_detector(tiny_config(tmp_path, TEXTS["dino"]))
     # A sigmoid's last bit hangs on where its number stands in memory.

@@ -172,7 +172,7 @@ def draw_on_a_rank(rank, rendezvous, folder):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_one_rank_reads_the_file_for_all(ann_file, tmp_path):
     (tmp_path / "0").mkdir()
     shutil.copy(ann_file, tmp_path / "0" / "lvis.json")

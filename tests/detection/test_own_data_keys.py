@@ -183,7 +183,7 @@ def inherit(folder: Path, base: str, **values: Any) -> Config:
     return read_config(folder / "own.py")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [COCO, LVIS, VOC07])
 def test_pipelines_of_a_config_of_ones_own_reach_its_data_sets(path: str, tmp_path: Path):
     """Also those in wrappers; what the config does not set stays."""
@@ -201,7 +201,7 @@ def test_pipelines_of_a_config_of_ones_own_reach_its_data_sets(path: str, tmp_pa
         assert [leaf["pipeline"] for leaf in leaves(config, loader)] == [own]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_every_config_keeps_the_pipelines_that_its_file_says():
     paths = [path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts]
     assert len(paths) > 25
@@ -213,7 +213,7 @@ def test_every_config_keeps_the_pipelines_that_its_file_says():
             assert config[loader] == before[loader], path
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_data_set_with_a_pipeline_of_its_own_keeps_it(tmp_path: Path):
     own = pipeline(side=320)
     config = inherit(tmp_path, COCO, train_dataloader={"dataset": {"pipeline": own}})
@@ -236,7 +236,7 @@ def test_a_base_of_mmdet_gives_its_pipelines_up_as_well(tmp_path: Path):
     assert leaves(read_config(path), "train_dataloader")[0]["pipeline"] == own
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_step_of_a_pipeline_is_an_option_of_the_command_line(tmp_path: Path):
     config = read_config(CONFIGS / COCO, {"train_pipeline.3.prob": 0.0})
     assert leaves(config, "train_dataloader")[0]["pipeline"][3] == {"type": "RandomFlip", "prob": 0}
@@ -326,7 +326,7 @@ def write_helper(folder: Path) -> Path:
     return folder / "helper.py"
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_an_option_that_nobody_reads_warns(tmp_path: Path):
     with pytest.warns(UserWarning, match="max_epochs has no effect: max_epochs is only used"):
         read_config(write_helper(tmp_path), {"max_epochs": 2})

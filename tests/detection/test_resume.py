@@ -161,7 +161,7 @@ def test_a_run_by_iterations_goes_on_past_a_damaged_checkpoint(trained: tuple[Pa
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [InfiniteSampler, DefaultSampler])
 def test_a_run_by_iterations_skips_indices_and_loads_no_image(kind: type):
     class Images:

@@ -55,7 +55,7 @@ def predictions(folder: Path, *flags: str) -> dict[str, dict[str, torch.Tensor]]
     return {sample["img_path"]: sample["pred_instances"] for sample in mmengine.load(folder / name)}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.usefixtures("signals_and_warnings_as_before")
 def test_an_augmented_evaluation_finds_what_the_augmented_prediction_does(tmp_path: Path):
     write_config(tmp_path / "tiny.py", write_images(tmp_path / "data", num_train=1), BOXES_ALONE)

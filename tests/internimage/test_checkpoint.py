@@ -231,7 +231,7 @@ except OSError as error:
 """
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_a_full_disk_is_an_os_error_and_leaves_the_old_file_alone(suffix, weights, tmp_path):
     path = tmp_path / f"model.{suffix}"

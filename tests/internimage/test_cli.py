@@ -62,7 +62,7 @@ def call(folder, monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_checkpoint_with_metadata_is_all_that_predict_needs(folder, filled_model):
     done = run(folder, "predict", "photo.jpg", "mirror.png", "--checkpoint", "model.safetensors",
                "--topk", "3", "--json")  # fmt: skip
@@ -82,7 +82,7 @@ def test_a_checkpoint_with_metadata_is_all_that_predict_needs(folder, filled_mod
     assert [label["score"] for label in labels] == pytest.approx(best.values.tolist(), rel=1e-4)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_bad_input_ends_in_one_line_and_exit_code_2(folder):
     done = run(folder, "predict", "text.txt", "--checkpoint", "model.safetensors")
     assert done.returncode == 2
@@ -166,7 +166,7 @@ def test_ctrl_c_is_one_line(place, name, folder, monkeypatch, capsys):
     assert call(folder, monkeypatch, capsys, "list") == (130, "", line)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_closed_standard_output_is_no_failure(folder):
     command = f"{sys.executable} -m internimage.cli list >&-"
     done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
@@ -387,7 +387,7 @@ def test_info_tells_size_cost_and_files(folder, monkeypatch, capsys):
     assert "nearest" in err
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(folder):
     read_end, write_end = os.pipe()
     os.close(read_end)

@@ -76,7 +76,7 @@ def expected(folder: Path, pixels: np.ndarray) -> list[dict]:
 # images
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_an_image_leaves_a_picture_and_its_detections(folder, tmp_path):
     """In a process of its own: nothing but JSON may be on its standard output."""
     arguments = ["detect", "photos/a.png", "--checkpoint", "model.pth", "--output", str(tmp_path)]
@@ -336,7 +336,7 @@ def test_a_classifier_given_as_a_detector_is_called_one(
     assert "got a classifier in" in err
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["mmengine", "mmcv.ops"])
 def test_without_openmmlab_the_line_says_how_to_install_it(package, folder, tmp_path):
     program = WITHOUT_OPENMMLAB.format(package=package)

@@ -47,7 +47,7 @@ def call(folder, monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_an_exported_checkpoint_answers_for_an_image_as_before(
     folder, tmp_path, monkeypatch, capsys
 ):
@@ -144,7 +144,7 @@ def test_a_missing_package_is_named_with_the_command_for_it(folder, tmp_path, mo
     assert "pip install onnx onnxscript onnxruntime" in errors
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(folder, tmp_path, monkeypatch, capsys):
     output = tmp_path / "x.onnx"
     with files_of_at_most(50_000):
@@ -158,7 +158,7 @@ def test_a_full_disk_is_one_line(folder, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "number"),
     [

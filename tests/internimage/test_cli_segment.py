@@ -69,7 +69,7 @@ def shares(label_map: np.ndarray) -> list[dict]:
     return sorted(rows, key=lambda row: (-row["pixels"], row["label"]))
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_an_image_leaves_a_picture_its_label_map_and_the_shares_of_its_classes(
     folder, tmp_path, segmentor
 ):

@@ -30,7 +30,7 @@ def test_a_compiled_model_gives_the_same_answers_for_any_batch_and_size(two_stag
             torch.testing.assert_close(compiled(x), two_stages(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_one_graph_serves_every_size_of_image(two_stages, image):
     torch.compiler.reset()
     graphs = []
@@ -47,7 +47,7 @@ def test_one_graph_serves_every_size_of_image(two_stages, image):
     assert len(graphs) == 1
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("with_cp", [False, True])
 def test_a_model_with_gradients_is_one_graph(with_cp, two_stages, image):
     torch.compiler.reset()

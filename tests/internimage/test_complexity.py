@@ -18,7 +18,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_the_counts_are_those_of_the_published_table(size):
     side, gmacs, sampling = PUBLISHED[size]
@@ -66,7 +66,7 @@ def test_trainable_parameters_can_be_counted_alone():
     assert 0 < trainable < count_parameters(model)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_metaformer_is_counted_with_its_time_and_place():
     with torch.device("meta"):
         model = internimage.create_model("internimage_h_22ktoinat18_384")

@@ -91,7 +91,7 @@ def test_a_pass_ends_with_the_label_of_every_pixel(name):
     assert 1 < len(labels.unique()) <= 7
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["slide", "whole"])
 def test_all_ways_to_segment_a_large_image_give_every_pixel_the_same_label(mode):
     """What bench_sliding.py compares differs in memory and in nothing else."""

@@ -115,7 +115,7 @@ def test_label_maps_of_any_size_are_those_of_pytorch(folder, dynamic):
         assert share_of_others(model, expected, size) <= 1e-4, size
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_windows_of_a_fixed_size_give_the_label_maps_of_pytorch(folder, export):
     config = config_with(folder, "slide.py", test_cfg=SLIDE)
     report = export("slide", config)
@@ -227,7 +227,7 @@ def test_auxiliary_heads_are_left_out(dynamic):
     assert not any("auxiliary" in name for name in names)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_half_file_with_labels_has_them_from_float32_scores(folder, export):
     config = config_with(folder, "labels.py")
     report = export("labels", config, image_size=(64, 96), precision="fp16", argmax=True)

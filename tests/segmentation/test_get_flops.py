@@ -32,7 +32,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape", "parameters", "flops"), PUBLISHED)
 def test_counts_are_those_of_the_tables(
     name: str, shape: tuple[int, int], parameters: float, flops: float
@@ -56,7 +56,7 @@ def test_the_script_counts_an_image_of_the_tables_when_not_told_otherwise(monkey
     assert float(counted) == pytest.approx(flops, rel=0.002)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_attention_of_mask2former_is_counted_for_itself():
     config = copy.deepcopy(Config.fromfile(CONFIGS / f"{MASK2FORMER_CITYSCAPES}.py"))
     head = config.model.decode_head

@@ -57,7 +57,7 @@ def test_a_run_that_is_stopped_goes_on_bit_by_bit(trained: tuple[Path, Done], ca
     assert_same_run(folder / "stopped", unbroken)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(
     trained: tuple[Path, Done], tmp_path: Path, capsys
 ):
@@ -76,7 +76,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(
     assert_same_run(tmp_path, unbroken)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_weights_alone_are_no_run_to_go_on_with(trained: tuple[Path, Done], tmp_path: Path, capsys):
     folder = trained[0].parent
     state = read_checkpoint(trained[0] / "iter_12.pth")["state_dict"]

@@ -161,7 +161,7 @@ def test_the_count_of_bytes_alive_is_right():
     assert totals.alive == 0
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_one_window_is_held_at_a_time_beside_the_scores(head):
     crop = (64, 64)

@@ -109,7 +109,7 @@ WAYS = {
 }
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.usefixtures("signals_and_warnings_as_before")
 def test_label_maps_and_scores_are_those_of_the_checkpoint(
@@ -152,7 +152,7 @@ def test_label_maps_and_scores_are_those_of_the_checkpoint(
     )
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.usefixtures("signals_and_warnings_as_before")
 def test_pictures_are_the_images_under_the_colours_of_their_classes(
     trained: tuple[Path, Done], model: nn.Module, tmp_path: Path, capsys
@@ -182,7 +182,7 @@ def test_pictures_are_the_images_under_the_colours_of_their_classes(
         assert difference[is_clear].max() <= 1
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.usefixtures("signals_and_warnings_as_before")
 @pytest.mark.parametrize("more", [[], ["--tta"]])
 def test_files_for_a_server_need_no_masks(trained: tuple[Path, Done], more, tmp_path: Path):

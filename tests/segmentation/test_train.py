@@ -84,7 +84,7 @@ def test_synchronised_norms_are_plain_ones_here(trained: tuple[Path, Done]):
     assert re.search(r"\d+ SyncBN of the config are plain BN here", done.printed)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_half_precision_and_the_rate_for_the_real_batch(trained: tuple[Path, Done], capsys):
     folder = trained[0].parent
     code = run_here(
@@ -104,7 +104,7 @@ def test_half_precision_and_the_rate_for_the_real_batch(trained: tuple[Path, Don
     assert not (folder / "half" / "metrics.json").exists()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_with_one_line(tiny_folder: Path, capsys):
     code = run_here(
         main,
@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_line(tiny_folder: Path, 
     assert not list((tiny_folder / "diverged").glob("*.pth"))
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["another head", "no numbers"])
 def test_weights_that_are_no_start(
     problem: str, trained: tuple[Path, Done], tmp_path: Path, capsys
@@ -203,7 +203,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_in_the_data_is_one_line_that_names_a_file(kind: str, tmp_path: Path, capfd):
     config = write_config(tmp_path / "c.py", write_images(tmp_path / "data", 2, 1))
@@ -303,7 +303,7 @@ plain: dict[str, tuple[list[str], dict[str, float]]] = {}
 """What :func:`train_with` has returned for the plain kinds."""
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_images_are_trained_with_and_evaluated(kind: str, tmp_path: Path, capsys):
     (tmp_path / "odd").mkdir(), (tmp_path / "plain").mkdir()
@@ -323,7 +323,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("part", BATCHES)
 def test_images_of_two_sizes_in_one_batch_are_one_line(part: str, tmp_path: Path, capsys):
     more = {
@@ -366,7 +366,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(name: str, tiny_folder: Path, c
     assert "detector" not in line
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_jpeg_that_is_cut_short_is_refused_and_one_with_more_behind_its_end_is_not(
     tmp_path: Path, capsys
 ):

@@ -100,7 +100,7 @@ def test_the_cache_follows_the_users_setting(tmp_path, monkeypatch):
     assert build_mmcv.default_cache() == tmp_path / "internimage" / "wheels"
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_missing_compiler_is_named_before_anything_is_downloaded(tmp_path):
     result = subprocess.run(
         [sys.executable, ROOT / "tools" / "build_mmcv.py", "--cache", tmp_path],

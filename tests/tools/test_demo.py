@@ -29,7 +29,7 @@ def test_the_digit_to_look_at_is_a_three_and_a_right_one_if_there_is_any():
     assert example_digit([*OTHERS, wrong]) is wrong
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_demo_that_fails_leaves_no_result_of_an_earlier_one(tmp_path: Path, capfd, monkeypatch):
     for name in (*RESULTS, "notes.txt"):
         (tmp_path / name).touch()
@@ -40,7 +40,7 @@ def test_a_demo_that_fails_leaves_no_result_of_an_earlier_one(tmp_path: Path, ca
     assert "demo: the training did not finish" in capfd.readouterr().err
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_demo_trains_anew_in_its_folder(tmp_path: Path, capfd, monkeypatch):
     script = tmp_path / "train.py"
     script.write_text("import sys; print(*sys.argv[1:]); sys.exit(2)")

@@ -252,7 +252,7 @@ def test_the_truth_as_a_submission_of_occupancy_is_perfect_and_a_wrong_voxel_is_
     assert code == 0 and 0.5 < json.loads(out)["mIoU"] < 0.75
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_submission_of_occupancy_that_lacks_a_frame_or_holds_no_grid_is_refused(capsys, tmp_path):
     paths = write_occupancy(tmp_path)
     grid = paths[0] / f"{token_of('scene-0003', 1)}.npz"

@@ -31,7 +31,7 @@ def build(fill, name, **overrides):
     return fill(internimage.create_model(name, num_classes=CLASSES, **overrides)).eval()
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides", "options"),
     [
@@ -54,7 +54,7 @@ def test_every_family_answers_as_in_pytorch(name, overrides, options, fill, tmp_
     assert inputs == ["input", "times", "places"] if "metaformer" in overrides else ["input"]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_graph_holds_what_it_needs_and_no_more(exported):
     """What moves data, and where: Note [Transposes] in internimage/export/graph.py."""
     known = Counter(node.op_type for node in onnx.load(exported("classifier")).graph.node)
@@ -67,7 +67,7 @@ def test_the_graph_holds_what_it_needs_and_no_more(exported):
     assert node["DCNv3Packed"] == layers
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_base_grid_of_a_stage_is_there_once(exported):
     graph = onnx.load(exported("classifier dynamic")).graph
     counted = Counter(node.op_type for node in graph.node)
@@ -91,7 +91,7 @@ def test_onnx_runtime_makes_one_operator_of_gelu(exported, tmp_path):
     assert counted["Gelu"] + counted["BiasGelu"] == 2 * sum(DEPTHS) + 2  # and stem and head
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_classes_and_preprocessing_travel_with_the_model(fill, tmp_path):
     path = tmp_path / "model.onnx"
     names = [f"class {index}" for index in range(CLASSES)]

@@ -32,7 +32,7 @@ def make_inputs(session, batch: int, height: int, width: int) -> dict[str, np.nd
     return {name: value for name, value in inputs.items() if name in names}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=pytest.mark.slow if k in HEAVY else ()) for k in KINDS]
 )

@@ -48,7 +48,7 @@ def test_the_report_has_every_check_and_the_file_what_a_runner_needs(tmp_path):
     assert (facts["precision"], facts["operator"]) == ("fp32", "grid_sample")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_open_axes_carry_their_names_and_take_any_size(tmp_path):
     path = tmp_path / "small.onnx"
     checks = [images(1, 3, 16, 16), images(3, 3, 19, 40), images(5, 3, 7, 8)]
@@ -62,7 +62,7 @@ def test_open_axes_carry_their_names_and_take_any_size(tmp_path):
     assert (facts["batch"], facts["input_size"]) == (None, [None, None])
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_axes_that_are_not_asked_for_stay_fixed(tmp_path):
     path = tmp_path / "small.onnx"
     only_width = ExportOptions(dynamic=frozenset({"width"}))
@@ -80,7 +80,7 @@ def test_nothing_of_the_machine_that_exported_is_in_the_file(tmp_path):
     assert str(tmp_path).encode() not in content
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [17, 19])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_other_opsets_are_conversions_that_are_as_right(opset, precision, tmp_path):
@@ -139,7 +139,7 @@ def test_on_request_a_file_that_differs_is_kept_under_another_name(tmp_path):
     onnx.checker.check_model(onnx.load(kept))
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_weights_of_a_kept_file_stay_as_long_as_it_does(tmp_path, monkeypatch):
     monkeypatch.setattr(placing, "MOST_BYTES_IN_ONE_FILE", 0)
     monkeypatch.setattr(placing, "_SMALLEST_EXTERNAL", 64)
@@ -191,7 +191,7 @@ def test_an_export_that_is_interrupted_leaves_nothing(error, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_weights_beyond_two_gigabytes_go_beside_the_model(tmp_path, monkeypatch):
     monkeypatch.setattr(placing, "MOST_BYTES_IN_ONE_FILE", 0)
     monkeypatch.setattr(placing, "_SMALLEST_EXTERNAL", 64)
