@@ -166,6 +166,7 @@ def test_accumulated_batches_make_the_step_of_their_mean_loss():
         )
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one_process_with_the_images_of_both(two_ranks):
     config = tiny.tiny_config()
     shares = [tiny.tiny_data(config, Ranks(rank, 2, torch.device("cpu"))) for rank in range(2)]
@@ -177,6 +178,7 @@ def test_two_ranks_train_as_one_process_with_the_images_of_both(two_ranks):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "batch_norm"])
 def test_all_ranks_end_with_the_same_weights_statistics_and_scores(two_ranks, kind: str):
     first, second = (left[kind] for left in two_ranks)
@@ -187,6 +189,7 @@ def test_all_ranks_end_with_the_same_weights_statistics_and_scores(two_ranks, ki
     assert first["losses"] == second["losses"]
 
 
+@pytest.mark.slow
 def test_two_ranks_evaluate_each_image_once(two_ranks):
     left = two_ranks[0]["plain"]
     model = tiny.TinyNet(batch_norm=False)

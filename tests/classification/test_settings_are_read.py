@@ -101,6 +101,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 KEYS = [key for key, _ in flatten(get_default_config())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_a_setting_is_asked_for(key: str, asked: set[str]):
     assert key in asked
