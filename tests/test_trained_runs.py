@@ -33,7 +33,10 @@ def test_the_second_begins_when_the_first_has_ended(tmp_path: Path):
 def test_two_run_at_once(tmp_path: Path):
     folder = f"import pathlib, time; folder = pathlib.Path({str(tmp_path)!r})\n"
     text = folder + "(folder / 'OWN.begun').touch()\n"
-    text += "while not (folder / 'OTHER.begun').exists(): time.sleep(0.01)"
+    text += "end = time.monotonic() + 60\n"
+    text += "while not (folder / 'OTHER.begun').exists():\n"
+    text += "    time.sleep(0.01)\n"
+    text += "    assert time.monotonic() < end, 'alone for a minute'"
     trainings = start(
         tmp_path,
         num_at_once=2,
@@ -42,6 +45,7 @@ def test_two_run_at_once(tmp_path: Path):
     )
     trainings.wait_for("a")
     trainings.wait_for("b")
+    trainings.stop()
 
 
 def test_one_that_fails_says_why_and_the_next_is_trained(tmp_path: Path):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,9 @@ class Trainings:
 
     def wait_for(self, name: str) -> TrainedRun:
         """Returns a run when its training has ended, and fails if that went wrong."""
-        code = self._codes[name].result(PATIENCE)
-        assert code == 0, self._said(name).read_text(encoding="utf-8")[-4000:]
+        ended, _ = wait([self._codes[name]], PATIENCE)
+        assert ended, f"{name} is still being trained"
+        assert self._codes[name].result() == 0, self._said(name).read_text(encoding="utf-8")[-4000:]
         return self._runs[name]
 
     def stop(self) -> None:
@@ -168,13 +169,13 @@ def needed_by(items: Sequence[pytest.Item]) -> list[str]:
 def sort_trained_last(items: list[pytest.Item]) -> None:
     """Marks the tests that need a trained model and puts them last, in the order of training."""
     order = list(RECIPES)
-    for item in items:
-        if needed_by([item]):
-            item.add_marker("trained")
 
     def last_training(item: pytest.Item) -> int:
         return max((order.index(name) + 1 for name in needed_by([item])), default=0)
 
+    for item in items:
+        if last_training(item):
+            item.add_marker("trained")
     items.sort(key=last_training)
 
 

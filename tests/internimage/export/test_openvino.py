@@ -20,7 +20,6 @@ KINDS = {  # -> sizes of images, largest difference over the largest value
     "mask_rcnn": ([(1, 96, 128)], 5e-5),
     "dino": ([(1, 96, 128)], 5e-5),
 }
-HEAVY = ("mask2former", "mask_rcnn", "dino")  # to export: half a minute and more
 
 
 def make_inputs(session, batch: int, height: int, width: int) -> dict[str, np.ndarray]:
@@ -33,9 +32,7 @@ def make_inputs(session, batch: int, height: int, width: int) -> dict[str, np.nd
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=pytest.mark.slow if k in HEAVY else ()) for k in KINDS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_answers_as_in_onnx_runtime(kind, exported):
     path = exported(kind)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
