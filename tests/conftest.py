@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,26 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests that need a trained model last: it is trained beside all others."""
     sort_trained_last(items)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_scope_is_left() -> Iterator[None]:
+    """A file ends the registries' scope, which mmengine keeps for the whole process."""
+    yield
+    if "mmengine" in sys.modules:
+        from mmengine.registry import DefaultScope
+
+        DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_logger_is_left() -> Iterator[None]:
+    """A logger of mmengine ends with its test: it keeps the stdout of then, which pytest closes."""
+    yield
+    if "mmengine" in sys.modules:
+        from mmengine.logging import MMLogger
+
+        MMLogger._instance_dict.clear()
 
 
 def parity_weight(key: str, shape: tuple[int, ...]) -> Tensor:

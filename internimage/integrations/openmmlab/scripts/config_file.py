@@ -136,7 +136,7 @@ def check_task(config: Config, configs: Path) -> None:
 
 def _read(path: Path) -> Config:
     try:
-        return Config.fromfile(str(path))
+        config = Config.fromfile(str(path))
     except SyntaxError as error:
         where = f"line {error.lineno}" if error.lineno else "somewhere"
         raise ValueError(
@@ -156,6 +156,15 @@ def _read(path: Path) -> Config:
             f"expected a config in {path}, got {type(error).__name__}{_place(error)}: "
             f"{_line(error)}"
         ) from error
+    # The runner prints a config with every checkpoint, and yapf takes a second to make it pretty.
+    # fromfile has the argument for this as well, and loses it on its way (mmengine 0.10).
+    return Config(
+        config._cfg_dict,
+        cfg_text=config.text,
+        filename=config.filename,
+        env_variables=config.env_variables,
+        format_python_code=False,
+    )
 
 
 def _unparsable(path: Path) -> Path | None:
