@@ -9,6 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from internimage.integrations.openmmlab.scripts.config_file import unformatted
+
 
 def write_config(folder: Path, text: str, **changes: Any) -> Path:
     """Write a config whose test images are 128 pixels wide; return its path.
@@ -20,7 +22,7 @@ def write_config(folder: Path, text: str, **changes: Any) -> Path:
     """
     path = folder / "base.py"
     path.write_text(text)
-    config = Config.fromfile(path)
+    config = unformatted(Config.fromfile(path))
     for step in config.test_dataloader.dataset.pipeline:
         if step.type == "Resize":
             step.scale = (128, 96)
@@ -47,7 +49,7 @@ def save_checkpoint(
         classes: their names, None for none.
         palette: their colours; None makes all the same.
     """
-    config = Config.fromfile(config_path)
+    config = unformatted(Config.fromfile(config_path))
     init_default_scope(config.default_scope)
     torch.manual_seed(0)
     model = MODELS.build(config.model)

@@ -279,7 +279,7 @@ def test_a_size_of_crops_says_when_nothing_is_cut(tmp_path: Path):
         "train_pipeline = _base_.test_pipeline\n"
     )
     with pytest.warns(UserWarning, match="crop_size has no effect: no RandomCrop is among"):
-        assert read_config(path, {"crop_size": (64, 64)}).model.data_preprocessor.size == (128, 128)
+        assert read_config(path, {"crop_size": (64, 64)}).model.data_preprocessor.size == (96, 96)
 
 
 WRONG_KEYS = {

@@ -15,33 +15,34 @@ _base_ = [
 ]
 
 num_steps = 800
+width = 48
 norm = dict(type="BN")  # without, heads that start from random weights learn ten times slower
 model = dict(
     backbone=dict(arch="n", drop_path_rate=0.0, layer_scale=None),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64, num_outs=4, norm_cfg=norm),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=width, num_outs=4, norm_cfg=norm),
     rpn_head=dict(
-        in_channels=64,
-        feat_channels=64,
+        in_channels=width,
+        feat_channels=width,
         # A digit is 30 to 60 pixels high and narrower than high.
         anchor_generator=dict(scales=[5, 7], ratios=[1.0, 1.5, 2.5], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=64, finest_scale=20),
+        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=width, finest_scale=20),
         bbox_head=dict(
             type="ConvFCBBoxHead",
             num_shared_convs=1,
             num_shared_fcs=1,
-            in_channels=64,
-            conv_out_channels=64,
+            in_channels=width,
+            conv_out_channels=width,
             fc_out_channels=256,
             num_classes=10,
             reg_class_agnostic=True,
             norm_cfg=norm,
         ),
-        mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=64),
+        mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=width),
         mask_head=dict(
             num_convs=2,
-            in_channels=64,
+            in_channels=width,
             conv_out_channels=32,
             num_classes=10,
             class_agnostic=True,
@@ -50,7 +51,7 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=500, max_per_img=200),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
         rcnn=dict(sampler=dict(num=48, pos_fraction=0.34)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=50), rcnn=dict(max_per_img=20)),
@@ -58,7 +59,7 @@ model = dict(
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.05),
+    optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [

@@ -24,7 +24,7 @@ model = dict(
     backbone=dict(arch="n", drop_path_rate=0.0),
     decode_head=dict(
         in_channels=[32, 64, 128, 256],
-        channels=64,
+        channels=32,
         num_classes=11,
         norm_cfg=norm,
     ),
@@ -37,7 +37,7 @@ optim_wrapper = dict(
     type="OptimWrapper",
     # The gradients of the beginning, of paper, are large: squares averaged over 1000 steps would
     # keep the steps small for as long.
-    optimizer=dict(type="AdamW", lr=5e-3, betas=(0.9, 0.99), weight_decay=0.05),
+    optimizer=dict(type="AdamW", lr=5e-3, betas=(0.9, 0.99), weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [

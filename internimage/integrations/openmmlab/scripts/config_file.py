@@ -156,7 +156,15 @@ def _read(path: Path) -> Config:
             f"expected a config in {path}, got {type(error).__name__}{_place(error)}: "
             f"{_line(error)}"
         ) from error
-    # The runner prints a config with every checkpoint, and yapf takes a second to make it pretty.
+    return unformatted(config)
+
+
+def unformatted(config: Config) -> Config:
+    """Return a config that is printed as it is: a setting a line, in no other style.
+
+    The runner prints its config at the start and into every checkpoint, and yapf, which mmengine
+    lets format it, takes up to three seconds each time.
+    """
     # fromfile has the argument for this as well, and loses it on its way (mmengine 0.10).
     return Config(
         config._cfg_dict,

@@ -22,13 +22,13 @@ palette = [
     *([145, 30, 180], [70, 240, 240], [240, 50, 230], [188, 246, 12], [250, 190, 212]),
 ]
 
-crop_size = (128, 128)
+crop_size = (96, 96)  # a step takes half of the time, and what is learned is about the same
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
     dict(type="CheckSegMap", num_classes=11),
     # Few digits to learn from, 1,437: each is to look like several writers'.
-    dict(type="RandomResize", scale=crop_size, ratio_range=(0.83, 1.2), keep_ratio=True),
+    dict(type="RandomResize", scale=(128, 128), ratio_range=(0.83, 1.2), keep_ratio=True),
     dict(type="RandomRotate", prob=1.0, degree=8, pad_val=0, seg_pad_val=255),
     dict(type="RandomCrop", crop_size=crop_size),
     dict(type="PackSegInputs"),
