@@ -27,7 +27,9 @@ model = dict(
         anchor_generator=dict(scales=[5, 7], ratios=[1.0, 1.5, 2.5], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=width, finest_scale=20),
+        bbox_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=1), out_channels=width, finest_scale=20
+        ),
         bbox_head=dict(
             type="ConvFCBBoxHead",
             num_shared_convs=1,
