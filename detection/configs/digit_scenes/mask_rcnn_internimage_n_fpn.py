@@ -1,4 +1,4 @@
-"""Mask R-CNN, InternImage-N, on scenes of digits, from random weights: box AP 76, mask AP 75.
+"""Mask R-CNN, InternImage-N, on scenes of digits, from random weights: box AP 79, mask AP 77.
 
 Six minutes on one thread of a CPU. A proof that all parts work together and no benchmark: the
 settings were chosen by the score::
