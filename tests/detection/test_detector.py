@@ -20,6 +20,7 @@ from internimage.integrations.openmmlab.prediction.detector import (
     count_classes,
 )
 from internimage.integrations.openmmlab.prediction.saved_config import PARTS, read_saved_config
+from internimage.integrations.openmmlab.scripts.config_file import unformatted
 from tests.detection.tiny_detectors import (
     NAMES,
     ROOT,
@@ -291,8 +292,9 @@ def test_a_palette_with_too_few_colours_is_refused(folder):
         "coco/dino_4scale_internimage_t_1x_coco_layer_wise_lr",
     ],
 )
-def test_a_config_is_read_from_its_text_as_running_it_reads_it(name):
-    config = Config.fromfile(CONFIGS / f"{name}.py")
+@pytest.mark.parametrize("style", [unformatted, lambda config: config], ids=["ours", "mmengine's"])
+def test_a_config_is_read_from_its_text_as_running_it_reads_it(name, style):
+    config = style(Config.fromfile(CONFIGS / f"{name}.py"))
     saved = read_saved_config(config.pretty_text, origin="x.pth")
     assert config.to_dict()["model"] == saved.to_dict()["model"]
     assert config.to_dict()["test_dataloader"] == saved.to_dict()["test_dataloader"]

@@ -21,6 +21,7 @@ from internimage.integrations.openmmlab.prediction.segmentor import (
     build_segmentor,
     count_labels,
 )
+from internimage.integrations.openmmlab.scripts.config_file import unformatted
 from internimage.integrations.openmmlab.segmentation.palettes import (
     DATA_SETS,
     PaletteName,
@@ -310,8 +311,9 @@ def test_a_palette_with_too_few_colours_is_refused(tmp_path):
         "ade20k/mask2former_internimage_h_896_80k_cocostuff2ade20k_ss",
     ],
 )
-def test_a_config_is_read_from_its_text_as_running_it_reads_it(name):
-    config = Config.fromfile(CONFIGS / f"{name}.py")
+@pytest.mark.parametrize("style", [unformatted, lambda config: config], ids=["ours", "mmengine's"])
+def test_a_config_is_read_from_its_text_as_running_it_reads_it(name, style):
+    config = style(Config.fromfile(CONFIGS / f"{name}.py"))
     saved = read_saved_config(config.pretty_text, origin="x.pth")
     for part in ("model", "test_dataloader", "tta_model", "tta_pipeline"):
         assert config.to_dict()[part] == saved.to_dict()[part]
