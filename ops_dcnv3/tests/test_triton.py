@@ -53,12 +53,7 @@ def interpret(*arguments: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_interpreted_kernels_are_as_exact_as_pytorch():
-    interpret("triton_checks.py", "-k", "exact or packed or runs or refused")
-
-
-@pytest.mark.slow
-def test_the_interpreted_kernels_equal_the_oracle():
+def test_the_interpreted_kernels_equal_the_oracle_and_are_as_exact_as_pytorch():
     interpret("triton_checks.py")
 
 
