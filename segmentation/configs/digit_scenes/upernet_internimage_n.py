@@ -14,7 +14,7 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-num_steps = 2600
+num_steps = 3400
 norm = dict(type="BN")  # its values over several ranks would be of no use on one
 # Five pixels of six are paper, and that all is paper is learned first and for long. Weighed so, the
 # auxiliary head has to tell digits apart; the other one, unweighted, paints no more than there is.
@@ -42,9 +42,9 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=20),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=1300, end=num_steps, eta_min=1e-5),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=1700, end=num_steps, eta_min=1e-5),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=650)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=850)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=650))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=850))
