@@ -1,7 +1,7 @@
 """UperNet, InternImage-N, on scenes of digits, from random weights: mIoU 79.
 
-Nine minutes on one thread of a CPU. A proof that all parts work together and no benchmark: the
-settings were chosen by the score::
+Ten to fifteen minutes on one thread of a CPU. A proof that all parts work together and no
+benchmark: the settings were chosen by the score and the time::
 
     python tools/make_digit_scenes.py --out data/digit_scenes
     config=segmentation/configs/digit_scenes/upernet_internimage_n.py
