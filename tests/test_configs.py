@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from yapf.yapflib import yapf_api
 
-from internimage.integrations.openmmlab.scripts.config_file import check_task
+from internimage.integrations.openmmlab.scripts.config_file import check_task, read_config
 from tests.config_facts import ROOT, leaves
 from tests.script_runs import run_script
 
@@ -30,6 +32,17 @@ def test_configs_are_found_from_any_directory(
         "internimage.integrations.openmmlab",
         f"internimage.integrations.openmmlab.{package}",
     ]
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation", "autonomous_driving"])
+def test_a_config_is_printed_in_no_time_and_can_be_read_again(
+    task: str, monkeypatch: pytest.MonkeyPatch
+):
+    configs = ROOT / task / "configs"
+    config = read_config(configs / f"{min(leaves(configs))}.py")
+    monkeypatch.setattr(yapf_api, "FormatCode", None)  # what takes seconds
+    text = copy.deepcopy(config).pretty_text  # the runner's is a copy
+    assert Config.fromstring(text, ".py").to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from internimage.integrations.openmmlab.scripts import records
 from internimage.integrations.openmmlab.scripts.command_line import run_script
 from internimage.integrations.openmmlab.scripts.curves import draw_curves
 from internimage.integrations.openmmlab.scripts.data_checks import require_images
@@ -65,6 +66,20 @@ def test_a_history_goes_on_where_the_run_does(tmp_path: Path):
     assert resumed.history == {"loss": [[2, 0.5], [4, 2.5]], "scores": []}
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics == {"bbox_mAP": 0.5, "epoch": 1, "iteration": 6}
+
+
+def test_the_curves_are_drawn_again_at_the_end_only_where_something_is_new(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(records, "draw_curves", lambda history, path: drawn.append(path.name))
+    hook = RecordsHook(interval=2)
+    for step in range(5):
+        hook.after_train_iter(runner_in(tmp_path, iter=step), step, outputs={"loss": 1.0})
+        if step in (1, 3):
+            hook.after_val_epoch(runner_in(tmp_path, iter=step + 1), {"mIoU": 50.0})
+            hook.after_train(runner_in(tmp_path, iter=step + 1))
+            assert drawn == ["curves.png"] * ((step + 1) // 2)
+    hook.after_train(runner_in(tmp_path, iter=5))
+    assert hook.history["loss"][-1] == [5, 1.0] and drawn == ["curves.png"] * 3
 
 
 def test_a_damaged_history_is_no_end_of_a_run(tmp_path: Path):

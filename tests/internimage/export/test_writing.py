@@ -28,6 +28,23 @@ def answer(path, inputs) -> np.ndarray:
     return session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})[0]
 
 
+def test_no_rule_that_compares_every_node_with_every_other_is_applied(tmp_path, monkeypatch):
+    from onnxscript import optimizer, rewriter
+
+    applied, optimize = [], optimizer.optimize
+
+    def look(model, **limits):
+        applied.extend(rule.name for rule in rewriter._DEFAULT_REWRITE_RULES)
+        return optimize(model, **limits)
+
+    before = rewriter._DEFAULT_REWRITE_RULES
+    assert "SlicesSplit" in {rule.name for rule in before}
+    monkeypatch.setattr(optimizer, "optimize", look)
+    export_small(tmp_path / "small.onnx")
+    assert len(applied) == len(before) - 1 and "SlicesSplit" not in applied
+    assert rewriter._DEFAULT_REWRITE_RULES is before
+
+
 def test_the_report_has_every_check_and_the_file_what_a_runner_needs(tmp_path):
     path = tmp_path / "small.onnx"
     report = export_small(path, checks=[images(1, 3, 16, 16, seed=1)])

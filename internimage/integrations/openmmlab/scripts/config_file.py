@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -165,14 +166,11 @@ def unformatted(config: Config) -> Config:
     The runner prints its config at the start and into every checkpoint, and yapf, which mmengine
     lets format it, takes up to three seconds each time.
     """
-    # fromfile has the argument for this as well, and loses it on its way (mmengine 0.10).
-    return Config(
-        config._cfg_dict,
-        cfg_text=config.text,
-        filename=config.filename,
-        env_variables=config.env_variables,
-        format_python_code=False,
-    )
+    plain = copy.copy(config)
+    # fromfile has an argument for this, and loses it on its way (mmengine 0.10). By object's way,
+    # as mmengine does: a config's own would make a setting of it.
+    object.__setattr__(plain, "_format_python_code", False)
+    return plain
 
 
 def _unparsable(path: Path) -> Path | None:
