@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -30,6 +31,8 @@ def play_pip(monkeypatch: pytest.MonkeyPatch, *names: str, code: int = 0) -> lis
     commands: list[list[str]] = []
 
     def run(command, **_):
+        if "pip" not in command:  # a compiler that is not GCC
+            return subprocess.CompletedProcess(command, 0, "played 1.0")
         commands.append(list(command))
         if names:
             write_wheel(Path(command[command.index("--wheel-dir") + 1]), *names)
@@ -111,6 +114,36 @@ def test_a_missing_compiler_is_named_before_anything_is_downloaded(tmp_path):
     assert result.returncode == 2
     assert "no-such-compiler" in result.stderr and result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def compile_vector(tmp_path: Path, flags: str, *more: str) -> str:
+    """Compile a file that includes nothing itself; return ``!`` if GCC took a precompiled header.
+
+    And ``x`` if it looked at one, and read the text instead.
+    """
+    source = tmp_path / "a.cpp"
+    source.write_text("int size() { return std::vector<int>(3).size(); }\n")
+    command = ["c++", *shlex.split(flags), "-fPIC", *more, "-H", "-c", str(source), "-o", "a.o"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr[0]
+
+
+def test_files_take_the_header_from_the_precompiled_one_and_else_from_itself(tmp_path, monkeypatch):
+    version = subprocess.run(["c++", "--version"], capture_output=True, text=True)
+    if "Free Software" not in version.stdout:
+        pytest.skip("c++ is not GCC")
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for name in ("CXX", "CFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    flags = build_mmcv.precompile("vector", folder)["CFLAGS"]
+    assert "-g" not in shlex.split(flags) and "-O3" in flags
+    assert compile_vector(tmp_path, flags, build_mmcv.STANDARD) == "!"
+    assert compile_vector(tmp_path, flags, "-std=c++20") == "x"
+    assert build_mmcv.precompile("no/such/header.h", folder) == {}
+    monkeypatch.setenv("CFLAGS", "-O1")
+    assert build_mmcv.precompile("vector", folder) == {}
 
 
 def test_the_installed_package_has_its_operators_and_the_pinned_version():
