@@ -3,7 +3,7 @@
     python tools/build_mmcv.py
     pip install "$(python tools/build_mmcv.py)"
 
-The package comes as sources alone, compiles for 7-12 minutes on two cores, and has to be compiled
+The package comes as sources alone, compiles for 5-10 minutes on two cores, and has to be compiled
 against the PyTorch that will load it. Installed without ``--no-build-isolation`` it does not see
 that PyTorch, and installs **without operators and without an error**. So this builds it inside the
 running environment, looks for the operators in what came out, and keeps it in a cache outside of
@@ -117,7 +117,7 @@ def build_wheel(version: str, folder: Path) -> Path:
         raise ValueError(
             f"expected a C++ compiler, got none named {compiler}; on Debian: apt-get install g++"
         )
-    print(f"compiling {PACKAGE} {version}: 7-12 minutes on two cores, once", file=sys.stderr)
+    print(f"compiling {PACKAGE} {version}: 5-10 minutes on two cores, once", file=sys.stderr)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as scratch:
         # --no-cache-dir: pip's own cache would hand out a wheel for another PyTorch.
