@@ -1,7 +1,7 @@
 """Mask R-CNN, InternImage-N, on scenes of digits, from random weights: box AP 79, mask AP 77.
 
-Six minutes on one thread of a CPU. A proof that all parts work together and no benchmark: the
-settings were chosen by the score::
+Up to eleven minutes on one thread of a busy CPU. A proof that all parts work together and no
+benchmark: the settings were chosen by the score and the time::
 
     python tools/make_digit_scenes.py --out data/digit_scenes
     config=detection/configs/digit_scenes/mask_rcnn_internimage_n_fpn.py

@@ -80,7 +80,7 @@ class RecordsHook(Hook):
         self.interval = interval
         self.history: History = {"loss": [], "scores": []}
         self._sum, self._count = 0.0, 0
-        self._has_news = True  # of what is in the picture
+        self._num_drawn = -1  # points in the picture; there is none yet
 
     def before_train(self, runner: Runner) -> None:
         """Take up the history of the run that goes on, up to where it does."""
@@ -116,7 +116,6 @@ class RecordsHook(Hook):
         # runner.iter is the number of steps done here, and one less in after_train_iter.
         scores = to_scores(metrics or scores_of_nothing(runner.val_evaluator))
         self.history["scores"].append([runner.iter, scores])
-        self._has_news = True
         if runner.rank == 0 and scores:
             write_metrics(
                 Path(runner.work_dir),
@@ -132,20 +131,20 @@ class RecordsHook(Hook):
         """Write what came after the last evaluation."""
         if self._count:
             self._add_point(runner.iter)
-        self._write(runner, draw=self._has_news)
+        self._write(runner)
 
     def _add_point(self, iteration: int) -> None:
         self.history["loss"].append([iteration, self._sum / self._count])
         self._sum, self._count = 0.0, 0
-        self._has_news = True
 
     def _write(self, runner: Runner, *, draw: bool = True) -> None:
         if runner.rank:
             return
         _write_json(Path(runner.work_dir, HISTORY), self.history)
-        if draw:
+        num_points = sum(map(len, self.history.values()))
+        if draw and num_points != self._num_drawn:
             draw_curves(self.history, Path(runner.work_dir, CURVES))
-            self._has_news = False
+            self._num_drawn = num_points
 
 
 class ScoresHook(Hook):
